@@ -1,0 +1,133 @@
+"""Who a built-in face is: its parameters, and person number n of a population. Imports none of ours."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who it is. Lengths in pixels of the 64x64 picture; "amount" is 0 (none) to 1 (full)."""
+
+    # skin, hair and their colours
+    skin_tone: float  # 0 very fair to 1 very dark
+    skin_warmth: float  # -1 rosy to 1 golden
+    blush: float  # amount
+    beard: float  # amount of stubble or beard
+    hair_tone: float  # 0 black, 0.5 brown, 1 blond
+    hair_red: float  # amount
+    hair_grey: float  # amount
+    hairline: float  # row of the hairline over the nose; below 0: a high forehead, almost bald
+    hair_temple: float  # how many rows lower the hairline is at the temples
+    hair_parting: float  # -1 to 1: which side the hair falls to
+    hair_side: float  # thickness of the hair over the sides of the face
+    hair_length: float  # row down to which the hair hangs beside the face
+    hair_volume: float  # how far the hair stands off the head
+    # shape of the head
+    face_width: float  # half width at the cheekbones
+    chin_y: float  # row of the chin
+    jaw_square: float  # 0 pointed to 1 square
+    jaw_taper: float  # amount by which the jaw is narrower than the cheekbones
+    cheekbones: float  # height of the relief
+    chin_relief: float  # height of the relief
+    # eyes and brows
+    eye_width: float  # half width of the opening
+    eye_open: float  # half height of the opening
+    eye_tilt: float  # how many rows the outer corner is higher than the inner one
+    eye_colour: float  # 0 dark brown, 0.5 hazel, 1 blue
+    brow_y: float  # rows above the eye
+    brow_thick: float
+    brow_arch: float  # rows
+    brow_tilt: float  # how many rows the outer end is higher than the inner one
+    glasses: float  # 0 none, 1 full
+    # nose and mouth
+    nose_y: float  # row of the tip
+    nose_width: float  # half width over the wings
+    nose_relief: float  # height of the tip
+    mouth_y: float  # row of the line between the lips
+    mouth_width: float  # half width at rest
+    lip_upper: float  # thickness
+    lip_lower: float
+    lip_colour: float  # 0 like the skin to 1 red
+    mouth_bend: float  # rows that the corners are higher than the middle, at rest
+    # this person's way to smile, at intensity 1
+    smile_lift: float  # rows that the corners rise
+    smile_widen: float  # by which fraction the mouth widens
+    smile_open: float  # rows between the lips
+    smile_squint: float  # amount by which the eyes narrow
+    # the photograph
+    light_x: float  # -1 from the left to 1 from the right
+    light_y: float  # height of the light, 0 level to 1 from above
+    light_hard: float  # 0 overcast to 1 one lamp
+    exposure: float
+    background: float  # 0 dark to 1 bright
+    background_hue: float  # -1 warm to 1 cool
+
+
+def random_identity(seed: int, subject: int) -> Identity:
+    """Person number `subject` of the population `seed`. A pure function of the two."""
+    rng = np.random.default_rng((seed, subject))
+
+    def spread(low: float, high: float) -> float:
+        """Between low and high, the middle somewhat more often."""
+        return float(low + (high - low) * rng.beta(1.6, 1.6))
+
+    def amount(chance: float, low: float = 0.4, high: float = 1.0) -> float:
+        """Present (low..high) with this chance, else 0."""
+        there, how_much = rng.random() < chance, rng.uniform(low, high)
+        return float(how_much) if there else 0.0
+
+    man = rng.random() < 0.5
+    tone = float(rng.random())
+    grey = amount(0.15, 0.3, 0.9)
+    long_hair = rng.random() < (0.1 if man else 0.8)
+    bald = man and rng.random() < 0.15
+    return Identity(
+        skin_tone=tone,
+        skin_warmth=spread(-1, 1),
+        blush=spread(0.1, 0.8),
+        beard=amount(0.45 if man else 0.0, 0.2, 1.0),
+        hair_tone=float(np.clip(spread(0, 1.1) * (1 - 0.85 * tone), 0, 1)),
+        hair_red=amount(0.3 * (1 - tone), 0.3, 1.0),
+        hair_grey=grey,
+        hairline=-8.0 if bald else spread(1.5, 11),
+        hair_temple=spread(0, 5),
+        hair_parting=spread(-1, 1),
+        hair_side=spread(1.0, 4.5) if long_hair else spread(-0.5, 2.0),
+        hair_length=(spread(40, 75) if long_hair else spread(16, 26)) if not bald else 8.0,
+        hair_volume=spread(2.0, 7.0) if long_hair else spread(0.5, 3.5),
+        face_width=spread(24.5, 29) + (0.8 if man else -0.4),
+        chin_y=spread(58.0, 63.5) + (0.5 if man else -0.5),
+        jaw_square=spread(0, 0.8) + (0.2 if man else 0),
+        jaw_taper=spread(0, 0.8) + (0 if man else 0.2),
+        cheekbones=spread(0.6, 2.4),
+        chin_relief=spread(0.5, 2.5),
+        eye_width=spread(4.4, 5.8),
+        eye_open=spread(1.9, 3.0) + (0 if man else 0.3),
+        eye_tilt=spread(-0.8, 1.6),
+        eye_colour=float(np.clip(spread(0, 1.4) * (1 - tone) ** 0.6, 0, 1)),
+        brow_y=spread(4.4, 6.6) + (0 if man else 0.6),
+        brow_thick=spread(1.4, 3.0) + (0.4 if man else -0.2),
+        brow_arch=spread(0.2, 1.8),
+        brow_tilt=spread(-0.8, 1.2),
+        glasses=amount(0.15, 0.8, 1.0),
+        nose_y=spread(34.5, 39.0),
+        nose_width=spread(4.2, 6.6) + 0.6 * tone,
+        nose_relief=spread(3.5, 6.5),
+        mouth_y=spread(46.0, 49.5),
+        mouth_width=spread(7.6, 10.2),
+        lip_upper=spread(1.2, 2.8) + 0.5 * tone,
+        lip_lower=spread(1.8, 3.4) + 0.5 * tone,
+        lip_colour=spread(0, 0.5) if man else spread(0.2, 1.0),
+        mouth_bend=spread(-0.8, 0.8),
+        smile_lift=spread(2.6, 4.4),
+        smile_widen=spread(0.22, 0.42),
+        smile_open=spread(1.2, 5.6),
+        smile_squint=spread(0.4, 1.0),
+        light_x=spread(-1, 1),
+        light_y=spread(0, 1),
+        light_hard=spread(0, 1),
+        exposure=spread(0.9, 1.25),
+        background=float(rng.random()),
+        background_hue=spread(-1, 1),
+    )
