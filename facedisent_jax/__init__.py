@@ -1,0 +1,25 @@
+"""facedisent-jax: who a face is and what it expresses, in two codes. What researchers call is `load` (study.py).
+
+Everything is imported when it is first asked for, so that `import facedisent_jax` costs neither JAX nor TensorFlow.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from facedisent_jax.model import Codes
+    from facedisent_jax.study import Face, load
+
+__all__ = ["Codes", "Face", "load"]
+
+_HOMES = {"Codes": "model", "Face": "study", "load": "study"}
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

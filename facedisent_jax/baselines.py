@@ -1,0 +1,56 @@
+"""What a network has to beat: the mean face and principal components of the training pictures. Imports none of ours."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+MOST_PICTURES = 4000
+"""Most training pictures the components are fitted on (their flips come on top), so that it takes seconds."""
+EXACT = 1500
+"""Up to so many rows the components are exact; beyond, by subspace iteration."""
+
+
+class Components(NamedTuple):
+    """mean: [h, w, c]; basis: [k, h * w * c], orthonormal rows, largest variance first; fitted: pictures used."""
+
+    mean: np.ndarray
+    basis: np.ndarray
+    fitted: int
+
+
+def fit(images: np.ndarray, components: int, seed: int = 0) -> Components:
+    """Principal components of pictures and their mirror images.
+
+    images: [n, h, w, c] uint8, indexed by sorted rows only, so that it may lie on disk. Of more than MOST_PICTURES, so
+    many drawn by seed. There are fewer components where the pictures do not have so many.
+    """
+    rows = np.arange(len(images))
+    if len(rows) > MOST_PICTURES:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_PICTURES, replace=False))
+    chosen = np.asarray(images[rows], np.float32) / 255
+    data = np.concatenate([chosen, chosen[:, :, ::-1]]).reshape(2 * len(chosen), -1)
+    mean = data.mean(0)
+    data -= mean
+    if len(data) <= EXACT:
+        _, s, vt = np.linalg.svd(data, full_matrices=False)
+    else:
+        s, vt = _leading(data, components + 32, seed)
+    rank = int((s > 1e-4 * s[0]).sum()) if s[0] > 0 else 0  # float32 noise is no direction
+    return Components(mean.reshape(chosen.shape[1:]), vt[: min(components, rank)], len(chosen))
+
+
+def _leading(data: np.ndarray, count: int, seed: int, rounds: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Leading singular values and right vectors by subspace iteration (Halko et al. 2011, algorithm 4.4)."""
+    start = np.random.default_rng(seed).standard_normal((data.shape[1], count), np.float32)
+    basis, _ = np.linalg.qr(data @ start)
+    for _ in range(rounds):
+        basis, _ = np.linalg.qr(data @ np.linalg.qr(data.T @ basis)[0])
+    _, s, vt = np.linalg.svd(basis.T @ data, full_matrices=False)
+    return s, vt
+
+
+def reconstruct(pca: Components, images: np.ndarray, components: int) -> np.ndarray:
+    """Pictures rebuilt from the mean and the first `components`; 0 gives the mean face. In [0, 1] -> in [0, 1]."""
+    basis = pca.basis[:components]
+    flat = images.reshape(len(images), -1) - pca.mean.reshape(-1)
+    return np.clip(flat @ basis.T @ basis + pca.mean.reshape(-1), 0, 1).reshape(images.shape)
