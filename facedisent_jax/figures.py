@@ -20,6 +20,8 @@ INK, FAINT = "#1a1a1a", "#8a8a8a"
 TEXT = 26
 """Size of labels in pixels; down to SMALLEST where they would not fit."""
 SMALLEST = 15
+NO_TERMS = ("step", "images_per_second", "learning_rate", "gradient_norm", "seconds")
+"""Numbers of metrics.jsonl that are no terms of the loss."""
 
 
 class FigureError(ValueError):
@@ -39,12 +41,13 @@ def grid(
     left: Sequence[str] = (),
     margin_rows: int = 0,
     margin_columns: int = 0,
+    end_columns: int = 0,
     scale: int = SCALE,
 ) -> Image.Image:
     """Rows of faces with labels above the columns and beside the rows.
 
     cells: pictures [64, 64, 3], float in [0, 1] or uint8, or None for an empty place. The first `margin_rows` and
-    `margin_columns` (the real pictures) stand apart from the rest.
+    `margin_columns` and the last `end_columns` (the real pictures) stand apart from the rest.
     """
     side = scale * next(len(cell) for row in cells for cell in row if cell is not None)
     columns = max(map(len, cells))
@@ -52,20 +55,26 @@ def grid(
     beside = min(beside, 2 * side) + (12 if left else 0)
     lines = max((label.count("\n") + 1 for label in top), default=0)
     above = lines * (TEXT + 6) + (8 if lines else 0)
-    at = lambda k, margin: k * (side + GAP) + (MARGIN_GAP if margin and k >= margin else 0)  # noqa: E731
-    x0, y0 = BORDER + beside, BORDER + above
-    size = x0 + at(columns, margin_columns) - GAP + BORDER, y0 + at(len(cells), margin_rows) - GAP + BORDER
+    xs = _places(columns, side, (margin_columns, columns - end_columns), BORDER + beside)
+    ys = _places(len(cells), side, (margin_rows,), BORDER + above)
+    size = xs[-1] + side + BORDER, ys[-1] + side + BORDER
     canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     for c, label in enumerate(top):
-        _text(draw, (x0 + at(c, margin_columns) + side / 2, y0 - 10), label, side, "md")
+        _text(draw, (xs[c] + side / 2, ys[0] - 10), label, side, "md")
     for r, label in enumerate(left):
-        _text(draw, (x0 - 12, y0 + at(r, margin_rows) + side / 2), label, beside - 12, "rm")
+        _text(draw, (xs[0] - 12, ys[r] + side / 2), label, beside - 12, "rm")
     for r, row in enumerate(cells):
         for c, cell in enumerate(row):
             if cell is not None:
-                canvas.paste(enlarged(cell, scale), (x0 + at(c, margin_columns), y0 + at(r, margin_rows)))
+                canvas.paste(enlarged(cell, scale), (xs[c], ys[r]))
     return canvas
+
+
+def _places(count: int, side: int, breaks: Sequence[int], start: int) -> list[int]:
+    """Where each of `count` cells begins, with a wider gap before the cells in `breaks`."""
+    apart = [k for k in breaks if 0 < k < count]
+    return [start + k * (side + GAP) + MARGIN_GAP * sum(k >= place for place in apart) for k in range(count)]
 
 
 def enlarged(face: np.ndarray, scale: int = SCALE) -> Image.Image:
@@ -109,18 +118,18 @@ def _shortened(text: str, size: int, width: int) -> str:
 def curves(history: Sequence[Mapping[str, float]]) -> "Image.Image | None":
     """Loss terms and validation figures over steps, from the lines of metrics.jsonl; None if there are none.
 
-    Left: every logged number except rates and speeds, on a logarithmic axis. Right: "validation/..." in dB.
+    Left: every loss term, on a logarithmic axis. Right: "validation/..._psnr" in dB.
     """
     series: dict[str, tuple[list, list]] = {}
     for entry in history:
         for name, value in entry.items():
             usable = isinstance(value, int | float) and np.isfinite(value)
-            if usable and name not in ("step", "images_per_second", "learning_rate", "lr", "seconds"):
+            if usable and name not in NO_TERMS:
                 xs, ys = series.setdefault(name, ([], []))
                 xs.append(entry["step"])
                 ys.append(value)
     terms = {name: line for name, line in series.items() if "/" not in name and max(line[1]) > 0}
-    judged = {name.split("/", 1)[1]: line for name, line in series.items() if name.startswith("validation/")}
+    judged = {name.removeprefix("validation/"): line for name, line in series.items() if name.endswith("_psnr")}
     panels = [(terms, "training: each term, unweighted", True), (judged, "validation subjects, dB", False)]
     panels = [panel for panel in panels if panel[0]]
     if not panels:
@@ -141,7 +150,7 @@ def curves(history: Sequence[Mapping[str, float]]) -> "Image.Image | None":
 def readings(truth: np.ndarray, read: np.ndarray, kinds: np.ndarray) -> Image.Image:
     """Intensity read from the expression code against the true one, one colour for each action."""
     figure, (axis,) = _axes(1, (4.6, 4.2))
-    axis.plot([0, 1], [0, 1], color=FAINT, linewidth=1, zorder=0)
+    axis.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
     jitter = np.random.default_rng(0).uniform(-0.012, 0.012, len(truth))  # many pictures share one intensity
     for kind in np.unique(kinds):
         chosen = kinds == kind

@@ -93,7 +93,9 @@ class Face:
 
     @cached_property
     def _decode(self) -> Callable:
-        decode = lambda params, *codes: (model.decode(self.config.model, params, Codes(*codes)),)  # noqa: E731
+        def decode(params, identity, expression):
+            return (jnp.clip(model.decode(self.config.model, params, Codes(identity, expression)), 0, 1),)
+
         return partial(jax.jit(decode), self.params)
 
 
@@ -101,15 +103,20 @@ def line(a: Codes, b: Codes, steps: int = 11, move: Move = "expression") -> Code
     """`steps` codes in a straight line from a to b, one code each [1, 64]; what is not moved stays a's."""
     if move not in ("expression", "identity", "both"):
         raise StudyError(f'Cannot move "{move}": say "expression", "identity" or "both".')
-    if int(steps) != steps or steps < 2:
-        raise StudyError(f"A path of {steps} steps has no two ends: ask for 2 or more.")
-    alpha = np.linspace(0, 1, int(steps), dtype=np.float32)[:, None]
+    check_steps(steps)
+    alpha = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
     moved = Codes(*((1 - alpha) * start + alpha * end for start, end in zip(a, b, strict=True)))
     still = Codes(*(np.repeat(np.asarray(code), len(alpha), axis=0) for code in a))
     return Codes(
         identity=moved.identity if move in ("identity", "both") else still.identity,
         expression=moved.expression if move in ("expression", "both") else still.expression,
     )
+
+
+def check_steps(steps: int) -> None:
+    """Raises StudyError for a number of pictures that makes no path."""
+    if not isinstance(steps, int | np.integer) or steps < 2:
+        raise StudyError(f"A path of {steps} steps has no two ends: ask for a whole number, 2 or more.")
 
 
 def one(picture: np.ndarray) -> np.ndarray:

@@ -1,0 +1,206 @@
+"""Judge a trained run, or use it on pictures: `python eval.py report|interpolate|swap --help`.
+
+Reads the command line and the photographs; everything else is in the library, imported once the command is understood.
+"""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+Step = Annotated[str, tyro.conf.arg(metavar="best|last|N")]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Judge a run on people it never saw: RUN/report/index.html, metrics.json and figures."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder, made by train.py."""
+    data: tuple[Path, ...] = ()
+    """Data folders made by `python -m data_prep`; none: those the run was trained with."""
+    split: Literal["test", "validation", "train"] = "test"
+    """Which subjects. Subjects that the run was trained on are refused."""
+    step: Step = "best"
+    """Checkpoint: the best on validation subjects, the last, or that of a step."""
+
+
+@dataclass(frozen=True)
+class Interpolate:
+    """Move from one face to another along a straight line in the code."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder, made by train.py."""
+    a: tyro.conf.Positional[Path]
+    """Photograph to begin with. Cropped as the training data was, unless it is 64x64 pixels."""
+    b: tyro.conf.Positional[Path]
+    """Photograph to end with."""
+    steps: int = 11
+    """Pictures on the way, both ends included."""
+    move: Literal["expression", "identity", "both"] = "expression"
+    """What moves; with "expression" the face stays that of A."""
+    out: Path = Path("strip.png")
+    """.png or .jpg: a strip with both photographs; .gif, .webp or .mp4: an animation there and back."""
+    landmarker: Path | None = None
+    """Model file of the face mesh, for runs whose data was cropped with it."""
+    step: Step = "best"
+    """Checkpoint: the best on validation subjects, the last, or that of a step."""
+
+
+@dataclass(frozen=True)
+class Swap:
+    """Give each person of some photographs the expression of each: a grid, people down, expressions across."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder, made by train.py."""
+    photos: tyro.conf.Positional[tuple[Path, ...]]
+    """Two or more photographs. Cropped as the training data was, unless they are 64x64 pixels."""
+    out: Path = Path("grid.png")
+    """.png or .jpg."""
+    landmarker: Path | None = None
+    """Model file of the face mesh, for runs whose data was cropped with it."""
+    step: Step = "best"
+    """Checkpoint: the best on validation subjects, the last, or that of a step."""
+
+
+COMMANDS = {"report": Report, "interpolate": Interpolate, "swap": Swap}
+
+
+class CommandError(ValueError):
+    """A command that cannot be carried out; the message is a sentence for the person at the keyboard."""
+
+
+def main(command: Report | Interpolate | Swap) -> None:
+    """Carry out a command; can be imported and called."""
+    if isinstance(command, Report):
+        report(command)
+    elif isinstance(command, Interpolate):
+        interpolate(command)
+    else:
+        swap(command)
+
+
+def report(command: Report) -> None:
+    from facedisent_jax import report as reports
+
+    found = reports.write(command.run, command.data, command.split, _step(command.step))
+    rows = [("reconstruction", found["reconstruction"]), ("swap", found["swap"])]
+    rows += [(name, values) for name, values in found["baselines"].items() if isinstance(values, dict)]
+    print(f"{found['data']['pictures']} {command.split} pictures of {found['data']['subjects']} held-out subjects")
+    for name, values in rows:
+        if values["psnr"] is not None:
+            print(f"{name.replace('_', ' '):15s} {values['psnr']:6.2f} dB   SSIM {values['ssim']:.3f}")
+    if found["intensity"]["spearman"] is not None:
+        print(f"{'intensity':15s} Spearman {found['intensity']['spearman']:.3f}")
+    print(command.run / "report" / "index.html")
+
+
+def interpolate(command: Interpolate) -> None:
+    from facedisent_jax import figures, study
+
+    figures.check_suffix(command.out, figures.STILLS + figures.ANIMATIONS)
+    _check_folder(command.out)
+    study.check_steps(command.steps)
+    face = _load(command.run, command.step)
+    a, b = pictures([command.a, command.b], face.info["crop"], command.landmarker)
+    frames = face.interpolate(a, b, command.steps, command.move)
+    if command.out.suffix.lower() in figures.ANIMATIONS:
+        figures.animate(frames, command.out)
+    else:
+        alphas = [f"{k / (command.steps - 1):.2f}".removesuffix("0") for k in range(command.steps)]
+        top = [command.a.stem, *alphas, command.b.stem]
+        figures.save(figures.grid([[a, *frames, b]], top, margin_columns=1, end_columns=1), command.out)
+    print(command.out)
+
+
+def swap(command: Swap) -> None:
+    from facedisent_jax import figures
+
+    figures.check_suffix(command.out, figures.STILLS)
+    _check_folder(command.out)
+    if len(command.photos) < 2:
+        raise CommandError(f"Swapping takes two photographs or more, {len(command.photos)} given.")
+    face = _load(command.run, command.step)
+    faces = pictures(command.photos, face.info["crop"], command.landmarker)
+    made = face.swap_grid(faces, faces)
+    names = [path.stem for path in command.photos]
+    cells = [[None, *faces], *([real, *row] for real, row in zip(faces, made, strict=True))]
+    image = figures.grid(cells, ["", *names], ["expression\nof", *names], margin_rows=1, margin_columns=1)
+    figures.save(image, command.out)
+    print(command.out)
+
+
+def pictures(paths: Sequence[Path], crop: dict, landmarker: Path | None):
+    """The photographs as [n, 64, 64, 3] uint8: those of 64x64 pixels as they are, others cropped as in prep."""
+    import numpy as np
+
+    from data_prep import faces
+
+    detector = crop.get("detector")
+    if detector not in ("haar", "mesh"):  # given boxes or points, or drawn faces: all aim at the same square (DATA.md)
+        detector = "haar"
+    return np.stack([_small(path) or faces.crop_photo(path, detector, crop["margin"], landmarker) for path in paths])
+
+
+def _small(path: Path):
+    """The picture if it is 64x64 pixels, else None."""
+    from PIL import Image
+
+    if not path.is_file():
+        raise CommandError(f"There is no photograph {path}.")
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB") if image.size == (64, 64) else None
+    except OSError as error:
+        raise CommandError(f"{path} cannot be read as a picture: {error}.") from error
+
+
+def _load(run: Path, step: str):
+    from facedisent_jax import study
+
+    return study.load(run, _step(step))
+
+
+def _step(step: str) -> str | int:
+    return int(step) if step.isdecimal() else step
+
+
+def _check_folder(out: Path) -> None:
+    if not out.parent.is_dir():
+        raise CommandError(f"There is no folder {out.parent} to write {out.name} into.")
+
+
+def _mistyped(arguments: Sequence[str]) -> str | None:
+    """The sentence for an unknown command, None if the command is one of ours or help is asked for."""
+    if not arguments or arguments[0] in COMMANDS or arguments[0] in ("-h", "--help"):
+        return None
+    near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"The commands are {', '.join(COMMANDS)}."
+    return f'eval.py has no command "{arguments[0]}". {hint}'
+
+
+def _sentences() -> tuple[type[Exception], ...]:
+    """The errors whose message is meant for the person at the keyboard; any other is a bug and keeps its traceback."""
+    from data_prep.faces import FaceError
+    from facedisent_jax import checkpoint, figures, records, report, study
+
+    ours = (checkpoint.CheckpointError, figures.FigureError, records.RecordError, report.ReportError, study.StudyError)
+    return (*ours, FaceError, CommandError, OSError)
+
+
+if __name__ == "__main__":
+    arguments = sys.argv[1:]
+    if said := _mistyped(arguments):
+        sys.exit(said)
+    about = (__doc__ or "").partition("\n")[0]
+    command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="eval.py", description=about, args=arguments)
+    try:
+        main(command)
+    except Exception as error:
+        if not isinstance(error, _sentences()):
+            raise
+        sys.exit(str(error))
