@@ -1,0 +1,193 @@
+"""What a run is made of: one tree of frozen dataclasses, and the presets. Imports none of ours."""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+CODE = 64
+"""Numbers in each of the two codes (the poster's)."""
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The encoder and decoder."""
+
+    kind: Literal["dense", "plain"] = "dense"
+    """dense: dense residual blocks on the whole picture beside a linear path that begins at the principal components
+    of the training pictures. plain: the poster's stack of convolutions."""
+    width: int = 512
+    """Units of a dense layer (dense); channels at the finest scale, doubled at each coarser one (plain)."""
+    blocks: int = 2
+    """Residual blocks of the encoder and of the decoder (dense only)."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the layers; parameters, codes and losses are float32 always."""
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """Weights of the terms, and their margins. A weight of 0 switches a term off; it is still logged."""
+
+    reconstruction: float = 1.0
+    swap: float = 1.0
+    identity_cosine: float = 0.0
+    identity_triplet: float = 0.0
+    identity_l1: float = 0.0
+    expression_cosine: float = 0.0
+    expression_triplet: float = 0.0
+    expression_l1: float = 0.0
+    label: float = 0.0
+    identity_margin: float = 1.0
+    """Margin of the identity triplet loss, in units of the code's distance divided by sqrt(64)."""
+    expression_margin: float = 0.5
+    """Margin of the expression triplet loss at an intensity difference of 1; in proportion below."""
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes of the training pictures, alike for the three pictures of a triplet. 0 switches one off."""
+
+    enabled: bool = True
+    flip: bool = True
+    """Mirror half of the triplets."""
+    shift: float = 1.0
+    """Standard deviation of a shift, in pixels of 64."""
+    warp: float = 1.0
+    """Standard deviation of a smooth random displacement, in pixels of 64."""
+    light: float = 0.05
+    """Standard deviation of brightness and of contrast, as a factor."""
+    colour: float = 0.03
+    """Standard deviation of each colour channel's factor."""
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """AdamW with warm-up and cosine decay, gradient clipping, and an average of the weights for use."""
+
+    lr: float = 1e-3
+    warmup: int = 100
+    """Steps of linear warm-up."""
+    schedule: int = 3000
+    """Steps until the learning rate has fallen to its hundredth. Independent of --steps, so that a run can be
+    stopped early and continued without change."""
+    weight_decay: float = 1e-4
+    clip: float = 1.0
+    """Largest global norm of the gradient."""
+    average: float = 0.998
+    """Decay of the moving average of the weights, which is what checkpoints are judged and loaded by."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    preset: str = "smile"
+    data: tuple[str, ...] = ()
+    """Data folders made by `python -m data_prep`; none: the built-in faces, drawn on first use."""
+    run: str = "runs/smile"
+    """The run's folder: created, or continued if it is there."""
+    steps: int = 3000
+    """Steps in all, over all starts of the run."""
+    batch: int = 32
+    """Triplets a step."""
+    seed: int = 0
+    memory: float = 8.0
+    """GiB of pictures to hold in memory; larger data sets are read from disk as they are needed."""
+    log_every: int = 50
+    validate_every: int = 500
+    """Steps between validations, each followed by a checkpoint."""
+    report: bool = True
+    """Write the report when training ends."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+DISENTANGLING = LossConfig(
+    reconstruction=1.0,
+    swap=1.0,
+    identity_cosine=0.001,
+    identity_triplet=0.001,
+    identity_l1=0.001,
+    expression_cosine=0.001,
+    expression_triplet=0.001,
+    expression_l1=0.001,
+    label=0.003,
+)
+"""All the poster's terms. Mean squared errors of pictures in [0, 1] are about 0.003, so the terms on the codes are
+weighted to the same size."""
+
+ABOUT = {
+    "smile": "the built-in faces and all the poster's losses (the default)",
+    "binary": "the poster's experiment, neutral and smiling pictures, with our best network",
+    "poster": "the same with the poster's plain network and no augmentation",
+    "autoencoder": "the plain network trained on reconstruction alone: the poster's baseline",
+}
+"""What each preset is, for the command's help."""
+
+_PLAIN = ModelConfig(kind="plain", width=32)
+_UNCHANGED = AugmentConfig(enabled=False)
+
+PRESETS = {
+    "smile": Config(loss=DISENTANGLING),
+    "binary": Config(preset="binary", run="runs/binary", loss=DISENTANGLING),
+    "poster": Config(preset="poster", run="runs/poster", loss=DISENTANGLING, model=_PLAIN, augment=_UNCHANGED),
+    "autoencoder": Config(
+        preset="autoencoder",
+        run="runs/autoencoder",
+        loss=LossConfig(reconstruction=1.0, swap=0.0),
+        model=_PLAIN,
+        augment=_UNCHANGED,
+    ),
+}
+
+
+def preset_of(arguments: list[str]) -> tuple[Config, list[str]]:
+    """The preset that a command line begins with ("smile" where it begins with an option), and the other arguments."""
+    if not arguments or arguments[0].startswith("-"):
+        return PRESETS["smile"], arguments
+    name, rest = arguments[0], arguments[1:]
+    if name not in PRESETS:
+        near = difflib.get_close_matches(name, PRESETS, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise SystemExit(f"There is no preset {name!r}.{hint} Presets: {', '.join(PRESETS)}.")
+    return PRESETS[name], rest
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Plain numbers, strings, lists and dicts, for JSON."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """The inverse of `to_dict`. A key that this version does not know is an error; one that is missing has its default."""
+    return _build(Config, values, "")
+
+
+def _build(cls, values: Mapping[str, Any], where: str):
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    if unknown := sorted(set(values) - set(known)):
+        raise ValueError(f"Unknown setting {where}{unknown[0]} in the run's config: it was made by another version.")
+    nested = {"model": ModelConfig, "loss": LossConfig, "augment": AugmentConfig, "optim": OptimConfig}
+    made = {}
+    for name, value in values.items():
+        if cls is Config and name in nested:
+            value = _build(nested[name], value, f"{name}.")
+        made[name] = tuple(value) if isinstance(value, list) else value
+    return cls(**made)
+
+
+def differences(here: Config, there: Config) -> list[str]:
+    """What differs between two configs, as `model.width 96 here, 64 there`."""
+
+    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for name, value in values.items():
+            out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        return out
+
+    a, b = flat(to_dict(here)), flat(to_dict(there))
+    return [f"{name} {a[name]} here, {b[name]} there" for name in a if a[name] != b[name]]

@@ -1,0 +1,57 @@
+"""Data folders -> batches of triplets, streamed by tf.data. TensorFlow is imported when the stream is opened."""
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from facedisent_jax.records import Faces, RecordError, read_info, read_split
+from facedisent_jax.triplets import Batch, Triplets
+
+GIB = 1024**3
+
+
+def read_faces(folders: Sequence[str | Path], split: str, memory: float = 8.0) -> Faces:
+    """The pictures of a split of one or several data folders, in memory if they take less than `memory` GiB.
+
+    Of several folders, a person held out in one is held out in all: no training picture shows anybody who is in the
+    validation or test split of any folder. Raises RecordError for folders that cannot be used.
+    """
+    infos = [read_info(folder) for folder in folders]
+    size = sum(info["splits"].get(split, 0) for info in infos) * 64 * 64 * 3
+    faces = Faces.join([read_split(folder, split, in_memory=size <= memory * GIB) for folder in folders])
+    if split == "train" and len(folders) > 1:
+        held_out = {s for info in infos for name in ("validation", "test") for s in info["subjects"].get(name, [])}
+        faces = faces.take(~np.isin(faces.subject, sorted(held_out)))
+    return faces
+
+
+def crop_of(folders: Sequence[str | Path]) -> dict:
+    """The detector and margin that the folders were cropped with; folders that differ are an error."""
+    crops = [{key: read_info(folder).get(key) for key in ("detector", "margin")} for folder in folders]
+    margins = {crop["margin"] for crop in crops}
+    if len(margins) > 1:
+        listed = ", ".join(f"{folder} {crop['margin']}" for folder, crop in zip(folders, crops, strict=True))
+        raise RecordError(f"The data folders were cropped with different margins ({listed}): prepare them alike.")
+    return crops[0]
+
+
+def batches(triplets: Triplets, seed: int, start: int, stop: int, batch: int) -> Iterator[Batch]:
+    """The batches of steps start .. stop - 1, prepared ahead in other threads, in order.
+
+    Step k's batch is `triplets.batch(seed, k, batch)` however the stream was opened, so a resumed run needs no
+    iterator state.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import tensorflow as tf
+
+    tf.config.set_visible_devices([], "GPU")  # the GPU is JAX's
+    float32 = tf.float32
+    types = Batch(tf.uint8, float32, float32, float32, float32, float32)
+
+    def gather(step):
+        return tf.numpy_function(lambda k: tuple(triplets.batch(seed, int(k), batch)), [step], list(types))
+
+    stream = tf.data.Dataset.range(start, stop).map(gather, num_parallel_calls=2, deterministic=True).prefetch(4)
+    return (Batch(*fields) for fields in stream.as_numpy_iterator())

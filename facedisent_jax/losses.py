@@ -1,0 +1,62 @@
+"""Per-example losses as pure functions: [batch, ...] in, [batch] out. Imports none of ours."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+EPSILON = 1e-6
+"""Keeps the gradient of a norm finite where two codes are equal or a code is zero."""
+
+
+def mse(prediction: Float[Array, "batch h w c"], target: Float[Array, "batch h w c"]) -> Float[Array, "batch"]:
+    """Mean squared error over all pixels and channels of each picture, [batch, height, width, channels] each."""
+    return jnp.mean((prediction - target) ** 2, axis=(1, 2, 3))
+
+
+def l1(a: Float[Array, "batch dim"], b: Float[Array, "batch dim"]) -> Float[Array, "batch"]:
+    """Mean absolute difference of two codes, [batch, dim] each."""
+    return jnp.mean(jnp.abs(a - b), axis=-1)
+
+
+def distance(a: Float[Array, "batch dim"], b: Float[Array, "batch dim"]) -> Float[Array, "batch"]:
+    """Euclidean distance |a - b|, with a finite (zero) gradient where a = b."""
+    return jnp.sqrt(jnp.sum((a - b) ** 2, axis=-1) + EPSILON**2) - EPSILON
+
+
+def cosine(a: Float[Array, "batch dim"], b: Float[Array, "batch dim"]) -> Float[Array, "batch"]:
+    """Cosine similarity in [-1, 1], 0 where a code is zero."""
+    norm = jnp.sqrt(jnp.sum(a**2, axis=-1) + EPSILON) * jnp.sqrt(jnp.sum(b**2, axis=-1) + EPSILON)
+    return jnp.sum(a * b, axis=-1) / norm
+
+
+def cosine_embedding(
+    a: Float[Array, "batch dim"], b: Float[Array, "batch dim"], same: bool, margin: float = 0.0
+) -> Float[Array, "batch"]:
+    """1 - cos(a, b) for codes that should match, max(0, cos(a, b) - margin) for codes that should not.
+
+    a, b: [batch, dim]. Agrees with torch.nn.CosineEmbeddingLoss(margin, reduction="none") with target 1 or -1.
+    """
+    similarity = cosine(a, b)
+    return 1.0 - similarity if same else jnp.maximum(0.0, similarity - margin)
+
+
+def triplet_margin(
+    anchor: Float[Array, "batch dim"],
+    positive: Float[Array, "batch dim"],
+    negative: Float[Array, "batch dim"],
+    margin: float | Float[Array, "batch"] = 1.0,
+) -> Float[Array, "batch"]:
+    """max(0, |a - p| - |a - n| + margin) per example, |.| the L2 norm.
+
+    anchor, positive, negative: [batch, dim]; margin: one for all, or [batch].
+    Schroff et al. 2015, eq. 1; agrees with torch.nn.TripletMarginLoss(p=2, eps=0, reduction="none").
+    """
+    return jnp.maximum(0.0, distance(anchor, positive) - distance(anchor, negative) + margin)
+
+
+def label_bce(logits: Float[Array, "batch dim"], label: Float[Array, "batch dim"]) -> Float[Array, "batch"]:
+    """Binary cross-entropy of sigmoid(logits) with a label vector in [0, 1], averaged over the code's numbers.
+
+    logits, label: [batch, dim]. For a label between 0 and 1 the least value is the label's entropy, not 0.
+    """
+    return jnp.mean(jnp.maximum(logits, 0) - logits * label + jax.nn.softplus(-jnp.abs(logits)), axis=-1)

@@ -1,0 +1,183 @@
+"""The encoder and the decoder. The rest of the library sees `init`, `encode`, `decode` and `Codes`; Flax stays here."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from facedisent_jax.config import CODE, ModelConfig
+
+SIZE = 64
+Params = Any
+
+
+class Codes(NamedTuple):
+    """Latent codes of a batch of faces.
+
+    identity:   [batch, 64], unbounded.
+    expression: [batch, 64], in [0, 1]; moves along a line from neutral (label vector 0) to the full expression (1).
+    """
+
+    identity: Float[Array, "batch 64"]
+    expression: Float[Array, "batch 64"]
+
+
+class Encoded(NamedTuple):
+    """What training sees: the identity code and the logits of the expression code, [batch, 64] each."""
+
+    identity: Float[Array, "batch 64"]
+    logits: Float[Array, "batch 64"]
+
+    @property
+    def codes(self) -> Codes:
+        return Codes(self.identity, nn.sigmoid(self.logits))
+
+
+def space_to_depth(x: Float[Array, "b h w c"], n: int) -> Float[Array, "b h2 w2 c2"]:
+    """[b, h, w, c] -> [b, h/n, w/n, n*n*c]: the n x n pixels of a patch side by side."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h // n, n, w // n, n, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, h // n, w // n, n * n * c)
+
+
+def depth_to_space(x: Float[Array, "b h w c"], n: int) -> Float[Array, "b h2 w2 c2"]:
+    """The inverse of `space_to_depth`."""
+    b, h, w, c = x.shape
+    return x.reshape(b, h, w, n, n, c // n**2).transpose(0, 1, 3, 2, 4, 5).reshape(b, h * n, w * n, c // n**2)
+
+
+class DenseBlock(nn.Module):
+    """Pre-activation residual block of two dense layers; begins as the identity."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        y = nn.Dense(2 * x.shape[-1], dtype=self.dtype)(nn.LayerNorm(dtype=self.dtype)(x))
+        return x + nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros)(nn.silu(y))
+
+
+class DenseEncoder(nn.Module):
+    """Dense residual blocks on the whole picture, beside a linear path: [n, 64, 64, 3] -> identity and logits, [n, 64] each."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x):
+        dtype = jnp.dtype(self.config.compute)
+        x = x.reshape(len(x), -1) - self.param("linear_mean", nn.initializers.constant(0.5), (SIZE * SIZE * 3,))
+        y = nn.Dense(self.config.width, dtype=dtype)(x)
+        for _ in range(self.config.blocks):
+            y = DenseBlock(dtype)(y)
+        y = nn.Dense(2 * CODE, dtype=dtype, kernel_init=nn.initializers.normal(0.002))(nn.LayerNorm(dtype=dtype)(y))
+        straight = self.param("linear", nn.initializers.lecun_normal(), (SIZE * SIZE * 3, CODE))
+        y = y.astype(jnp.float32)
+        return Encoded(y[:, :CODE] + x @ straight, y[:, CODE:])
+
+
+class DenseDecoder(nn.Module):
+    """The mirror of `DenseEncoder`: identity and expression code -> [n, 64, 64, 3]."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, identity, expression):
+        dtype = jnp.dtype(self.config.compute)
+        y = nn.Dense(self.config.width, dtype=dtype)(jnp.concatenate([identity, 2 * expression - 1], axis=-1))
+        for _ in range(self.config.blocks):
+            y = DenseBlock(dtype)(y)
+        y = nn.Dense(SIZE * SIZE * 3, dtype=dtype, kernel_init=nn.initializers.zeros)(nn.LayerNorm(dtype=dtype)(y))
+        mean = self.param("linear_mean", nn.initializers.constant(0.5), (SIZE * SIZE * 3,))
+        straight = self.param("linear", nn.initializers.lecun_normal(), (CODE, SIZE * SIZE * 3))
+        return (y.astype(jnp.float32) + identity @ straight + mean).reshape(-1, SIZE, SIZE, 3)
+
+
+class PlainEncoder(nn.Module):
+    """The poster's kind of network: four halving convolutions, 64x64 -> 4x4, and a dense layer."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, x):
+        dtype = jnp.dtype(self.config.compute)
+        y = x - 0.5
+        for scale in range(4):
+            # Space-to-depth before a dense convolution: the gradient of a strided one is dilated, and slow in XLA on CPU.
+            y = nn.Conv(self.config.width << scale, (3, 3), dtype=dtype)(space_to_depth(y, 2))
+            y = nn.relu(nn.GroupNorm(num_groups=8, dtype=dtype)(y))
+        y = nn.Dense(2 * CODE, dtype=dtype)(y.reshape(len(y), -1)).astype(jnp.float32)
+        return Encoded(y[:, :CODE], y[:, CODE:])
+
+
+class PlainDecoder(nn.Module):
+    """A dense layer to 4x4, then four doubling sub-pixel convolutions (Shi et al. 2016) instead of transposed ones."""
+
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, identity, expression):
+        dtype = jnp.dtype(self.config.compute)
+        width = self.config.width << 3
+        y = nn.Dense(16 * width, dtype=dtype)(jnp.concatenate([identity, 2 * expression - 1], axis=-1))
+        y = y.reshape(-1, 4, 4, width)
+        for scale in (2, 1, 0):
+            y = nn.relu(nn.GroupNorm(num_groups=8, dtype=dtype)(y))
+            y = depth_to_space(nn.Conv(4 * (self.config.width << scale), (3, 3), dtype=dtype)(y), 2)
+        y = nn.relu(nn.GroupNorm(num_groups=8, dtype=dtype)(y))
+        return depth_to_space(nn.Conv(12, (3, 3), dtype=dtype)(y).astype(jnp.float32), 2) + 0.5
+
+
+def _networks(config: ModelConfig) -> tuple[nn.Module, nn.Module]:
+    kinds = {"dense": (DenseEncoder, DenseDecoder), "plain": (PlainEncoder, PlainDecoder)}
+    encoder, decoder = kinds[config.kind]
+    return encoder(config), decoder(config)
+
+
+def init(config: ModelConfig, key: Array) -> Params:
+    """New weights as a plain pytree {"encoder": ..., "decoder": ...}, float32, from a random key."""
+    encoder, decoder = _networks(config)
+    code = jnp.zeros((1, CODE))
+    first, second = jax.random.split(key)
+    return {
+        "encoder": encoder.init(first, jnp.zeros((1, SIZE, SIZE, 3)))["params"],
+        "decoder": decoder.init(second, code, code)["params"],
+    }
+
+
+def begin_at_principal_components(params: Params, images: np.ndarray) -> Params:
+    """Set the linear path of a "dense" network to the principal components of pictures and their mirror images.
+
+    images: [n, 64, 64, 3] uint8. The identity code then begins as the 64 components' scores at unit variance, and the
+    decoded picture as their reconstruction, which training can only improve on.
+    """
+    x = np.concatenate([images, images[:, :, ::-1]]).reshape(2 * len(images), -1).astype(np.float32) / 255
+    mean = x.mean(axis=0)
+    # The components by way of the small matrix of inner products: n is far below the 12,288 pixels.
+    values, vectors = np.linalg.eigh((x - mean) @ (x - mean).T)
+    keep = np.argsort(values)[::-1][:CODE]
+    scale = np.sqrt(np.maximum(values[keep], 1e-8))
+    basis = ((x - mean).T @ vectors[:, keep] / scale).T  # [up to 64, pixels], orthonormal
+    deviation = scale / np.sqrt(len(x))
+    pad = CODE - len(keep)
+    encode = np.pad(basis.T / deviation, ((0, 0), (0, pad)))
+    decode = np.pad(basis * deviation[:, None], ((0, pad), (0, 0)))
+    encoder = params["encoder"] | {"linear": jnp.asarray(encode), "linear_mean": jnp.asarray(mean)}
+    decoder = params["decoder"] | {"linear": jnp.asarray(decode), "linear_mean": jnp.asarray(mean)}
+    return {"encoder": encoder, "decoder": decoder}
+
+
+def encode_logits(config: ModelConfig, params: Params, images: Float[Array, "batch 64 64 3"]) -> Encoded:
+    """images: [batch, 64, 64, 3] float in [0, 1] -> identity code and expression logits, [batch, 64] float32 each."""
+    return _networks(config)[0].apply({"params": params["encoder"]}, images)  # type: ignore[return-value]
+
+
+def encode(config: ModelConfig, params: Params, images: Float[Array, "batch 64 64 3"]) -> Codes:
+    """images: [batch, 64, 64, 3] float in [0, 1] -> Codes."""
+    return encode_logits(config, params, images).codes
+
+
+def decode(config: ModelConfig, params: Params, codes: Codes) -> Float[Array, "batch 64 64 3"]:
+    """Codes -> pictures [batch, 64, 64, 3] float32; meant for [0, 1], and not clipped to it."""
+    return _networks(config)[1].apply({"params": params["decoder"]}, *codes)  # type: ignore[return-value]

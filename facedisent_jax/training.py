@@ -1,0 +1,157 @@
+"""The training state, the one jitted train step, validation figures, and the loop that runs them."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from facedisent_jax import model, objective
+from facedisent_jax.augment import augment
+from facedisent_jax.config import Config, OptimConfig
+from facedisent_jax.records import Faces
+from facedisent_jax.triplets import Batch, Triplets
+
+PRINCIPAL_PICTURES = 4000
+"""Pictures that the linear path's principal components are taken from; more change them little and cost minutes."""
+
+
+class NonFiniteError(ArithmeticError):
+    """A term of the loss is NaN or infinite; the message names the term and the step."""
+
+
+class TrainState(NamedTuple):
+    """Everything that a step changes.
+
+    step:      [] int32, the number of steps done.
+    params:    the weights.
+    average:   their moving average, by which the run is judged and used.
+    opt_state: optax's.
+    """
+
+    step: Array
+    params: Any
+    average: Any
+    opt_state: Any
+
+
+def learning_rate(config: OptimConfig) -> optax.Schedule:
+    """Linear warm-up, then a cosine down to a hundredth at step `schedule`, and constant after it."""
+    return optax.warmup_cosine_decay_schedule(0.0, config.lr, config.warmup, config.schedule, 0.01 * config.lr)
+
+
+def optimiser(config: OptimConfig) -> optax.GradientTransformation:
+    """AdamW behind a clip of the global gradient norm. Weight decay spares the linear path and all vectors."""
+
+    def decays(params):
+        return jax.tree_util.tree_map_with_path(
+            lambda path, p: p.ndim > 1 and not any("linear" in str(key) for key in path), params
+        )
+
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip),
+        optax.adamw(learning_rate(config), weight_decay=config.weight_decay, mask=decays),
+    )
+
+
+def init_state(config: Config, faces: Faces) -> TrainState:
+    """The state before the first step, a function of the seed and the training pictures."""
+    params = jax.jit(partial(model.init, config.model))(jax.random.key(config.seed))
+    if config.model.kind == "dense":
+        rng = np.random.default_rng(config.seed)
+        rows = np.sort(rng.permutation(len(faces))[:PRINCIPAL_PICTURES])
+        params = model.begin_at_principal_components(params, faces.image[rows])
+    opt_state = jax.jit(optimiser(config.optim).init)(params)
+    return TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), opt_state)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def train_step(config: Config, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
+    """One step on a batch of triplets: the new state, and every term of the loss unweighted with the total as "loss"."""
+    key = jax.random.fold_in(jax.random.key(config.seed), state.step)
+    images = augment(config.augment, key, jnp.asarray(batch.images, jnp.float32) / 255)
+
+    def loss(params):
+        values = objective.terms(config, params, images, batch)
+        return objective.total(config, values), values
+
+    (total, values), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+    updates, opt_state = optimiser(config.optim).update(gradient, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    # The average starts as a plain mean of all weights so far, or it would hold on to the first ones for long.
+    decay = jnp.minimum(config.optim.average, state.step / (state.step + 10.0))
+    average = jax.tree.map(lambda m, p: decay * m + (1 - decay) * p, state.average, params)
+    metrics = values | {"loss": total, "gradient_norm": optax.global_norm(gradient)}
+    return TrainState(state.step + 1, params, average, opt_state), metrics
+
+
+@partial(jax.jit, static_argnums=0)
+def _errors(config: Config, params, batch: Batch) -> dict[str, Array]:
+    """Per-picture errors of a batch of triplets: reconstruction of a; swaps that should show a; their masks."""
+    images = jnp.asarray(batch.images, jnp.float32) / 255
+    a, b, c = (model.encode(config.model, params, images[:, k]) for k in range(3))
+
+    def error(identity, expression):
+        picture = jnp.clip(model.decode(config.model, params, model.Codes(identity, expression)), 0, 1)
+        return jnp.mean((picture - images[:, 0]) ** 2, axis=(1, 2, 3))
+
+    return {"reconstruction": error(a.identity, a.expression), "swap": error(b.identity, c.expression)}
+
+
+def validate(config: Config, params, triplets: Triplets) -> dict[str, float]:
+    """Figures on held-out pictures, each the anchor once (at most 1,024 of them): PSNR in dB of the reconstructions and
+    of the swaps (identity code from the subject's other picture, expression code from another subject)."""
+    size = 64
+    n = min(len(triplets), 1024)
+    errors: dict[str, list] = {"reconstruction": [], "swap": []}
+    for k in range(-(-n // size)):
+        batch = triplets.batch(0, k, size)
+        fresh = np.arange(size) + k * size < n  # the last batch is filled up with pictures that do not count
+        found = _errors(config, params, batch)
+        errors["reconstruction"] += list(np.asarray(found["reconstruction"])[fresh])
+        errors["swap"] += list(np.asarray(found["swap"])[fresh & (batch.has_pair * batch.has_peer > 0)])
+    figures = {f"validation/{k}_psnr": float(np.mean(-10 * np.log10(v))) for k, v in errors.items() if v}
+    figures["validation/error"] = float(np.mean([np.mean(v) for v in errors.values() if v]))
+    return figures
+
+
+def check_finite(metrics: list[dict[str, np.ndarray]], first_step: int) -> None:
+    """Raise NonFiniteError for the first step with a term that is not finite."""
+    for k, values in enumerate(metrics):
+        bad = [name for name, value in values.items() if not np.isfinite(value)]
+        if bad:
+            raise NonFiniteError(
+                f"Training stopped: {', '.join(bad)} not finite at step {first_step + k}. The last checkpoint is from "
+                "before it; a lower --optim.lr may help."
+            )
+
+
+def fit(
+    config: Config,
+    state: TrainState,
+    batches: Iterator[Batch],
+    log: Callable[[int, dict[str, float]], None],
+    checkpoint: Callable[[TrainState], None],
+) -> TrainState:
+    """Run the steps from state.step to config.steps.
+
+    log:        called every `log_every` steps with the means of the terms since the last call.
+    checkpoint: called every `validate_every` steps and at the end, never with weights from a step that is not finite.
+    """
+    pending: list[dict[str, Array]] = []
+    for step, batch in enumerate(batches, int(state.step) + 1):
+        state, metrics = train_step(config, state, batch)
+        pending.append(metrics)
+        due = step % config.validate_every == 0 or step == config.steps
+        if due or step % config.log_every == 0:
+            values = jax.device_get(pending)
+            check_finite(values, step - len(values) + 1)
+            log(step, {name: float(np.mean([v[name] for v in values])) for name in values[0]})
+            pending = []
+        if due:
+            checkpoint(state)
+    return state

@@ -1,0 +1,177 @@
+"""Which three pictures make a triplet, as a pure function of (seed, step), and their label vectors. numpy alone.
+
+a = (subject s, intensity y); b = (s, y'), shot in the same go; c = (s', y). Two intensities are "the same" when they round
+to the same step of 0.1; step 0 is neutral whatever the action.
+"""
+
+import hashlib
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+from facedisent_jax.config import CODE
+from facedisent_jax.records import Faces
+
+INTENSITY_STEP = 0.1
+"""The poster's: label vectors are filled with values from 0 to 1.0, incremented by 0.1."""
+
+
+class Batch(NamedTuple):
+    """B triplets (a, b, c).
+
+    images:    [B, 3, 64, 64, 3] uint8.
+    intensity: [B, 3] in [0, 1], exact; 0 where not known.
+    label:     [B, 3, 64] label vectors of the expression, the intensity rounded to its step.
+    labelled:  [B] 1 where a's expression is known, else 0 (a, b and c are then the same picture).
+    has_pair:  [B] 1 where b is another intensity of a's subject, 0 where there is none and b = a.
+    has_peer:  [B] 1 where c is another subject with a's intensity, 0 where there is none and c = a.
+    """
+
+    images: np.ndarray
+    intensity: np.ndarray
+    label: np.ndarray
+    labelled: np.ndarray
+    has_pair: np.ndarray
+    has_peer: np.ndarray
+
+
+class TripletIndex(NamedTuple):
+    """Row numbers of B triplets: a, b, c [B], and the masks of `Batch`."""
+
+    a: np.ndarray
+    b: np.ndarray
+    c: np.ndarray
+    has_pair: np.ndarray
+    has_peer: np.ndarray
+
+
+class Candidates(NamedTuple):
+    """For each picture the rows it may be matched with: order[start:end] without order[own_start:own_end]; [n] each."""
+
+    order: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    own_start: np.ndarray
+    own_end: np.ndarray
+
+    @property
+    def count(self) -> np.ndarray:
+        return (self.end - self.start) - (self.own_end - self.own_start)
+
+    def draw(self, rows: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        """One candidate for each row, by a number in [0, 1); the row itself where it has none."""
+        k = np.minimum((uniform * self.count[rows]).astype(np.int64), self.count[rows] - 1) + self.start[rows]
+        k = np.where(k >= self.own_start[rows], k + self.own_end[rows] - self.own_start[rows], k)
+        return np.where(self.count[rows] > 0, self.order[np.minimum(k, len(self.order) - 1)], rows)
+
+
+def label_vector(expression: str) -> np.ndarray:
+    """[64] float32, the label vector of an expression at intensity 1.
+
+    All ones for a smile (the poster's); for any other a fixed arbitrary vector of zeros and ones, from its name.
+    """
+    if expression == "smile":
+        return np.ones(CODE, np.float32)
+    digest = hashlib.sha256(expression.encode()).digest()
+    return np.unpackbits(np.frombuffer(digest, np.uint8))[:CODE].astype(np.float32)
+
+
+def intensity_steps(intensity: np.ndarray) -> np.ndarray:
+    """The nearest step of 0.1 as an integer 0..10, -1 where the intensity is not known (NaN)."""
+    known = np.isfinite(intensity)
+    return np.where(known, np.rint(np.where(known, intensity, 0) / INTENSITY_STEP), -1).astype(np.int64)
+
+
+class Triplets:
+    """The triplets of a set of pictures: `index(seed, step, batch)` and `batch(seed, step, batch)` are pure."""
+
+    def __init__(self, faces: Faces):
+        self.faces = faces
+        step = intensity_steps(faces.intensity)
+        self.labelled = (step >= 0) & (faces.expression != "")
+        names, action = np.unique(np.where(step == 0, "", faces.expression), return_inverse=True)
+        vectors = np.stack([label_vector(str(name)) for name in names]) if len(names) else np.zeros((0, CODE))
+        self.label = (vectors[action] * np.maximum(step, 0)[:, None] * INTENSITY_STEP).astype(np.float32)
+        self.intensity = np.nan_to_num(faces.intensity)
+        kind = np.unique(np.stack([action, step]), axis=1, return_inverse=True)[1].ravel()
+        subject = np.unique(faces.subject, return_inverse=True)[1]
+        usable = self.labelled & (faces.subject != "")
+        self.peers = _candidates(kind, subject, usable)
+        # The finest group in which the subject shows something else: one go, one condition, else any picture of theirs.
+        shoot = _joint(subject, faces.condition, faces.sequence)
+        levels = [_candidates(group, kind, usable) for group in (shoot, _joint(subject, faces.condition), subject)]
+        self.pairs = levels[-1]
+        for level in reversed(levels[:-1]):
+            better = level.count > 0
+            offset = len(self.pairs.order)
+            bounds = [np.where(better, new + offset, old) for new, old in zip(level[1:], self.pairs[1:], strict=True)]
+            self.pairs = Candidates(np.concatenate([self.pairs.order, level.order]), *bounds)
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def index(self, seed: int, step: int, batch: int) -> TripletIndex:
+        """The triplets of a step: each picture is the anchor once an epoch, in an order drawn for the epoch."""
+        position = step * batch + np.arange(batch)
+        epoch = position // len(self)
+        a = np.empty(batch, np.int64)
+        for e in np.unique(epoch):
+            a[epoch == e] = _epoch_order(seed, int(e), len(self))[position[epoch == e] % len(self)]
+        uniform = _random(seed, 1, step).random((2, batch))
+        b, c = self.pairs.draw(a, uniform[0]), self.peers.draw(a, uniform[1])
+        return TripletIndex(a, b, c, self.pairs.count[a] > 0, self.peers.count[a] > 0)
+
+    def batch(self, seed: int, step: int, batch: int) -> Batch:
+        """The triplets of a step, with their pictures."""
+        return self.gather(self.index(seed, step, batch))
+
+    def gather(self, index: TripletIndex) -> Batch:
+        """Pictures and labels of given triplets."""
+        rows = np.stack([index.a, index.b, index.c], axis=1)
+        masks = (self.labelled[index.a], index.has_pair, index.has_peer)
+        return Batch(
+            self.faces.image[rows], self.intensity[rows], self.label[rows], *(mask.astype(np.float32) for mask in masks)
+        )
+
+    def shortage(self) -> list[str]:
+        """Sentences about pictures that cannot stand in a whole triplet; empty where all can."""
+        n, said = len(self), []
+        for rows, what in (
+            (~self.labelled, "have no expression or intensity: they train reconstruction only"),
+            (self.labelled & (self.pairs.count == 0), "have no other expression of the same subject: no swap with them"),
+            (self.labelled & (self.peers.count == 0), "have no other subject with the same expression: no match with one"),
+        ):
+            if rows.any():
+                said.append(f"{int(rows.sum())} of {n} training pictures {what}.")
+        return said
+
+
+def _random(*key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+
+
+@lru_cache(maxsize=4)
+def _epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
+    return _random(seed, 0, epoch).permutation(n)
+
+
+def _joint(*columns: np.ndarray) -> np.ndarray:
+    """Numbers 0.. for the distinct combinations of the columns."""
+    code = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        values = np.unique(column, return_inverse=True)[1]
+        code = np.unique(code * (values.max(initial=0) + 1) + values, return_inverse=True)[1]
+    return code
+
+
+def _candidates(group: np.ndarray, own: np.ndarray, usable: np.ndarray) -> Candidates:
+    """Match each usable row with the usable rows of the same group that are not `own`."""
+    rows = np.flatnonzero(usable)
+    order = rows[np.lexsort((own[rows], group[rows]))]
+    bounds = np.zeros((4, len(group)), np.int64)
+    for k, keys in enumerate((group, _joint(group, own))):
+        _, start, inverse, count = np.unique(keys[order], return_index=True, return_inverse=True, return_counts=True)
+        bounds[2 * k, order] = start[inverse]
+        bounds[2 * k + 1, order] = (start + count)[inverse]
+    return Candidates(order, *bounds)
