@@ -13,13 +13,14 @@ class Identity:
     skin_tone: float  # 0 very fair to 1 very dark
     skin_warmth: float  # -1 rosy to 1 golden
     blush: float  # amount
+    age: float  # amount of lines at rest: folds beside the nose, shade below the eyes
     beard: float  # amount of stubble or beard
     hair_tone: float  # 0 black, 0.5 brown, 1 blond
     hair_red: float  # amount
     hair_grey: float  # amount
-    hairline: float  # row of the hairline over the nose; below 0: a high forehead, almost bald
-    hair_temple: float  # how many rows lower the hairline is at the temples
-    hair_parting: float  # -1 to 1: which side the hair falls to
+    hairline: float  # row of the hairline at the parting; far below 0: bald
+    hair_temple: float  # how many rows lower the hairline is at the temples than at the parting
+    hair_parting: float  # -1 (left) to 1: where the hair parts
     hair_side: float  # thickness of the hair over the sides of the face
     hair_length: float  # row down to which the hair hangs beside the face
     hair_volume: float  # how far the hair stands off the head
@@ -56,6 +57,8 @@ class Identity:
     smile_open: float  # rows between the lips
     smile_squint: float  # amount by which the eyes narrow
     # the photograph
+    roll: float  # degrees by which the head leans to its left shoulder
+    turn: float  # pixels by which the middle of the face is to the right: a head turned a little
     light_x: float  # -1 from the left to 1 from the right
     light_y: float  # height of the light, 0 level to 1 from above
     light_hard: float  # 0 overcast to 1 one lamp
@@ -86,44 +89,47 @@ def random_identity(seed: int, subject: int) -> Identity:
         skin_tone=tone,
         skin_warmth=spread(-1, 1),
         blush=spread(0.1, 0.8),
-        beard=amount(0.45 if man else 0.0, 0.2, 1.0),
+        age=float(np.clip(spread(0, 0.7) + 0.5 * grey, 0, 1)),
+        beard=amount(0.5 if man else 0.0, 0.25, 1.0),
         hair_tone=float(np.clip(spread(0, 1.1) * (1 - 0.85 * tone), 0, 1)),
         hair_red=amount(0.3 * (1 - tone), 0.3, 1.0),
         hair_grey=grey,
-        hairline=-8.0 if bald else spread(1.5, 11),
-        hair_temple=spread(0, 5),
+        hairline=-12.0 if bald else spread(1.0, 10.5) if long_hair else spread(-1.0, 8.5),
+        hair_temple=spread(2, 12) if long_hair else spread(-4, 4),
         hair_parting=spread(-1, 1),
-        hair_side=spread(1.0, 4.5) if long_hair else spread(-0.5, 2.0),
-        hair_length=(spread(40, 75) if long_hair else spread(16, 26)) if not bald else 8.0,
+        hair_side=-6.0 if bald else spread(1.0, 4.5) if long_hair else spread(0.0, 2.5),
+        hair_length=spread(42, 78) if long_hair else spread(18, 30),
         hair_volume=spread(2.0, 7.0) if long_hair else spread(0.5, 3.5),
-        face_width=spread(24.5, 29) + (0.8 if man else -0.4),
-        chin_y=spread(58.0, 63.5) + (0.5 if man else -0.5),
+        face_width=spread(24.0, 28.8) + (0.6 if man else -0.3),
+        chin_y=spread(58.5, 66) + (0.5 if man else -0.5),
         jaw_square=spread(0, 0.8) + (0.2 if man else 0),
-        jaw_taper=spread(0, 0.8) + (0 if man else 0.2),
+        jaw_taper=spread(0, 0.85) + (0 if man else 0.15),
         cheekbones=spread(0.6, 2.4),
         chin_relief=spread(0.5, 2.5),
-        eye_width=spread(4.4, 5.8),
-        eye_open=spread(1.9, 3.0) + (0 if man else 0.3),
-        eye_tilt=spread(-0.8, 1.6),
+        eye_width=spread(4.2, 6.0),
+        eye_open=spread(1.6, 2.7) + (0 if man else 0.25),
+        eye_tilt=spread(-1.0, 2.0),
         eye_colour=float(np.clip(spread(0, 1.4) * (1 - tone) ** 0.6, 0, 1)),
         brow_y=spread(4.4, 6.6) + (0 if man else 0.6),
         brow_thick=spread(1.4, 3.0) + (0.4 if man else -0.2),
-        brow_arch=spread(0.2, 1.8),
-        brow_tilt=spread(-0.8, 1.2),
-        glasses=amount(0.15, 0.8, 1.0),
-        nose_y=spread(34.5, 39.0),
-        nose_width=spread(4.2, 6.6) + 0.6 * tone,
+        brow_arch=spread(0.0, 2.0),
+        brow_tilt=spread(-1.6, 0.9),
+        glasses=amount(0.12, 0.8, 1.0),
+        nose_y=spread(33.8, 39.5),
+        nose_width=spread(4.0, 6.8) + 0.6 * tone,
         nose_relief=spread(3.5, 6.5),
-        mouth_y=spread(46.0, 49.5),
-        mouth_width=spread(7.6, 10.2),
+        mouth_y=spread(45.5, 50.0),
+        mouth_width=spread(8.0, 11.0),
         lip_upper=spread(1.2, 2.8) + 0.5 * tone,
         lip_lower=spread(1.8, 3.4) + 0.5 * tone,
         lip_colour=spread(0, 0.5) if man else spread(0.2, 1.0),
-        mouth_bend=spread(-0.8, 0.8),
-        smile_lift=spread(2.6, 4.4),
-        smile_widen=spread(0.22, 0.42),
-        smile_open=spread(1.2, 5.6),
+        mouth_bend=spread(-0.1, 1.3),
+        smile_lift=spread(2.2, 4.0),
+        smile_widen=spread(0.18, 0.36),
+        smile_open=spread(1.4, 5.2),
         smile_squint=spread(0.4, 1.0),
+        roll=spread(-5, 5),
+        turn=spread(-2.2, 2.2),
         light_x=spread(-1, 1),
         light_y=spread(0, 1),
         light_hard=spread(0, 1),

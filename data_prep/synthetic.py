@@ -5,11 +5,10 @@ The truth is exact: any identity at any smile intensity can be drawn (`draw`). I
 
 import multiprocessing
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 
-from data_prep.drawing import draw, draw_levels
+from data_prep.drawing import draw, draw_levels, draw_task
 from data_prep.identity import Identity, random_identity
 from facedisent_jax.records import NEUTRAL, Record
 
@@ -29,25 +28,32 @@ def take_intensities(seed: int, subject: int, take: int) -> np.ndarray:
     return np.concatenate([np.zeros(before), rise, np.ones(apex), fall, np.zeros(after)])
 
 
+def _plan(subject: int, seed: int, stills: bool, levels: int, clips: int) -> list[tuple[str, Record]]:
+    """Keys and records of one person, their pictures still to be drawn."""
+    name, nothing, out = f"p{subject:04d}", np.empty(0, np.uint8), []
+    if stills:
+        for number, level in enumerate(np.linspace(0, 1, levels)):
+            expression = ACTION if level > 0 else NEUTRAL
+            record = Record(nothing, name, expression, frame=number, intensity=float(level))
+            out.append((f"{name}/still/{number:03d}", record))
+    for take in range(clips):
+        sequence = f"take{take:03d}"
+        for number, level in enumerate(take_intensities(seed, subject, take)):
+            record = Record(nothing, name, ACTION, sequence, frame=number, intensity=float(level))
+            out.append((f"{name}/{sequence}/{number:04d}", record))
+    return out
+
+
+def _with_images(plan: list[tuple[str, Record]], images: np.ndarray) -> list[tuple[str, Record]]:
+    return [(key, record._replace(image=image)) for (key, record), image in zip(plan, images, strict=True)]
+
+
 def subject_records(
     subject: int, *, seed: int = 0, stills: bool = True, levels: int = 11, clips: int = 0
 ) -> list[tuple[str, Record]]:
-    """All records of one person, with their keys: one call is one piece of work for a process."""
-    name, who = f"p{subject:04d}", random_identity(seed, subject)
-    out = []
-    if stills:
-        steps = np.linspace(0, 1, levels)
-        for number, (level, image) in enumerate(zip(steps, draw_levels(who, steps), strict=True)):
-            expression = ACTION if level > 0 else NEUTRAL
-            out.append(
-                (f"{name}/still/{number:03d}", Record(image, name, expression, frame=number, intensity=float(level)))
-            )
-    for take in range(clips):
-        sequence, steps = f"take{take:03d}", take_intensities(seed, subject, take)
-        for number, (level, image) in enumerate(zip(steps, draw_levels(who, steps), strict=True)):
-            key = f"{name}/{sequence}/{number:04d}"
-            out.append((key, Record(image, name, ACTION, sequence, frame=number, intensity=float(level))))
-    return out
+    """All records of one person, with their keys."""
+    plan = _plan(subject, seed, stills, levels, clips)
+    return _with_images(plan, draw_levels(random_identity(seed, subject), [record.intensity for _, record in plan]))
 
 
 def records(
@@ -69,12 +75,17 @@ def records(
         raise ValueError(f"--levels is {levels}: at least 2 are needed, neutral and smile.")
     if clips < 0 or not (stills or clips):
         raise ValueError(f"Nothing to draw: no stills and --clips is {clips}; ask for stills or for at least 1 clip.")
-    one = partial(subject_records, seed=seed, stills=stills, levels=levels, clips=clips)
     if workers <= 1:
         for subject in range(subjects):
-            yield from one(subject)
+            yield from subject_records(subject, seed=seed, stills=stills, levels=levels, clips=clips)
         return
-    # spawn: forking a process in which TensorFlow or JAX runs threads can hang; a child imports numpy and this alone
+    plans = [_plan(subject, seed, stills, levels, clips) for subject in range(subjects)]
+    people = [random_identity(seed, subject) for subject in range(subjects)]
+    intensities = [[record.intensity for _, record in plan] for plan in plans]
+    # spawn: forking a process in which TensorFlow or JAX runs threads can hang. A child gets data_prep.drawing alone:
+    # it imports numpy and nothing else, so it starts at once
     with multiprocessing.get_context("spawn").Pool(min(workers, subjects)) as pool:
-        for part in pool.imap(one, range(subjects), chunksize=4):
-            yield from part
+        # one at a time and in order; starmap would wait for all of them
+        drawn = pool.imap(draw_task, zip(people, intensities, strict=True), chunksize=2)
+        for plan, images in zip(plans, drawn, strict=True):
+            yield from _with_images(plan, images)

@@ -1,5 +1,9 @@
 """The built-in faces: the same people on every machine, plainly different, whose smile moves the face and no more."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -8,6 +12,7 @@ from facedisent_jax.records import SIZE
 
 LEVELS = np.linspace(0, 1, 11)
 PEOPLE = 24
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -128,3 +133,11 @@ def test_one_call_is_one_subject():
 def test_nothing_to_draw_is_explained(wrong):
     with pytest.raises(ValueError, match="at least"):
         list(records(**wrong))
+
+
+def test_drawing_imports_numpy_alone():
+    """What a drawing process loads: were TensorFlow or JAX among it, each would take seconds to start."""
+    code = "import sys, data_prep.drawing; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert "numpy" in loaded.split()
+    assert not {"tensorflow", "jax", "facedisent_jax", "matplotlib"} & set(loaded.split())
