@@ -186,6 +186,7 @@ def _mistyped(arguments: Sequence[str]) -> str | None:
 def _sentences() -> tuple[type[Exception], ...]:
     """The errors whose message is meant for the person at the keyboard; any other is a bug and keeps its traceback."""
     from data_prep.faces import FaceError
+
     from facedisent_jax import checkpoint, figures, records, report, study
 
     ours = (checkpoint.CheckpointError, figures.FigureError, records.RecordError, report.ReportError, study.StudyError)

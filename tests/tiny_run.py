@@ -1,0 +1,87 @@
+"""A data folder and a run small enough for tests: faces of flat colours, an untrained network, a real checkpoint."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from facedisent_jax.records import NAME, PREP_FILE, SPLITS, Record
+
+
+def flat_face(subject: int, intensity: float) -> np.ndarray:
+    """[64, 64, 3] uint8: the colour tells the subject, a bright lower part tells the intensity."""
+    rng = np.random.default_rng(subject)
+    face = np.broadcast_to(rng.integers(30, 200, 3), (64, 64, 3)).astype(np.uint8).copy()
+    face[10:30] += rng.integers(0, 30, (20, 64, 3), np.uint8)
+    face[40:60, 15:50] = int(255 * intensity)
+    return face
+
+
+def person(
+    number: int, levels: Iterable[float] = (0.0, 1.0), name: str | None = None, sequence: str = ""
+) -> list[Record]:
+    """A person's pictures in one sequence, one for each intensity."""
+    name = f"p{number:03d}" if name is None else name
+    return [
+        Record(flat_face(number, y), name, "smile" if y > 0 else "neutral", sequence, frame=k, intensity=y)
+        for k, y in enumerate(levels)
+    ]
+
+
+def write_folder(folder: Path, splits: dict[str, list[Record]]) -> Path:
+    """A data folder as `python -m data_prep` leaves it, without TFDS's own files."""
+    import tensorflow as tf
+
+    def feature(value):
+        if isinstance(value, str):
+            return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
+        if isinstance(value, int):
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+        if isinstance(value, float):
+            return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.tobytes()]))
+
+    folder.mkdir(parents=True)
+    for split, records in splits.items():
+        with tf.io.TFRecordWriter(str(folder / f"{NAME}-{split}.tfrecord-00000-of-00001")) as writer:
+            for record in records:
+                columns = {name: feature(value) for name, value in record._asdict().items()}
+                writer.write(tf.train.Example(features=tf.train.Features(feature=columns)).SerializeToString())
+    info = {
+        "source": "synthetic",
+        "detector": "none",
+        "margin": 0.0,
+        "options": {},
+        "splits": {split: len(splits.get(split, [])) for split in SPLITS},
+        "subjects": {split: sorted({r.subject for r in splits.get(split, [])} - {""}) for split in SPLITS},
+        "pictures": sum(map(len, splits.values())),
+        "rejected": {},
+        "left_out": {},
+        "version": 1,
+    }
+    (folder / PREP_FILE).write_text(json.dumps(info))
+    return folder
+
+
+def write_run(run: Path, data: Path, crop: dict | None = None) -> Path:
+    """A run folder with the checkpoint of an untrained network, and two lines of metrics.jsonl."""
+    from facedisent_jax import checkpoint, training
+    from facedisent_jax.config import Config, ModelConfig
+    from facedisent_jax.records import read_split
+
+    config = Config(data=(str(data),), run=str(run), seed=3, model=ModelConfig(width=16, blocks=1))
+    train = read_split(data, "train")
+    info = {
+        "data": [str(data)],
+        "crop": crop or {"detector": "none", "margin": 0.0},
+        "train_subjects": sorted(set(train.subject.tolist()) - {""}),
+    }
+    run.mkdir(parents=True)
+    state = training.init_state(config, train)
+    with checkpoint.manager(run) as checkpoints:
+        checkpoint.save(checkpoints, state, config, info, {checkpoint.METRIC: 0.1})
+        checkpoints.wait_until_finished()
+    lines = [{"step": 1, "reconstruction": 0.1, "swap": 0.2}, {"step": 2, "validation/swap_psnr": 20.0}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"step": 3, "rec')
+    return run
