@@ -35,12 +35,12 @@ EYE_X = SIZE / 2.6 / 2  # half the eye distance
 EYE_Y = SIZE / 2 - 0.45 * 2 * EYE_X
 STILL_ROWS = 12  # rows at the top that no smile reaches: drawn once a subject
 EYE_ROWS = 31  # the eyes with their lines are above this row, however the head leans
-MOUTH_ROWS = 34  # the lips are below this row
-ROSY = np.array([1.04, 0.72, 0.70], np.float32)  # skin where blood shows, relative to skin
+MOUTH_ROWS = 30  # the mouth and its folds are below this row
+ROSY = np.array([1.04, 0.72, 0.70], np.float32)[:, None, None]  # skin where blood shows, relative to skin
 
 
 class Still(NamedTuple):
-    """What of a face does not change with the smile. Arrays [128, 128] or [128, 128, 3], colours in linear light."""
+    """What of a face does not change with the smile. Arrays [128, 128], or [3, 128, 128] of linear light."""
 
     x: np.ndarray  # places on the upright face
     y: np.ndarray
@@ -122,7 +122,7 @@ def _paint(who: Identity, x: np.ndarray, y: np.ndarray, level: np.ndarray) -> np
     for side in (-1, 1):  # the nose throws a soft shadow away from the lamp
         cast = 0.42 * (0.3 + 0.7 * who.light_hard) * max(0.0, -side * who.light_x)
         shadow *= 1 - cast * bump(x, y, side * (who.nose_width + 1.0), nose - 1.5, 2.6, 4.0)
-    albedo *= shadow[..., None]
+    albedo *= shadow
     jaw = edge(level - 0.68, 0.34) * edge(y - 37, 10)
     chin = edge(1 - np.hypot(x / 13.5, (y - who.chin_y + 5) / 11.5), 0.40)
     moustache = edge(1 - np.hypot(x / 12.5, (y - who.mouth_y + 2.2 - 0.012 * x * x) / 3.6), 0.7)
@@ -152,7 +152,7 @@ def _hair_lit(who: Identity, x: np.ndarray, y: np.ndarray, outer: np.ndarray, fr
     shine = np.exp(-(((x - 14 * lamp[0]) / 20) ** 2) - ((y - 2.5 - 0.016 * x * x) / 3.6) ** 2)
     tuck = 1 - 0.30 * np.clip(1 - front / 3.0, 0, 1) * edge(y - 16, 14)  # the inner edge lies in its own shade
     lit = strands * body * tuck * (0.75 + 0.25 * who.light_hard) * (1 + 0.7 * shine)
-    return who.exposure * (lit[..., None] * hair_colour(who) + (0.05 * shine * strands)[..., None])
+    return who.exposure * (lit * hair_colour(who) + (0.05 * shine * strands))
 
 
 def _glasses(who: Identity, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -166,12 +166,12 @@ def _behind(who: Identity, x: np.ndarray, y: np.ndarray, outer: np.ndarray, hair
     """Background, then ears, hair and neck before it; the background is still when the head leans."""
     picture_x, picture_y = grid()
     lamp, skin = light(who), skin_colour(who)
-    tint = np.array([1 - 0.10 * who.background_hue, 1.0, 1 + 0.12 * who.background_hue], np.float32)
+    tint = np.array([1 - 0.10 * who.background_hue, 1.0, 1 + 0.12 * who.background_hue], np.float32)[:, None, None]
     glow = 1 - 0.22 * ((picture_x / 32) ** 2 + ((picture_y - 24) / 40) ** 2) + 0.10 * lamp[0] * picture_x / 32
-    behind = (glow * (0.10 + 0.75 * who.background) ** 2)[..., None] * tint
+    behind = (glow * (0.10 + 0.75 * who.background) ** 2) * tint
     ear = edge(1 - np.hypot((np.abs(x) - who.face_width - 0.5) / 3.2, (y - 28) / 6.5), 0.35)
     ear *= min(1.0, max(0.0, (36 - who.hair_length) / 4))  # long hair lies over them
-    behind = mix(behind, who.exposure * 0.62 * skin * ROSY * (1 + 0.3 * np.sign(x) * lamp[0])[..., None], ear)
+    behind = mix(behind, who.exposure * 0.62 * skin * ROSY * (1 + 0.3 * np.sign(x) * lamp[0]), ear)
     ends = who.hair_length - y + 2 + 0.4 * np.sin(0.8 * x)
     back = edge(both(outer, 0.7 * ends, 5.0), 1.8) * min(1.0, max(0.0, who.hairline + 8))
     behind = mix(behind, 0.55 * hair_lit, back)
@@ -185,11 +185,11 @@ def still(who: Identity) -> Still:
     level, distance = _outline(who, x, y)
     front = _hair_front(who, x, y, distance)
     outer = _curtain(who, x, y, distance, 0.05) + who.hair_volume
-    albedo = _paint(who, x, y, level) * (1 - 0.40 * np.clip(1 + front / 4.5, 0, 1) ** 2)[..., None]  # the hair's shadow
+    albedo = _paint(who, x, y, level) * (1 - 0.40 * np.clip(1 + front / 4.5, 0, 1) ** 2)  # the hair's shadow
 
     hair_lit = _hair_lit(who, x, y, outer, front)
     head = edge(distance, 1.2)
-    around = _behind(who, x, y, outer, hair_lit) * (1 - head)[..., None]
+    around = _behind(who, x, y, outer, hair_lit) * (1 - head)
     hair = edge(both(front, outer, 1.5), 1.8)
     around, shows = mix(around, hair_lit, hair), head * (1 - hair)
     if who.glasses > 0:
@@ -217,28 +217,39 @@ def _mouth(who: Identity, intensity: float, x: np.ndarray) -> _Mouth:
     arch = 1 - u * u
     corner = who.mouth_y - who.mouth_bend - 0.78 * who.smile_lift * t
     middle = who.mouth_y + 0.22 * who.smile_lift * t
-    line = corner + (middle - corner) * arch ** (1.0 + 0.1 * t)
+    line = corner + (middle - corner) * arch
     gap = who.smile_open * t * (0.85 + 0.15 * t)
+    full = arch**0.8  # rounder than a parabola
     bow = 1 - 0.22 * (1 - 0.5 * t) * np.exp(-((u / 0.16) ** 2))
-    upper_inner = line - 0.38 * gap * arch**0.8 + 0.35 * (1 - t) * np.exp(-((u / 0.25) ** 2))
-    lower_inner = line + 0.62 * gap * arch**0.8 + 0.35 * (1 - t) * np.exp(-((u / 0.25) ** 2))
-    upper_outer = upper_inner - who.lip_upper * (1 - 0.22 * t) * bow * arch**0.85
-    lower_outer = lower_inner + who.lip_lower * (1 - 0.15 * t) * arch**0.75
+    beak = 0.35 * (1 - t) * np.exp(-((u / 0.25) ** 2))
+    upper_inner = line - 0.38 * gap * full + beak
+    lower_inner = line + 0.62 * gap * full + beak
+    upper_outer = upper_inner - who.lip_upper * (1 - 0.22 * t) * bow * full
+    lower_outer = lower_inner + who.lip_lower * (1 - 0.15 * t) * full
     return _Mouth(upper_outer, upper_inner, lower_inner, lower_outer, half, corner, gap)
 
 
 def _face(who: Identity, base: Still, t: float, first: int, last: int) -> np.ndarray:
-    """Rows first..last of the picture at intensity t, in linear light at 128x128."""
+    """Rows first..last of the picture at intensity t, [3, rows * 2, 128] in linear light."""
     rows = slice(first * SCALE, last * SCALE)
-    x, y = base.x[rows], base.y[rows]
-    mouth = _mouth(who, t, x)
-    height, albedo = base.height[rows].copy(), base.albedo[rows].copy()
-
-    # cheeks rise and bulge; a fold runs from the nose past the corner of the mouth
-    if t > 0:
+    x, y, height, albedo = base.x[rows], base.y[rows], base.height[rows].copy(), base.albedo[:, rows].copy()
+    if t > 0:  # the cheeks rise and bulge
         height += 2.3 * t * pair(x, y, 15.5, 34.5 - 2 * t, 5.5, 4.5)
-        height -= 0.8 * t * pair(x, y, mouth.half_width + 2.6, mouth.corner_y + 1.5, 1.8, 3.0)
         height += 0.7 * t * who.smile_squint * pair(x, y, EYE_X, EYE_Y + 4.2, 4.5, 1.3)
+    # eyes, folds and mouth only where they can be, for speed
+    low = slice(max(0, (MOUTH_ROWS - first) * SCALE), None)
+    mouth = _mouth(who, t, x[low])
+    _lips(who, t, x[low], y[low], mouth, height[low], albedo[:, low])
+    face = shade(who, height, albedo, gloss=0.05 + 0.05 * (1 - who.skin_tone))
+    face[:, low] = _opening(who, x[low], y[low], mouth, face[:, low])
+    eyes = slice(0, max(0, (EYE_ROWS - first) * SCALE))
+    face[:, eyes] = _eyes(who, t, x[eyes], y[eyes], face[:, eyes])
+    return face * base.shows[rows] + base.around[:, rows]
+
+
+def _lips(who: Identity, t: float, x: np.ndarray, y: np.ndarray, mouth: _Mouth, height: np.ndarray, albedo: np.ndarray):
+    """Folds from the nose past the corners of the mouth, and the lips: changes height and albedo in place."""
+    height -= 0.8 * t * pair(x, y, mouth.half_width + 2.6, mouth.corner_y + 1.5, 1.8, 3.0)
     down = np.clip((y - who.nose_y + 1) / (mouth.corner_y + 1 - who.nose_y + 1), 0, 1.3)
     fold_x = who.nose_width + 0.8 + (mouth.half_width + 2.4 - who.nose_width - 0.8) * down**0.75
     reach = edge(down - 0.25, 0.5) * edge(1.02 - down, 0.45)
@@ -246,38 +257,26 @@ def _face(who: Identity, base: Still, t: float, first: int, last: int) -> np.nda
     height += t * 0.9 * reach * edge(beside - 0.8, 4.0) * np.exp(-((np.maximum(beside, 0) / 7) ** 2))
     dark = 1 - (0.03 + 0.13 * who.age + 0.20 * t) * reach * np.exp(-((beside / 1.6) ** 2))
     dark *= 1 - (0.20 + 0.16 * t) * pair(x, y, mouth.half_width + 0.4, mouth.corner_y + 0.2, 1.5, 1.4)
-    albedo *= dark[..., None]
 
-    # lips: two rolls
     over = np.minimum(y - mouth.upper_outer, mouth.upper_inner - y)
     under = np.minimum(y - mouth.lower_inner, mouth.lower_outer - y)
     ends = edge(mouth.half_width - np.abs(x), 1.2)
+    # two rolls
     height += ends * (1.1 * np.sqrt(np.maximum(over, 0) + 0.01) + 1.5 * np.sqrt(np.maximum(under, 0) + 0.01) - 0.26)
-    skin = skin_colour(who)
-    lip = mix(skin * np.array([0.82, 0.56, 0.56], np.float32), linear(0.74, 0.28, 0.30), 0.55 * who.lip_colour)
-    albedo = mix(albedo, lip, 0.9 * ends * np.maximum(edge(over, 1.1), edge(under, 1.1)))
-    face = shade(who, height, albedo, gloss=0.05 + 0.05 * (1 - who.skin_tone))
-
-    # eyes and opening only where they can be, for speed
-    eyes = slice(0, max(0, (EYE_ROWS - first) * SCALE))
-    face[eyes] = _eyes(who, t, x[eyes], y[eyes], face[eyes])
-    low = slice(max(0, (MOUTH_ROWS - first) * SCALE), None)
-    face[low] = _opening(who, t, x[low], y[low], face[low])
-    return face * base.shows[rows][..., None] + base.around[rows]
+    pale = skin_colour(who) * np.array([0.82, 0.56, 0.56], np.float32)[:, None, None]
+    lip = mix(pale, linear(0.74, 0.28, 0.30), 0.55 * who.lip_colour)
+    albedo[:] = mix(albedo * dark, lip, 0.9 * ends * np.maximum(edge(over, 1.1), edge(under, 1.1)))
 
 
-def _opening(who: Identity, t: float, x: np.ndarray, y: np.ndarray, face: np.ndarray) -> np.ndarray:
+def _opening(who: Identity, x: np.ndarray, y: np.ndarray, mouth: _Mouth, face: np.ndarray) -> np.ndarray:
     """What is between the lips onto the face: dark, with the upper teeth; closed lips meet in a dark line."""
-    mouth = _mouth(who, t, x)
     between_lips = np.minimum(y - mouth.upper_inner, mouth.lower_inner - y)
     u = x / mouth.half_width
     arch = np.clip(1 - u * u, 0, 1)
     teeth = edge(mouth.upper_inner + 0.80 * mouth.gap * arch**0.8 - y, 1.0) * edge(0.86 - np.abs(u), 0.3)
     tooth = (0.76 - 0.36 * u * u) * (1 - 0.07 * np.cos(np.pi * x / 1.45) ** 8)
     tooth = tooth * (0.72 + 0.28 * edge(y - mouth.upper_inner - 0.6, 1.6))  # shade of the lip
-    inside = mix(
-        linear(0.24, 0.09, 0.09), tooth[..., None] * linear(0.97, 0.945, 0.90), teeth * min(1.0, mouth.gap / 2.2)
-    )
+    inside = mix(linear(0.24, 0.09, 0.09), tooth * linear(0.97, 0.945, 0.90), teeth * min(1.0, mouth.gap / 2.2))
     cover = edge(between_lips + 0.25, 1.1) * edge(mouth.half_width - np.abs(x), 1.2)
     return mix(face, who.exposure * inside, cover * (0.55 + 0.45 * min(1.0, mouth.gap / 1.2)))
 
@@ -294,11 +293,11 @@ def _eyes(who: Identity, t: float, x: np.ndarray, y: np.ndarray, face: np.ndarra
     ends = edge(1 - np.abs(v), 0.25)
     opening = edge(np.minimum(y - upper, lower - y), 1.0) * ends
     lid_shadow = 0.55 + 0.45 * edge(y - upper - 1.0, 2.2)
-    ball = (who.exposure * lid_shadow * (0.74 - 0.25 * v * v))[..., None] * linear(0.92, 0.89, 0.88)
+    ball = (who.exposure * lid_shadow * (0.74 - 0.25 * v * v)) * linear(0.92, 0.89, 0.88)
     centre_y = EYE_Y - 0.15
     radius = np.hypot(ax - EYE_X, y - centre_y)
-    iris = between(IRIS, who.eye_colour) * (0.75 + 0.5 * edge(y - centre_y - 0.5, 3))[..., None] * who.exposure
-    iris = iris * (1 - 0.45 * edge(radius - 2.05, 0.9))[..., None]
+    iris = between(IRIS, who.eye_colour) * (0.75 + 0.5 * edge(y - centre_y - 0.5, 3)) * who.exposure
+    iris = iris * (1 - 0.45 * edge(radius - 2.05, 0.9))
     ball = mix(ball, iris, edge(2.75 - radius, 1.0))
     ball = mix(ball, linear(0.03, 0.03, 0.03), edge(1.15 - radius, 0.9))
     side = np.sign(x) * (EYE_X + np.sign(x) * (0.9 * np.sign(who.light_x) if who.light_x else 0.0))
@@ -310,7 +309,7 @@ def _eyes(who: Identity, t: float, x: np.ndarray, y: np.ndarray, face: np.ndarra
     crease = np.exp(-(((y - upper + 1.9) / 0.75) ** 2)) * edge(1.05 - np.abs(v), 0.5)
     under = np.exp(-(((y - lower - 0.35) / 0.6) ** 2)) * edge(1.0 - np.abs(v), 0.5)
     crow = np.exp(-((np.abs(y - axis - 0.8) / 1.1) ** 2)) * np.exp(-(((ax - EYE_X - who.eye_width - 2) / 1.8) ** 2))
-    face = face * (1 - 0.32 * crease - (0.16 + 0.16 * squint) * under - 0.18 * squint * crow)[..., None]
+    face = face * (1 - 0.32 * crease - (0.16 + 0.16 * squint) * under - 0.18 * squint * crow)
     return mix(face, dark, 0.85 * lash)
 
 
@@ -320,11 +319,12 @@ def draw_levels(who: Identity, intensities: Sequence[float] | np.ndarray) -> np.
     if not ((levels >= 0) & (levels <= 1)).all():
         raise ValueError(f"Smile intensities run from 0 to 1, found {levels.min():g} to {levels.max():g}.")
     base = still(who)
-    top = develop(_face(who, base, 0.0, 0, STILL_ROWS))
+    # a row of overlap: the slope of the relief needs a neighbour
+    top = develop(_face(who, base, 0.0, 0, STILL_ROWS + 1))[:-1]
     out = np.empty((len(levels), SIZE, SIZE, 3), np.uint8)
     for picture, level in zip(out, levels, strict=True):
         picture[:STILL_ROWS] = top
-        picture[STILL_ROWS:] = develop(_face(who, base, float(level), STILL_ROWS, SIZE))
+        picture[STILL_ROWS:] = develop(_face(who, base, float(level), STILL_ROWS - 1, SIZE))[1:]
     return out
 
 

@@ -1,6 +1,6 @@
 """What the built-in faces are drawn with: soft-edged shapes, colours, light. Numpy only, imports Identity alone.
 
-Shapes are signed distances in pixels, inside > 0. Colours are linear light until `develop`.
+Shapes are signed distances in pixels, inside > 0. Colours are linear light, channels first, until `develop`.
 """
 
 from collections.abc import Sequence
@@ -43,12 +43,13 @@ def pair(x: np.ndarray, y: np.ndarray, cx: float, cy: float, sx: float, sy: floa
 
 
 def mix(under: np.ndarray, over: np.ndarray, amount: np.ndarray | float) -> np.ndarray:
-    return under + (over - under) * (amount[..., None] if isinstance(amount, np.ndarray) else amount)
+    """Pictures or colours [3, h, w]; amount [h, w] or a number, 0 all under, 1 all over."""
+    return under + (over - under) * amount
 
 
 def linear(*rgb: float) -> np.ndarray:
-    """A colour as seen on the screen -> linear light (gamma 2: close to sRGB, and a square root back is cheap)."""
-    return np.asarray(rgb, np.float32) ** 2
+    """A colour as on the screen -> linear light, [3, 1, 1]. Gamma 2: near sRGB, and a square root back is cheap."""
+    return np.asarray(rgb, np.float32)[:, None, None] ** 2
 
 
 def between(stops: Sequence[tuple[float, float, float]], where: float) -> np.ndarray:
@@ -64,7 +65,7 @@ IRIS = ((0.20, 0.11, 0.06), (0.38, 0.24, 0.12), (0.42, 0.40, 0.22), (0.36, 0.50,
 
 
 def skin_colour(who: Identity) -> np.ndarray:
-    golden = 1 + who.skin_warmth * np.array([0.0, 0.05, -0.09], np.float32)
+    golden = 1 + who.skin_warmth * np.array([0.0, 0.05, -0.09], np.float32)[:, None, None]
     return between(_SKIN, who.skin_tone) * golden
 
 
@@ -92,19 +93,21 @@ def shade(who: Identity, height: np.ndarray, albedo: np.ndarray, gloss: float) -
     towards = nx * lamp[0] + ny * lamp[1] + nz * lamp[2]
     hard = 0.35 + 0.55 * who.light_hard
     sky = (0.70 - 0.28 * ny) * (0.5 + 0.5 * nz)
-    received = np.empty((*height.shape, 3), np.float32)
+    received = np.empty((3, *height.shape), np.float32)
     for channel, wrap in enumerate((0.34, 0.22, 0.18)):
         lit = np.maximum(towards + wrap, 0) * (1 / (1 + wrap))
-        received[..., channel] = (1 - hard) * sky + 1.1 * hard * lit
+        received[channel] = (1 - hard) * sky + 1.1 * hard * lit
     half = lamp + np.array([0, 0, 1], np.float32)
     half /= np.linalg.norm(half)
-    sheen = np.maximum(nx * half[0] + ny * half[1] + nz * half[2], 0) ** 18
-    return who.exposure * (received * albedo + (gloss * hard) * sheen[..., None])
+    sheen = np.maximum(nx * half[0] + ny * half[1] + nz * half[2], 0) ** 2
+    sheen = (sheen * sheen) ** 2
+    sheen = sheen * sheen * (gloss * hard)  # the 16th power
+    return who.exposure * (received * albedo + sheen)
 
 
-def develop(linear: np.ndarray) -> np.ndarray:
-    """Linear light [2h, 2w, 3] -> [h, w, 3] uint8, averaged and with a soft shoulder so that highlights do not clip."""
-    small = linear.reshape(linear.shape[0] // 2, 2, linear.shape[1] // 2, 2, 3).mean((1, 3))
-    small = np.sqrt(np.clip(small, 0, None))
+def develop(picture: np.ndarray) -> np.ndarray:
+    """Linear light [3, 2h, 2w] -> [h, w, 3] uint8, averaged, with a soft shoulder so that highlights do not clip."""
+    small = 0.25 * (picture[:, ::2, ::2] + picture[:, ::2, 1::2] + picture[:, 1::2, ::2] + picture[:, 1::2, 1::2])
+    small = np.sqrt(np.maximum(small, 0))
     small = np.where(small > 0.8, 0.8 + 0.2 * np.tanh((small - 0.8) / 0.2), small)
-    return (small * 255 + 0.5).astype(np.uint8)
+    return (small * 255 + 0.5).astype(np.uint8).transpose(1, 2, 0)
