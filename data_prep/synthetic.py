@@ -71,6 +71,8 @@ def records(
     """
     if subjects < 1:
         raise ValueError(f"--subjects is {subjects}: at least 1 built-in person is needed.")
+    if seed < 0:
+        raise ValueError(f"--seed is {seed}: it must be at least 0.")
     if levels < 2:
         raise ValueError(f"--levels is {levels}: at least 2 are needed, neutral and smile.")
     if clips < 0 or not (stills or clips):

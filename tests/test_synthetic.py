@@ -129,7 +129,10 @@ def test_one_call_is_one_subject():
     assert [key for key, _ in subject_records(1, levels=3)] == [key for key, _ in records(2, levels=3)][3:]
 
 
-@pytest.mark.parametrize("wrong", [{"subjects": 0}, {"subjects": 1, "levels": 1}, {"subjects": 1, "stills": False}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"subjects": 0}, {"subjects": 1, "levels": 1}, {"subjects": 1, "stills": False}, {"subjects": 1, "seed": -1}],
+)
 def test_nothing_to_draw_is_explained(wrong):
     with pytest.raises(ValueError, match="at least"):
         list(records(**wrong))
