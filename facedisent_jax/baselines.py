@@ -42,7 +42,7 @@ def fit(images: np.ndarray, components: int, seed: int = 0) -> Components:
 
 
 def _leading(data: np.ndarray, rows: int, seed: int, rounds: int = 4) -> np.ndarray:
-    """[rows, pixels] with the leading components of `data`, by subspace iteration (Halko et al. 2011, algorithm 4.4)."""
+    """[rows, pixels] with the leading components of `data`, by subspace iteration (Halko et al. 2011, alg. 4.4)."""
     start = np.random.default_rng(seed).standard_normal((data.shape[1], rows), np.float32)
     basis, _ = np.linalg.qr(data @ start)
     for _ in range(rounds):

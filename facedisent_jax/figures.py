@@ -18,7 +18,7 @@ SCALE = 3
 GAP, MARGIN_GAP, BORDER = 6, 30, 24
 INK, FAINT = "#1a1a1a", "#8a8a8a"
 TEXT = 26
-"""Size of labels in pixels; down to SMALLEST where they would not fit."""
+"""Size of labels in pixels in a figure of up to eight columns; down to SMALLEST where they would not fit."""
 SMALLEST = 15
 NO_TERMS = ("step", "images_per_second", "learning_rate", "gradient_norm", "seconds")
 """Numbers of metrics.jsonl that are no terms of the loss."""
@@ -51,19 +51,20 @@ def grid(
     """
     side = scale * next(len(cell) for row in cells for cell in row if cell is not None)
     columns = max(map(len, cells))
-    beside = max((_width(label, TEXT) for label in left), default=0)
+    text = int(TEXT * max(1, columns / 8))  # a wide figure is printed smaller
+    beside = max((_width(label, text) for label in left), default=0)
     beside = min(beside, 2 * side) + (12 if left else 0)
     lines = max((label.count("\n") + 1 for label in top), default=0)
-    above = lines * (TEXT + 6) + (8 if lines else 0)
+    above = lines * (text + 8) + (8 if lines else 0)
     xs = _places(columns, side, (margin_columns, columns - end_columns), BORDER + beside)
     ys = _places(len(cells), side, (margin_rows,), BORDER + above)
     size = xs[-1] + side + BORDER, ys[-1] + side + BORDER
     canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
     for c, label in enumerate(top):
-        _text(draw, (xs[c] + side / 2, ys[0] - 10), label, side, "md")
+        _text(draw, (xs[c] + side / 2, ys[0] - 10), label, side, text, "md")
     for r, label in enumerate(left):
-        _text(draw, (xs[0] - 12, ys[r] + side / 2), label, beside - 12, "rm")
+        _text(draw, (xs[0] - 12, ys[r] + side / 2), label, beside - 12, text, "rm")
     for r, row in enumerate(cells):
         for c, cell in enumerate(row):
             if cell is not None:
@@ -99,9 +100,9 @@ def _width(text: str, size: int) -> int:
     return max(int(np.ceil(_font(size).getlength(line))) for line in text.split("\n"))
 
 
-def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, width: int, anchor: str) -> None:
+def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, width: int, size: int, anchor: str) -> None:
     """Text no wider than `width`: smaller if need be, and as a last resort with its middle left out."""
-    size = next((size for size in range(TEXT, SMALLEST, -1) if _width(text, size) <= width), SMALLEST)
+    size = next((size for size in range(size, SMALLEST, -1) if _width(text, size) <= width), SMALLEST)
     text = "\n".join(_shortened(line, size, width) for line in text.split("\n"))
     draw.multiline_text(at, text, INK, _font(size), anchor, align="right" if anchor[0] == "r" else "center")
 

@@ -120,11 +120,15 @@ def swaps(
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's rank correlation, ties sharing their mean rank; NaN where one side is constant."""
-    from scipy.stats import rankdata
-
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return np.nan
-    return float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """[n] ranks from 1, ties sharing their mean rank. (scipy.stats does this too, and takes 1.3 s to import.)"""
+    _, index, count = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[index]
 
 
 def spearman_ceiling(truth: np.ndarray) -> float:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Protocol
 
+from PIL import Image
+
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; color: #1a1a1a; background: #fff;
@@ -21,12 +23,17 @@ th, td { text-align: right; padding: .28rem .9rem; border-bottom: 1px solid #e4e
 th { color: #666; font-weight: 500; border-bottom: 1px solid #999; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 td.what { text-align: left; color: #555; }
-tr.own td { font-weight: 600; }
+tr.own td:not(.what) { font-weight: 600; }
+td:not(.what) { white-space: nowrap; }
 figure { margin: 0; } img { max-width: 100%; height: auto; display: block; border: 1px solid #eee; }
 figcaption, .note, .foot { color: #555; font-size: .88rem; margin-top: .5rem; max-width: 52rem; }
 ul.note { padding-left: 1.2rem; }
 @media print { body { margin: 0; max-width: none; } figure, table { break-inside: avoid; } }
 """
+
+
+SOURCES = {"synthetic": "built-in faces", "multipie": "Multi-PIE", "mug": "MUG", "folder": "a folder of pictures"}
+"""Names of prep.json's sources for readers."""
 
 
 class Shown(Protocol):
@@ -39,7 +46,7 @@ class Shown(Protocol):
     @property
     def caption(self) -> str: ...
     @property
-    def image(self) -> object: ...
+    def image(self) -> Image.Image | None: ...
 
 
 def render(run: str, figures: dict, shown: Sequence[Shown], notes: Sequence[str]) -> str:
@@ -72,15 +79,15 @@ def render(run: str, figures: dict, shown: Sequence[Shown], notes: Sequence[str]
 def header(data: dict) -> str:
     """Data, split, checkpoint, seed, crop: what every figure below has to name."""
     learnt = f"{data['train_subjects']} subjects, {crop(data['train_crop'])}"
-    folders = zip(data["folders"], data["sources"], data["prepared"], data["crop"], strict=True)
-    rows = [
-        ("data", f"{folder} ({source}, prepared {date}; {crop(how)})") for folder, source, date, how in folders
-    ] + [
+    rows = []
+    for folder, source, date, how in zip(*(data[k] for k in ("folders", "sources", "prepared", "crop")), strict=True):
+        rows.append(("data", f"{folder} ({SOURCES.get(source, source)}, prepared {date}; {crop(how)})"))
+    rows += [
         ("split", f"{data['split']}: {data['subjects']} subjects, {data['pictures']} pictures"),
         ("checkpoint", f"step {data['step']} of a {data['preset']} run, seed {data['seed']}"),
         ("trained on", f"{', '.join(data['trained_on'])}: {learnt}"),
         ("report", f"written {data['written']}"),
-    ]  # fmt: skip
+    ]
     return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows) + "</dl>"
 
 

@@ -196,7 +196,7 @@ def probes(codes: Codes, faces: Faces, take: np.ndarray, shown: np.ndarray) -> d
     """Linear probes of what a code should not tell, chance beside each, and of what it should, for comparison."""
     known = (faces.subject != "") & (shown != "")
     steps = metrics.intensity_step(faces.intensity)
-    moving = any(len(np.unique(steps[known & (take == t)])) > 2 for t in np.unique(take[known]))
+    moving = any(len(np.unique(steps[known & (take == t)])) > 3 for t in np.unique(take[known]))
     if moving:
         even = metrics.even_odd(take, faces.frame)
         fit, test, how = known & even, known & ~even, "fitted on even frames of each take, tested on odd ones"

@@ -159,7 +159,7 @@ def test_even_frames_count_within_each_take_in_the_order_of_frames():
 
 
 def test_components_are_exact_when_there_are_as_many_as_the_rank():
-    images = RNG.integers(0, 255, (10, 64, 64, 3), np.uint8)
+    images = RNG.integers(0, 255, (10, 16, 16, 3), np.uint8)
     pca = baselines.fit(images, 64)
     assert len(pca.basis) == 19 and pca.fitted == 10  # pictures and flips, less the mean
     assert baselines.reconstruct(pca, images / 255, 64) == pytest.approx(images / 255, abs=1e-4)
@@ -168,7 +168,7 @@ def test_components_are_exact_when_there_are_as_many_as_the_rank():
 
 
 def test_no_component_is_the_mean_face_and_more_components_are_nearer():
-    images = RNG.integers(0, 255, (30, 64, 64, 3), np.uint8)
+    images = RNG.integers(0, 255, (30, 16, 16, 3), np.uint8)
     pca, real = baselines.fit(images, 40), images / 255
     both = np.concatenate([real, real[:, :, ::-1]])
     assert baselines.reconstruct(pca, real, 0) == pytest.approx(np.broadcast_to(both.mean(0), real.shape), abs=1e-5)
@@ -178,9 +178,7 @@ def test_no_component_is_the_mean_face_and_more_components_are_nearer():
 
 def test_many_pictures_are_fitted_by_iteration_as_exactly_as_few(monkeypatch):
     factors = RNG.standard_normal((200, 12)) * np.linspace(3, 1, 12)
-    images = (
-        np.clip(127 + 8 * factors @ RNG.standard_normal((12, 12288)), 0, 255).reshape(-1, 64, 64, 3).astype(np.uint8)
-    )
+    images = np.clip(127 + 8 * factors @ RNG.standard_normal((12, 768)), 0, 255).reshape(-1, 16, 16, 3).astype(np.uint8)
     exact = baselines.fit(images, 8)
     monkeypatch.setattr(baselines, "EXACT", 10)
     drawn = baselines.fit(images, 8)
