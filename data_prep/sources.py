@@ -1,7 +1,20 @@
-"""Source: where a picture is and what is known of it. The layouts (multipie, mug, folder) give streams of them."""
+"""Source: where a picture is and what is known of it. The layouts (multipie, folder, ...) give lists of them.
 
+Imports none of ours.
+"""
+
+import os
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
+
+PICTURE_TYPES = frozenset(
+    ".png .jpg .jpeg .jpe .jfif .bmp .webp .tif .tiff .gif .ppm .pgm .pbm .pnm .jp2".split()
+)  # in lower case
+
+
+class PrepError(ValueError):
+    """Preparation cannot go on; the message is a sentence for the person at the keyboard."""
 
 
 class Source(NamedTuple):
@@ -11,7 +24,7 @@ class Source(NamedTuple):
     key:        its name in reports and record keys: the path relative to RAW, with / between parts.
     crop_group: sources with equal crop_group share one crop, found in the first of them in which a face is found.
     subject ... intensity: as in facedisent_jax.records.Record.
-    box:        left, top, right, bottom of the face's crop in pixels, if given by the user.
+    box:        left, top, right, bottom of the tight crop in pixels of the upright picture, if given by the user.
     points:     path of a file of landmarks (Multi-PIE's .mat), if given.
     """
 
@@ -33,3 +46,64 @@ class Rejected(NamedTuple):
 
     key: str
     reason: str
+
+
+class Found(NamedTuple):
+    """What a layout made of a folder RAW.
+
+    sources:  pictures to be cropped; those of one crop group follow each other, the best one to find a face in first.
+    rejected: pictures that were meant to be used and cannot be, each with its reason.
+    left_out: files that are not for this data set (other types, cameras not asked for), as counts by kind.
+    notes:    sentences for the person at the keyboard.
+    """
+
+    sources: list[Source]
+    rejected: list[Rejected]
+    left_out: dict[str, int]
+    notes: list[str]
+
+
+def pictures_below(raw: Path | str, skip_folders: frozenset[str] = frozenset()) -> tuple[list[tuple[Path, str]], dict]:
+    """Every picture file below `raw` as (path, key), in order of the keys, and what was passed over, as counts.
+
+    Pictures are known by the ending of their name alone. skip_folders: names of folders (lower case) whose files are
+    counted, not listed. Links to folders are followed, each folder being visited once.
+    """
+    raw = Path(raw)
+    if not raw.exists():
+        raise PrepError(f"There is no folder {raw}: give the folder of the raw pictures.")
+    if not raw.is_dir():
+        raise PrepError(f"{raw} is a file; a folder of pictures was expected.")
+    found: list[tuple[Path, str]] = []
+    passed_over: Counter[str] = Counter()
+    visited = set()
+    waiting = [(str(raw), "", "")]
+    while waiting:
+        folder, prefix, skipped = waiting.pop()
+        try:
+            status = os.stat(folder)
+            if (status.st_dev, status.st_ino) in visited:
+                continue
+            visited.add((status.st_dev, status.st_ino))
+            entries = list(os.scandir(folder))
+        except OSError as error:
+            passed_over[f"folders that cannot be read ({error.strerror})"] += 1
+            continue
+        if any(entry.name == "prep.json" for entry in entries):
+            passed_over["data folders made by this command"] += 1
+            continue
+        for entry in entries:
+            name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
+            if entry.is_dir():
+                below = skipped or (entry.name.lower() if entry.name.lower() in skip_folders else "")
+                waiting.append((entry.path, f"{prefix}{name}/", below))
+            elif skipped:
+                passed_over[f"files in {skipped} folders"] += 1
+            elif entry.name.startswith("."):
+                passed_over["hidden files"] += 1
+            elif os.path.splitext(name)[1].lower() not in PICTURE_TYPES:
+                passed_over["files that are not pictures by their name"] += 1
+            else:
+                found.append((Path(entry.path), prefix + name))
+    found.sort(key=lambda item: item[1])
+    return found, dict(passed_over)

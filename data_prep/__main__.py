@@ -1,0 +1,168 @@
+"""The command `python -m data_prep`: raw photographs, or drawn faces, -> a folder of 64x64 records.
+
+Heavy libraries are imported when the work begins, so that --help and typos are answered at once.
+"""
+
+import dataclasses
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from data_prep.sources import PrepError
+
+
+@dataclass(frozen=True)
+class Common:
+    """Options of every kind of raw photographs."""
+
+    detector: Literal["haar", "mesh", "boxes", "points", "none"] | None = None
+    """How the face is found: haar (OpenCV, the default), mesh (steadier; extra `landmarks`), boxes or points (given by
+    --boxes or --points, which imply it), none (the pictures are tight crops already)."""
+    landmarker: Path | None = None
+    """The file face_landmarker.task for the mesh; fetched once from Google if not given."""
+    boxes: Path | None = None
+    """CSV with columns path,left,top,right,bottom: the tight crop of each picture, in pixels. Paths relative to RAW."""
+    points: Path | None = None
+    """CSV with columns path,x0,y0,...,x67,y67 (the usual 68 landmarks), or
+    path,left_eye_x,left_eye_y,right_eye_x,right_eye_y. In place of path: person (or subject) and expression."""
+    margin: float = 0.0
+    """How much wider than the tight crop (brows to chin), as a fraction: 0 is tight, 0.5 half as wide again."""
+    subject_pattern: str | None = None
+    """Regular expression whose first group (or match) is the person: '[0-9]+' makes 030 and s030 one person."""
+    split_seed: int = 0
+    """Other seeds draw other people for test and validation."""
+    split_like: Path | None = None
+    """A data folder: people that are in it are put in the same split here."""
+    workers: int = 0
+    """Processes that read and crop pictures; 0 is one a core."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace OUT if it is a data folder; the old one goes when the new one is whole."""
+
+
+@dataclass(frozen=True)
+class Folder(Common):
+    """Anybody's photographs: a regular expression on their paths says who they show and with which expression."""
+
+    raw: Positional[Path] = tyro.MISSING
+    """Folder of the photographs."""
+    out: Positional[Path] = tyro.MISSING
+    """The data folder to be made."""
+    pattern: str | None = None
+    """Regular expression, searched in each path relative to RAW, with named groups subject, expression and optionally
+    sequence (its pictures share one crop), frame, condition, intensity. E.g.
+    'images/(?P<subject>\\d+)_(?P<expression>\\w+)\\.jpg'. Pictures it does not match stay unlabelled."""
+    neutral: str = "neutral"
+    """The expression that means neutral."""
+    intensities: Path | None = None
+    """CSV with columns path,intensity (0 neutral to 1). Without it a still has 0 or 1 by its expression."""
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """The built-in faces: drawn people at exact smile intensities."""
+
+    out: Positional[Path]
+    """The data folder to be made."""
+    subjects: int = 200
+    """How many people."""
+    seed: int = 0
+    """Other seeds draw other people."""
+    stills: bool = True
+    """Pictures of each person from neutral to smile in equal steps."""
+    levels: int = 11
+    """How many stills a person."""
+    clips: int = 0
+    """Takes of each person, neutral to smile and back."""
+    split_seed: int = 0
+    """Other seeds draw other people for test and validation."""
+    workers: int = 0
+    """Processes that draw; 0 is one a core."""
+    overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Replace OUT if it is a data folder; the old one goes when the new one is whole."""
+
+
+def run(command) -> None:
+    if isinstance(command, Synthetic):
+        from data_prep import build
+
+        options = dataclasses.asdict(command)
+        report(command.out, build.synthetic(options.pop("out"), **options))
+    elif isinstance(command, Folder):
+        from data_prep import folder
+
+        detector = check(command)
+        c = command
+        found = folder.find(c.raw, c.pattern, c.neutral, c.intensities, c.boxes, c.points)
+        make("folder", command, detector, found)
+
+
+def check(command: Common) -> str:
+    """The detector, after a look at the options that go with it."""
+    implied = "boxes" if command.boxes else "points" if command.points else "haar"
+    detector = command.detector or implied
+    if command.boxes and command.points:
+        raise PrepError("Both --boxes and --points were given: give one of them.")
+    for name in ("boxes", "points"):
+        given = getattr(command, name)
+        if given and detector != name:
+            raise PrepError(f"--{name} goes with --detector {name}, not with --detector {detector}.")
+        if detector == name and not given:
+            raise PrepError(f"--detector {name} needs the {name} of each picture: give them by --{name} FILE.csv.")
+    if not -0.5 <= command.margin <= 5:
+        raise PrepError(f"--margin is {command.margin:g}: a fraction from -0.5 to 5 was expected, 0 for a tight crop.")
+    if command.workers < 0:
+        raise PrepError(f"--workers is {command.workers}: the number of processes was expected, or 0 for one a core.")
+    return detector
+
+
+def make(source: str, command, detector: str, found) -> None:
+    from data_prep import build
+
+    plan = build.Plan(
+        source,
+        detector,
+        command.margin,
+        dataclasses.asdict(command),
+        command.subject_pattern,
+        command.split_seed,
+        command.split_like,
+        command.overwrite,
+    )
+    report(command.out, build.from_sources(command.out, found, plan, command.landmarker, command.workers))
+
+
+def report(out: Path, info: dict) -> None:
+    """Say what was made."""
+    for note in info["notes"]:
+        print(f"Note: {note}", file=sys.stderr)
+    for split, number in info["splits"].items():
+        print(f"{split:12}{number:8} pictures of {len(info['subjects'][split])} subjects")
+    for kind, number in info["left_out"].items():
+        print(f"passed over {number:8} {kind}")
+    rejected = sum(info["rejected"].values())
+    print(f"left out    {rejected:8} pictures{' (listed in rejected.csv):' if rejected else ''}")
+    for reason, number in info["rejected"].items():
+        print(f"            {number:8} {reason}")
+    print(f"{out} is ready: `python -m data_prep inspect {out}` shows it.")
+
+
+def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    command = tyro.extras.subcommand_cli_from_dict(
+        {"folder": Folder, "synthetic": Synthetic}, prog="python -m data_prep"
+    )
+    try:
+        run(command)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ValueError as error:
+        sys.exit(f"data_prep: {error}")
+
+
+if __name__ == "__main__":
+    main()

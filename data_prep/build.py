@@ -1,0 +1,292 @@
+"""Sources, or finished records, -> a data folder: crops, splits by subject, shards, prep.json, rejected.csv.
+
+A data folder is built beside its place and moved there when it is whole, so a run that is killed leaves nothing that
+looks finished. Imports sources, cropping, splits, shards and facedisent_jax.records.
+"""
+
+import contextlib
+import csv
+import json
+import os
+import re
+import shutil
+import socket
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from data_prep import shards, splits
+from data_prep.sources import Found, PrepError, Rejected
+from facedisent_jax.records import NAME, PREP_FILE, SIZE, SPLITS, Record, read_info
+
+VERSION = 1
+REJECTED_FILE = "rejected.csv"
+SHEET_FILE = "contact_sheet.png"
+
+
+class Plan(NamedTuple):
+    """What is built, and how.
+
+    source, detector, margin, options: written to prep.json. subject_pattern: makes names of one person equal.
+    split_like: a data folder whose people keep their split.
+    """
+
+    source: str
+    detector: str = "none"
+    margin: float = 0.0
+    options: dict[str, Any] = {}
+    subject_pattern: str | None = None
+    split_seed: int = 0
+    split_like: Path | None = None
+    overwrite: bool = False
+
+
+class Item(NamedTuple):
+    """One finished picture on its way into the folder, or (record None) a file that was left out, with the reason."""
+
+    key: str
+    record: Record | None
+    reason: str = ""
+    found_by: str = ""
+
+
+def from_sources(out: Path | str, found: Found, plan: Plan, landmarker: Path | None = None, workers: int = 0) -> dict:
+    """Crop the pictures of a layout in `workers` processes (0: one a core) and build the folder. prep.json's content."""
+    from data_prep import cropping
+
+    check_out(out, plan.overwrite)
+    if not found.sources:
+        raise PrepError(_nothing(found.rejected, found.left_out))
+    how = cropping.Cropping(plan.detector, plan.margin, landmarker)
+    if how.detector == "mesh":
+        from data_prep import landmarks
+
+        how = how._replace(landmarker=landmarks.model_file(landmarker))  # fetched once, not by every worker
+
+    def items() -> Iterator[Item]:
+        for entry in found.rejected:
+            yield Item(entry.key, None, entry.reason)
+        with contextlib.closing(cropping.crop_all(found.sources, how, workers or cores())) as parts:
+            for crops in parts:
+                for source, image, by in zip(crops.sources, crops.images, crops.found_by, strict=True):
+                    known = (source.subject, source.expression, source.sequence, source.condition)
+                    yield Item(source.key, Record(image, *known, source.frame, source.intensity), found_by=by)
+                for entry in crops.rejected:
+                    yield Item(entry.key, None, entry.reason)
+
+    return build(out, items(), plan, len(found.sources) + len(found.rejected), found.left_out, found.notes)
+
+
+def synthetic(
+    out: Path | str,
+    subjects: int = 200,
+    seed: int = 0,
+    stills: bool = True,
+    clips: int = 0,
+    levels: int = 11,
+    split_seed: int = 0,
+    workers: int = 0,
+    overwrite: bool = False,
+) -> dict:
+    """The built-in faces as a data folder."""
+    from data_prep import synthetic as drawn
+
+    options = dict(subjects=subjects, seed=seed, stills=stills, clips=clips, levels=levels, split_seed=split_seed)
+    plan = Plan("synthetic", options=options, split_seed=split_seed, overwrite=overwrite)
+    check_out(out, overwrite)
+    with contextlib.closing(drawn.records(subjects, seed, stills, clips, levels, workers or cores())) as stream:
+        return build(out, (Item(key, record) for key, record in stream), plan)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def build(
+    out: Path | str,
+    items: Iterable[Item],
+    plan: Plan,
+    total: int | None = None,
+    left_out: dict[str, int] | None = None,
+    notes: Iterable[str] = (),
+) -> dict:
+    """Build the data folder `out` from finished pictures and return the content of its prep.json."""
+    out = check_out(out, plan.overwrite)
+    pattern = splits.compiled(plan.subject_pattern, "--subject-pattern") if plan.subject_pattern else None
+    known = {who: split for split, people in _like(plan.split_like).items() for who in people}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    staging = out.with_name(f"{out.name}.incomplete-{socket.gethostname()}-{os.getpid()}")
+    staging.mkdir()
+    try:
+        with Spool(staging / "crops.raw") as spool:
+            rejected, found_by = _collect(items, spool, pattern, total)
+            if not spool.rows:
+                raise PrepError(_nothing(rejected, left_out or {}))
+            placed, more = splits.split_subjects((row.subject for row in spool.rows), plan.split_seed, known)
+            rows: dict[str, list[int]] = {split: [] for split in SPLITS}
+            for number, row in enumerate(spool.rows):
+                rows[placed.get(row.subject, "train")].append(number)
+            made = shards.write(staging, {s: spool.stream(numbers, s) for s, numbers in rows.items() if numbers})
+        info = {
+            "version": VERSION,
+            "source": plan.source,
+            "detector": plan.detector,
+            "margin": plan.margin,
+            "options": {name: _plain(value) for name, value in plan.options.items()},
+            "splits": {split: len(numbers) for split, numbers in rows.items()},
+            "subjects": {split: sorted(who for who, at in placed.items() if at == split) for split in SPLITS},
+            "pictures": len(spool.rows),
+            "found_by": dict(found_by),
+            "rejected": dict(Counter(entry.reason for entry in rejected).most_common()),
+            "left_out": left_out or {},
+            "notes": [*notes, *more],
+        }
+        with (made / REJECTED_FILE).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([("file", "reason"), *sorted(rejected)])
+        (made / PREP_FILE).write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        _put_in_place(made, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return info
+
+
+class Spool:
+    """Crops on their way to the shards, in a file of raw bytes: the splits are known when all have come."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self.rows: list[Record] = []  # with an empty image
+        self.keys: list[str] = []
+
+    def __enter__(self) -> "Spool":
+        self._file = self._path.open("wb")
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+    def add(self, key: str, record: Record) -> None:
+        if record.image.shape != (SIZE, SIZE, 3) or record.image.dtype != np.uint8:
+            raise ValueError(f"{key}: image {record.image.dtype} {record.image.shape}, uint8 [64, 64, 3] was expected.")
+        self._file.write(np.ascontiguousarray(record.image).data)
+        self.rows.append(record._replace(image=_NO_IMAGE))
+        self.keys.append(key)
+
+    def stream(self, numbers: list[int], split: str):
+        """A function that gives the (key, record) pairs of these rows, with a progress bar."""
+
+        def records() -> Iterator[tuple[str, Record]]:
+            from tqdm import tqdm
+
+            self._file.flush()
+            pixels = np.memmap(self._path, np.uint8, "r").reshape(-1, SIZE, SIZE, 3)
+            for number in tqdm(numbers, f"Writing {split}", unit=" pictures", leave=False):
+                yield self.keys[number], self.rows[number]._replace(image=pixels[number])
+
+        return records
+
+
+_NO_IMAGE = np.empty(0, np.uint8)
+
+
+def _collect(
+    items: Iterable[Item], spool: Spool, pattern: re.Pattern[str] | None, total: int | None
+) -> tuple[list[Rejected], Counter[str]]:
+    from tqdm import tqdm
+
+    rejected: list[Rejected] = []
+    found_by: Counter[str] = Counter()
+    with tqdm(items, "Cropping" if total else "Drawing", total, unit=" pictures") as bar:
+        for item in bar:
+            if item.record is None:
+                rejected.append(Rejected(item.key, item.reason))
+                continue
+            spool.add(item.key, item.record._replace(subject=splits.canonical(item.record.subject, pattern)))
+            if item.found_by:
+                found_by[item.found_by] += 1
+    return rejected, found_by
+
+
+def _like(folder: Path | None) -> dict[str, list[str]]:
+    return read_info(folder)["subjects"] if folder else {}
+
+
+def _nothing(rejected: list[Rejected], left_out: dict[str, int]) -> str:
+    counts = Counter(entry.reason for entry in rejected)
+    why = [f"{count} {reason}" for reason, count in counts.most_common(4)]
+    why += [f"{count} {kind}" for kind, count in left_out.items()]
+    return f"No usable picture was found ({'; '.join(why) or 'the folder holds no file'}): nothing was written."
+
+
+def _plain(value: Any) -> Any:
+    """An option as JSON can hold it."""
+    if isinstance(value, Path):
+        return str(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+def check_out(out: Path | str, overwrite: bool) -> Path:
+    """The place of the new folder, all links resolved; refused if it holds anything that this run must not replace."""
+    out = Path(out).resolve()
+    _clear_remains(out)
+    if not out.exists():
+        return out
+    if not out.is_dir():
+        raise PrepError(f"{out} is a file; a place for a new folder was expected.")
+    entries = sorted(entry.name for entry in out.iterdir())
+    if not entries:
+        return out
+    if PREP_FILE not in entries:
+        raise PrepError(
+            f"{out} exists and was not made by this command (it holds {entries[0]}): choose another folder."
+        )
+    if not overwrite:
+        raise PrepError(f"{out} is already a data folder: add --overwrite to replace it, or choose another folder.")
+    ours = re.compile(rf"{NAME}-.*\.tfrecord-.*|dataset_info\.json|features\.json|{PREP_FILE}|{REJECTED_FILE}|.*\.png")
+    if others := [name for name in entries if not ours.fullmatch(name)]:
+        raise PrepError(f"{out} also holds {others[0]}, which is not ours to replace: move it away first.")
+    return out
+
+
+def _clear_remains(out: Path) -> None:
+    """Take away what runs that were killed have left beside `out`; bring back a folder that was being replaced."""
+    if not out.parent.is_dir():
+        return
+    for left in sorted(out.parent.iterdir()):
+        named = re.fullmatch(rf"{re.escape(out.name)}\.(incomplete|replaced)-(.+)-(\d+)", left.name)
+        if not named or named[2] != socket.gethostname() or _alive(int(named[3])):
+            continue
+        if named[1] == "replaced" and not out.exists():
+            left.rename(out)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    """Whether another process has this number; where that cannot be asked, it is taken to be alive."""
+    if process == os.getpid():
+        return False
+    try:
+        if os.name == "posix":
+            os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _put_in_place(made: Path, out: Path) -> None:
+    """Move the finished folder to its place; an older one goes only when the new one is there."""
+    if not out.exists() or not any(out.iterdir()):
+        made.rename(out)
+        return
+    old = out.with_name(f"{out.name}.replaced-{socket.gethostname()}-{os.getpid()}")
+    out.rename(old)
+    made.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
