@@ -1,4 +1,4 @@
-"""Judge a trained run, or use it on pictures: `python eval.py report|interpolate|swap --help`.
+"""Judge a trained run, or use it on pictures: `python eval.py COMMAND --help` tells more.
 
 Reads the command line and the photographs; everything else is in the library, imported once the command is understood.
 """
@@ -103,7 +103,7 @@ def interpolate(command: Interpolate) -> None:
     from facedisent_jax import figures, study
 
     figures.check_suffix(command.out, figures.STILLS + figures.ANIMATIONS)
-    _check_folder(command.out)
+    _check_files(command.out, command.a, command.b)
     study.check_steps(command.steps)
     face = _load(command.run, command.step)
     a, b = pictures([command.a, command.b], face.info["crop"], command.landmarker)
@@ -121,7 +121,7 @@ def swap(command: Swap) -> None:
     from facedisent_jax import figures
 
     figures.check_suffix(command.out, figures.STILLS)
-    _check_folder(command.out)
+    _check_files(command.out, *command.photos)
     if len(command.photos) < 2:
         raise CommandError(f"Swapping takes two photographs or more, {len(command.photos)} given.")
     face = _load(command.run, command.step)
@@ -140,23 +140,9 @@ def pictures(paths: Sequence[Path], crop: dict, landmarker: Path | None):
 
     from data_prep import faces
 
-    detector = crop.get("detector")
-    if detector not in ("haar", "mesh"):  # given boxes or points, or drawn faces: all aim at the same square (DATA.md)
-        detector = "haar"
-    return np.stack([_small(path) or faces.crop_photo(path, detector, crop["margin"], landmarker) for path in paths])
-
-
-def _small(path: Path):
-    """The picture if it is 64x64 pixels, else None."""
-    from PIL import Image
-
-    if not path.is_file():
-        raise CommandError(f"There is no photograph {path}.")
-    try:
-        with Image.open(path) as image:
-            return image.convert("RGB") if image.size == (64, 64) else None
-    except OSError as error:
-        raise CommandError(f"{path} cannot be read as a picture: {error}.") from error
+    given = crop["detector"] in ("boxes", "points")  # by hand, as no photograph has them: all aim at the same square
+    detector = "haar" if given else crop["detector"]
+    return np.stack([faces.crop_photo(path, detector, crop["margin"], landmarker) for path in paths])
 
 
 def _load(run: Path, step: str):
@@ -169,9 +155,13 @@ def _step(step: str) -> str | int:
     return int(step) if step.isdecimal() else step
 
 
-def _check_folder(out: Path) -> None:
+def _check_files(out: Path, *photos: Path) -> None:
+    """Raises CommandError before any work is done."""
     if not out.parent.is_dir():
         raise CommandError(f"There is no folder {out.parent} to write {out.name} into.")
+    for path in photos:
+        if not path.is_file():
+            raise CommandError(f"There is no photograph {path}.")
 
 
 def _mistyped(arguments: Sequence[str]) -> str | None:
@@ -185,16 +175,23 @@ def _mistyped(arguments: Sequence[str]) -> str | None:
 
 def _sentences() -> tuple[type[Exception], ...]:
     """The errors whose message is meant for the person at the keyboard; any other is a bug and keeps its traceback."""
-    from data_prep.faces import FaceError
-
+    from data_prep import faces, landmarks
     from facedisent_jax import checkpoint, figures, records, report, study
 
-    ours = (checkpoint.CheckpointError, figures.FigureError, records.RecordError, report.ReportError, study.StudyError)
-    return (*ours, FaceError, CommandError, OSError)
+    prep = (faces.FaceError, landmarks.LandmarkError, records.RecordError)
+    return (
+        *prep,
+        checkpoint.CheckpointError,
+        figures.FigureError,
+        report.ReportError,
+        study.StudyError,
+        CommandError,
+        OSError,
+    )
 
 
-if __name__ == "__main__":
-    arguments = sys.argv[1:]
+def run(arguments: Sequence[str]) -> None:
+    """Understand a command line and carry it out; a mistake ends in a sentence."""
     if said := _mistyped(arguments):
         sys.exit(said)
     about = (__doc__ or "").partition("\n")[0]
@@ -205,3 +202,7 @@ if __name__ == "__main__":
         if not isinstance(error, _sentences()):
             raise
         sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:])

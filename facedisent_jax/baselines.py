@@ -1,6 +1,6 @@
 """What a network has to beat: the mean face and principal components of the training pictures. Imports none of ours."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -8,6 +8,13 @@ MOST_PICTURES = 4000
 """Most training pictures the components are fitted on (their flips come on top), so that it takes seconds."""
 EXACT = 1500
 """Up to so many rows the components are exact; beyond, by subspace iteration."""
+
+
+class Pictures(Protocol):
+    """[n, h, w, c] uint8 pictures that are indexed by sorted rows alone, so that they may lie on disk."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index, /) -> np.ndarray: ...
 
 
 class Components(NamedTuple):
@@ -18,11 +25,10 @@ class Components(NamedTuple):
     fitted: int
 
 
-def fit(images: np.ndarray, components: int, seed: int = 0) -> Components:
+def fit(images: Pictures, components: int, seed: int = 0) -> Components:
     """Principal components of pictures and their mirror images.
 
-    images: [n, h, w, c] uint8, indexed by sorted rows only, so that it may lie on disk. Of more than MOST_PICTURES, so
-    many drawn by seed. There are fewer components where the pictures do not have so many.
+    Of more than MOST_PICTURES, so many drawn by seed. There are fewer components where the pictures have fewer.
     """
     rows = np.arange(len(images))
     if len(rows) > MOST_PICTURES:

@@ -187,7 +187,7 @@ def save(image: Image.Image, path: Path) -> None:
     """Write a picture whole or not at all; 300 dots an inch."""
     check_suffix(path, STILLS)
     with _replacing(path) as unfinished:
-        image.save(unfinished, dpi=(300, 300), **({} if path.suffix.lower() == ".png" else {"quality": 95}))
+        image.save(unfinished, dpi=(300, 300), quality=95)  # PNG has no quality and passes over it
 
 
 def animate(frames: np.ndarray, path: Path, per_second: float = 10, scale: int = 4) -> None:
@@ -199,10 +199,9 @@ def animate(frames: np.ndarray, path: Path, per_second: float = 10, scale: int =
             _mp4(pictures, unfinished, per_second)
         else:
             pause = [5 if k in (0, len(frames) - 1) else 1 for k in range(len(pictures))]  # rest at both ends
-            options = {"quality": 95} if path.suffix.lower() == ".webp" else {}
             duration = [int(1000 * times / per_second) for times in pause]
             pictures[0].save(
-                unfinished, save_all=True, append_images=pictures[1:], duration=duration, loop=0, **options
+                unfinished, save_all=True, append_images=pictures[1:], duration=duration, loop=0, quality=95
             )
 
 

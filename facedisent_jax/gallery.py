@@ -52,7 +52,7 @@ def ends(faces: Faces) -> list[tuple[int, int]]:
     step = metrics.intensity_step(faces.intensity)
     step = np.where(metrics.action(faces.expression, faces.intensity) == "", -1, step)
     takes: dict[tuple[str, str, str], list[int]] = {}
-    for i in np.flatnonzero((faces.subject != "") & (step >= 0)):
+    for i in np.flatnonzero((faces.subject != "") & (step >= 0)).tolist():
         takes.setdefault((faces.subject[i], faces.sequence[i], faces.condition[i]), []).append(i)
     best: dict[str, tuple[int, int]] = {}
     for (subject, _, _), members in takes.items():
@@ -184,7 +184,7 @@ def intensities(faces: Faces, codes: Codes) -> Shown:
     for action in actions:
         rows = (shown == action) | ((shown == metrics.NEUTRAL) & (len(actions) == 1))
         truth.append(faces.intensity[rows])
-        read.append(metrics.projection(codes.expression[rows], label_vector(str(action))))
+        read.append(metrics.projection(np.asarray(codes.expression[rows]), label_vector(str(action))))
         kinds.append(shown[rows])
     image = figures.readings(*(np.concatenate(parts) for parts in (truth, read, kinds)))
     caption = (

@@ -93,7 +93,7 @@ def swaps(
     """
     rng = np.random.default_rng(seed)
     shown, step = action(expression, intensity), intensity_step(intensity)
-    known = np.flatnonzero((subject != "") & (shown != ""))
+    known = np.flatnonzero((subject != "") & (shown != "")).tolist()
     source = {}
     groups: dict[tuple, list[int]] = {}
     kinds: dict[tuple, list[int]] = {}

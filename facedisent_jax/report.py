@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -145,9 +145,9 @@ def judge(face: study.Face, faces: Faces) -> Judged:
         | {f"same_subject_{name}": own[name] for name in ("psnr", "ssim")}
         | {f"unswapped_{name}": unchanged[name] for name in ("psnr", "ssim")}
         | {"swaps": len(swaps.target), "targets": len(targets)},
-        "intensity": intensity(codes.expression, faces, shown),
+        "intensity": intensity(np.asarray(codes.expression), faces, shown),
         "probes": probes(codes, faces, take, shown),
-        "leakage": metrics.leakage(codes.identity[known], faces.subject[known]),
+        "leakage": metrics.leakage(np.asarray(codes.identity)[known], faces.subject[known]),
         "baselines": linear_rivals(face, faces),
         "data": {
             "subjects": len(set(faces.subject.tolist()) - {""}),
@@ -208,7 +208,7 @@ def probes(codes: Codes, faces: Faces, take: np.ndarray, shown: np.ndarray) -> d
         folds = [(known & (fold != k), known & (fold == k)) for k in range(5)]
         how_far = "fitted on four fifths of the people, tested on the rest, in turn"
     out = {}
-    for name, code in (("expression", codes.expression), ("identity", codes.identity)):
+    for name, code in zip(Codes._fields, map(np.asarray, codes), strict=True):
         accuracy, chance = metrics.subject_probe(code, faces.subject, fit, test)
         out[f"subject_from_{name}"] = {"accuracy": accuracy, "chance": chance, "how": how}
         out[f"intensity_from_{name}"] = metrics.intensity_probe(code, faces.intensity, folds) | {"how": how_far}
@@ -294,7 +294,7 @@ def history(run: Path) -> list[dict]:
     return entries
 
 
-def plain(value):
+def plain(value: Any) -> Any:
     """Numbers of numpy as Python's, what is not a finite number as None: JSON knows no NaN."""
     if isinstance(value, dict):
         return {name: plain(inner) for name, inner in value.items()}

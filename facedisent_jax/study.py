@@ -47,7 +47,7 @@ class Face:
 
     def encode(self, images: np.ndarray) -> Codes:
         """images: [n, 64, 64, 3] uint8, or float in [0, 1] -> Codes(identity [n, 64], expression [n, 64] in [0, 1])."""
-        return Codes(*_batched(self._encode, [checked(images)], [(CODE,), (CODE,)]))
+        return Codes._make(_batched(self._encode, [checked(images)], [(CODE,), (CODE,)]))
 
     def decode(self, codes: Codes | Sequence[np.ndarray]) -> np.ndarray:
         """codes: Codes, or (identity, expression), [n, 64] each -> [n, 64, 64, 3] float in [0, 1]."""
@@ -75,7 +75,7 @@ class Face:
     def swap_grid(self, identity: np.ndarray, expression: np.ndarray) -> np.ndarray:
         """Every person of `identity` with every expression of `expression`: [n, ...], [m, ...] -> [n, m, 64, 64, 3]."""
         a, b = self.encode(identity).identity, self.encode(expression).expression
-        pairs = Codes(np.repeat(a, len(b), axis=0), np.tile(b, (len(a), 1)))
+        pairs = np.repeat(a, len(b), axis=0), np.tile(b, (len(a), 1))
         return self.decode(pairs).reshape(len(a), len(b), SIZE, SIZE, 3)
 
     def interpolate(self, a: np.ndarray, b: np.ndarray, steps: int = 11, move: Move = "expression") -> np.ndarray:
@@ -84,8 +84,7 @@ class Face:
         a, b: one picture [64, 64, 3] each. move: which code goes from a's to b's, the other staying a's: the
         "expression", the "identity", or "both" (the poster's Fig. 4) -> [steps, 64, 64, 3] float in [0, 1].
         """
-        ends = [self.encode(one(picture)) for picture in (a, b)]
-        return self.decode(line(*ends, steps, move))
+        return self.decode(line(self.encode(one(a)), self.encode(one(b)), steps, move))
 
     @cached_property
     def _encode(self) -> Callable:
@@ -105,11 +104,9 @@ def line(a: Codes, b: Codes, steps: int = 11, move: Move = "expression") -> Code
         raise StudyError(f'Cannot move "{move}": say "expression", "identity" or "both".')
     check_steps(steps)
     alpha = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
-    moved = Codes(*((1 - alpha) * start + alpha * end for start, end in zip(a, b, strict=True)))
-    still = Codes(*(np.repeat(np.asarray(code), len(alpha), axis=0) for code in a))
-    return Codes(
-        identity=moved.identity if move in ("identity", "both") else still.identity,
-        expression=moved.expression if move in ("expression", "both") else still.expression,
+    return Codes._make(
+        (1 - alpha) * start + alpha * end if move in (name, "both") else np.repeat(np.asarray(start), steps, axis=0)
+        for name, start, end in zip(Codes._fields, a, b, strict=True)
     )
 
 
