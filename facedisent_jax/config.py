@@ -50,6 +50,8 @@ class AugmentConfig:
     """Random changes of the training pictures, alike for the three pictures of a triplet. 0 switches one off."""
 
     enabled: bool = True
+    mix: float = 0.5
+    """Share of the triplets whose people are put together from parts of two."""
     flip: bool = True
     """Mirror half of the triplets."""
     shift: float = 1.0

@@ -67,7 +67,8 @@ class DenseEncoder(nn.Module):
     @nn.compact
     def __call__(self, x):
         dtype = jnp.dtype(self.config.compute)
-        x = x.reshape(len(x), -1) - self.param("linear_mean", nn.initializers.constant(0.5), (SIZE * SIZE * 3,))
+        mean = self.param("linear_mean", nn.initializers.constant(0.5), (SIZE * SIZE * 3,))
+        x = x.reshape(len(x), -1) - mean[None]
         y = nn.Dense(self.config.width, dtype=dtype)(x)
         for _ in range(self.config.blocks):
             y = DenseBlock(dtype)(y)
@@ -91,7 +92,7 @@ class DenseDecoder(nn.Module):
         y = nn.Dense(SIZE * SIZE * 3, dtype=dtype, kernel_init=nn.initializers.zeros)(nn.LayerNorm(dtype=dtype)(y))
         mean = self.param("linear_mean", nn.initializers.constant(0.5), (SIZE * SIZE * 3,))
         straight = self.param("linear", nn.initializers.lecun_normal(), (CODE, SIZE * SIZE * 3))
-        return (y.astype(jnp.float32) + identity @ straight + mean).reshape(-1, SIZE, SIZE, 3)
+        return (y.astype(jnp.float32) + identity @ straight + mean[None]).reshape(-1, SIZE, SIZE, 3)
 
 
 class PlainEncoder(nn.Module):

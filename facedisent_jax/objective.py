@@ -30,7 +30,7 @@ def mean(values: Float[Array, "batch"], mask: Float[Array, "batch"]) -> Float[Ar
     return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
-def direction(expression: Float[Array, "batch 64"]) -> Float[Array, "batch 64"]:
+def direction(expression: Float[Array, "*batch 64"]) -> Float[Array, "*batch 64"]:
     """The expression code as a direction for cosine terms: 2p - 1, so that neutral and full are opposite."""
     return 2.0 * expression - 1.0
 
@@ -80,7 +80,7 @@ def terms(config: Config, params: Params, images: Float[Array, "batch 3 64 64 3"
         "expression_l1": mean(losses.l1(expression[A], expression[C]), batch.has_peer),
         "label": mean(
             losses.label_bce(logits.reshape(3 * n, -1), batch.label.swapaxes(0, 1).reshape(3 * n, -1)),
-            (known * batch.labelled).ravel(),
+            (known * batch.labelled[None]).ravel(),
         ),
     }
 

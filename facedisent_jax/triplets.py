@@ -61,9 +61,12 @@ class Candidates(NamedTuple):
 
     def draw(self, rows: np.ndarray, uniform: np.ndarray) -> np.ndarray:
         """One candidate for each row, by a number in [0, 1); the row itself where it has none."""
-        k = np.minimum((uniform * self.count[rows]).astype(np.int64), self.count[rows] - 1) + self.start[rows]
+        drawn, some = rows.copy(), self.count[rows] > 0
+        rows, count = rows[some], self.count[rows[some]]
+        k = np.minimum((uniform[some] * count).astype(np.int64), count - 1) + self.start[rows]
         k = np.where(k >= self.own_start[rows], k + self.own_end[rows] - self.own_start[rows], k)
-        return np.where(self.count[rows] > 0, self.order[np.minimum(k, len(self.order) - 1)], rows)
+        drawn[some] = self.order[k]
+        return drawn
 
 
 def label_vector(expression: str) -> np.ndarray:

@@ -1,0 +1,12 @@
+"""Strict while testing: shapes of the numerical core are checked at run time, and silent rank promotion raises."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import jax
+from jaxtyping import install_import_hook
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+CHECKED = [f"facedisent_jax.{name}" for name in ("losses", "model", "objective", "augment", "training")]
+install_import_hook(CHECKED, "beartype.beartype")

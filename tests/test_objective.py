@@ -1,0 +1,136 @@
+"""Each swap has the right target, identity terms leave the expression head alone and the reverse, masks mask."""
+
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from facedisent_jax import model, objective
+from facedisent_jax.config import DISENTANGLING, Config, ModelConfig
+from facedisent_jax.triplets import Batch
+
+CONFIG = Config(model=ModelConfig(width=16, blocks=1), loss=DISENTANGLING)
+IDENTITY = [name for name in vars(DISENTANGLING) if name.startswith("identity_") and "margin" not in name]
+EXPRESSION = ["expression_cosine", "expression_triplet", "expression_l1", "label"]
+
+
+def batch_of(n=4, **changes) -> Batch:
+    """Triplets whose pictures encode their own subject (red) and intensity (green)."""
+    rng = np.random.default_rng(0)
+    subject = rng.permutation(200)[: 2 * n].reshape(n, 2)[:, [0, 0, 1]]
+    intensity = rng.integers(0, 2, n)[:, None] ^ np.array([0, 1, 0])
+    images = np.zeros((n, 3, 64, 64, 3), np.uint8)
+    images[..., 0], images[..., 1] = subject[:, :, None, None], 200 * intensity[:, :, None, None]
+    label = np.repeat(intensity[:, :, None], 64, axis=2).astype(np.float32)
+    ones = np.ones(n, np.float32)
+    batch = Batch(images, intensity.astype(np.float32), label, ones, ones, ones)
+    return Batch(*map(jnp.asarray, batch._replace(**changes)))
+
+
+def floats(batch):
+    return jnp.asarray(batch.images, jnp.float32) / 255
+
+
+def exact_encode(config, params, images):
+    """A perfect encoder of those pictures: subject and intensity, apart."""
+    red, green = images[:, 0, 0, 0], images[:, 0, 0, 1]
+    logit = jnp.where(green > 0.5, 30.0, -30.0)
+    return model.Encoded(jnp.tile(red[:, None], (1, 64)), jnp.tile(logit[:, None], (1, 64)))
+
+
+def exact_decode(config, params, codes):
+    picture = jnp.zeros((len(codes.identity), 64, 64, 3))
+    red, green = codes.identity[:, 0], codes.expression[:, 0] * 200 / 255
+    return picture.at[..., 0].set(red[:, None, None]).at[..., 1].set(green[:, None, None])
+
+
+def test_swaps_of_a_perfect_network_hit_their_targets():
+    batch = batch_of()
+    with mock.patch.multiple(objective, encode_logits=exact_encode, decode=exact_decode):
+        values = objective.terms(CONFIG, {}, floats(batch), batch)
+    for name in ("reconstruction", "swap", "identity_l1", "expression_l1", "label"):
+        assert float(values[name]) == pytest.approx(0, abs=1e-6), name
+
+
+def test_there_are_five_swaps_and_each_names_its_target_by_subject_and_intensity():
+    subject, intensity = {0: "s", 1: "s", 2: "t"}, {0: "y", 1: "z", 2: "y"}
+    wanted = {
+        (i, e): t
+        for i in range(3)
+        for e in range(3)
+        for t in range(3)
+        if i != e and subject[t] == subject[i] and intensity[t] == intensity[e]
+    }
+    assert {(s.identity, s.expression): s.target for s in objective.SWAPS} == wanted and len(objective.SWAPS) == 5
+
+
+@pytest.fixture(scope="module")
+def params():
+    params = model.init(CONFIG.model, jax.random.key(0))
+    # The decoder's last layer begins at zero: give every path a signal.
+    return jax.tree.map(lambda p: p + 0.01 * jax.random.normal(jax.random.key(1), p.shape), params)
+
+
+def head_gradient(params, names):
+    """Largest gradient of the named terms into the last dense layer of the encoder: identity half, expression half."""
+    batch = batch_of()._replace(intensity=jnp.array([[0.0, 0.3, 0.0]] * 4))  # an expression triplet needs a gap
+
+    def loss(params):
+        values = objective.terms(CONFIG, params, floats(batch), batch)
+        return sum(values[name] for name in names)
+
+    gradient = jax.grad(loss)(params)["encoder"]["Dense_1"]["kernel"]
+    return float(jnp.abs(gradient[:, :64]).max()), float(jnp.abs(gradient[:, 64:]).max())
+
+
+def test_identity_terms_send_no_gradient_into_the_expression_head_and_the_reverse(params):
+    into_identity, into_expression = head_gradient(params, IDENTITY)
+    assert into_identity > 0 and into_expression == 0
+    into_identity, into_expression = head_gradient(params, EXPRESSION)
+    assert into_identity == 0 and into_expression > 0
+
+
+def test_swap_and_reconstruction_teach_both_heads_and_the_decoder(params):
+    for name in ("swap", "reconstruction"):
+        assert min(head_gradient(params, [name])) > 0
+
+
+def test_a_missing_pair_or_peer_changes_nothing_but_its_own_terms(params):
+    batch = batch_of()
+    none = jnp.zeros(4)
+    garbage = batch.images.at[:, 2].set(jax.random.randint(jax.random.key(2), (4, 64, 64, 3), 0, 255, jnp.uint8))
+    for changed in (batch, batch._replace(images=garbage)):
+        changed = changed._replace(has_peer=none)
+        values = objective.terms(CONFIG, params, floats(changed), changed)
+        if changed.images is batch.images:
+            expected = values
+    for name, value in values.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-5, err_msg=name)
+    assert values["expression_l1"] == 0 and values["expression_triplet"] == 0 and values["identity_l1"] > 0
+
+
+def test_unlabelled_pictures_train_reconstruction_only(params):
+    none = jnp.zeros(4)
+    batch = batch_of(labelled=none, has_pair=none, has_peer=none)
+    values = objective.terms(CONFIG, params, floats(batch), batch)
+    assert values["reconstruction"] > 0
+    assert all(value == 0 for name, value in values.items() if name != "reconstruction")
+
+
+def test_cosine_terms_leave_out_codes_without_direction(params):
+    batch = batch_of(intensity=jnp.full((4, 3), 0.45))
+    assert objective.terms(CONFIG, params, floats(batch), batch)["expression_cosine"] == 0
+
+
+def test_total_is_the_weighted_sum():
+    values = {name: jnp.float32(k) for k, name in enumerate(["reconstruction", "label"], 1)}
+    expected = DISENTANGLING.reconstruction + 2 * DISENTANGLING.label
+    assert float(objective.total(CONFIG, values)) == pytest.approx(expected)
+
+
+def test_every_term_has_its_weight(params):
+    batch = batch_of()
+    names = set(objective.terms(CONFIG, params, floats(batch), batch))
+    assert names == {name for name in vars(DISENTANGLING) if not name.endswith("margin")}

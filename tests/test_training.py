@@ -1,0 +1,185 @@
+"""The main path: learning, continuing a run exactly, its folder, its refusals."""
+
+import json
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_run import person, write_folder
+
+import train
+from facedisent_jax import checkpoint, training
+from facedisent_jax.config import DISENTANGLING, PRESETS, AugmentConfig, Config, ModelConfig, OptimConfig, from_dict, to_dict
+from facedisent_jax.records import Faces
+from facedisent_jax.triplets import Triplets
+
+TINY = ModelConfig(width=16, blocks=1)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "faces"
+    splits = {"train": [r for k in range(5) for r in person(k)], "validation": person(8) + person(9), "test": person(7)}
+    return write_folder(path, splits)
+
+
+def config(folder, run, steps, **changes) -> Config:
+    base = Config(data=(str(folder),), run=str(run), steps=steps, batch=4, log_every=1, validate_every=2, report=False)
+    return replace(base, **{"model": TINY, "loss": DISENTANGLING, "optim": OptimConfig(warmup=2, schedule=8)} | changes)
+
+
+def last_state(run):
+    restored = checkpoint.manager(run, read_only=True).restore(checkpoint.steps(run)[-1])
+    return jax.tree.leaves(restored["state"]) + jax.tree.leaves(restored["params"])
+
+
+def terms(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
+
+
+def test_two_steps_then_two_more_equal_four_straight(folder, tmp_path):
+    train.main(config(folder, tmp_path / "straight", 4))
+    train.main(config(folder, tmp_path / "resumed", 2))
+    train.main(config(folder, tmp_path / "resumed", 4))
+    straight, resumed = last_state(tmp_path / "straight"), last_state(tmp_path / "resumed")
+    assert len(straight) == len(resumed) > 10
+    for a, b in zip(straight, resumed, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert terms(tmp_path / "straight") == terms(tmp_path / "resumed")
+
+
+def test_the_run_folder(folder, tmp_path, capsys):
+    run = train.main(config(folder, tmp_path / "run", 3))
+    assert {p.name for p in run.iterdir() if not p.name.startswith("events")} == {
+        "config.json",
+        "metrics.jsonl",
+        "checkpoints",
+    }
+    assert any(p.name.startswith("events") for p in run.iterdir())
+    steps = [line["step"] for line in terms(run)]
+    assert steps == [1, 2, 2, 3, 3]  # validation has lines of its own, here at steps 2 and 3
+    assert {"loss", "swap", "label", "identity_triplet"} <= terms(run)[0].keys()
+    assert {"validation/reconstruction_psnr", "validation/swap_psnr"} <= terms(run)[2].keys()
+    loaded = checkpoint.load(run, "last")
+    assert loaded.step == 3 and loaded.config == config(folder, run, 3)
+    assert loaded.info["train_subjects"] == [f"p{k:03d}" for k in range(5)]
+    assert loaded.info["crop"] == {"detector": "none", "margin": 0.0}
+    assert checkpoint.load(run).step in (2, 3)
+
+
+def test_the_best_checkpoint_is_kept_beside_the_last(folder, tmp_path):
+    made = config(folder, tmp_path / "run", 6)
+    state = training.init_state(made, Faces.of(person(0)))
+    with checkpoint.manager(made.run) as checkpoints:
+        for step, error in ((1, 0.3), (2, 0.1), (3, 0.2), (4, 0.4)):
+            state = state._replace(step=jnp.int32(step), average=jax.tree.map(lambda p, s=step: p * 0 + s, state.average))
+            checkpoint.save(checkpoints, state, made, {}, {"validation/error": error})
+        checkpoints.wait_until_finished()
+    assert checkpoint.steps(made.run) == [2, 4]
+    for which, step in (("best", 2), ("last", 4), (2, 2)):
+        loaded = checkpoint.load(made.run, which)
+        assert loaded.step == step and float(jax.tree.leaves(loaded.params)[0].ravel()[0]) == step
+    with pytest.raises(checkpoint.CheckpointError, match="no checkpoint 3"):
+        checkpoint.load(made.run, 3)
+
+
+def test_a_run_of_other_settings_is_not_continued(folder, tmp_path):
+    run = train.main(config(folder, tmp_path / "run", 2))
+    before = (run / "metrics.jsonl").read_text()
+    with pytest.raises(train.RunError, match=r"batch 8 here, 4 there"):
+        train.main(config(folder, run, 4, batch=8))
+    assert (run / "metrics.jsonl").read_text() == before
+
+
+def test_a_folder_that_is_no_run_is_left_alone(folder, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(train.RunError, match="not a run"):
+        train.main(config(folder, tmp_path, 2))
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(("where", "match"), [("", "no run folder"), ("empty", "no finished checkpoint")])
+def test_loading_what_is_not_there_is_a_sentence(tmp_path, where, match):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(checkpoint.CheckpointError, match=match):
+        checkpoint.load(tmp_path / (where or "nothing"))
+
+
+def test_one_batch_can_be_overfitted():
+    made = Config(
+        model=ModelConfig(width=64, blocks=1),
+        loss=DISENTANGLING,
+        augment=AugmentConfig(enabled=False),
+        optim=OptimConfig(lr=3e-3, warmup=5, schedule=10**6, average=0.0),
+    )
+    rng = np.random.default_rng(0)
+    faces = Faces.of([r._replace(image=rng.integers(0, 255, (64, 64, 3), np.uint8)) for k in range(2) for r in person(k)])
+    triplets = Triplets(faces)
+    batch = triplets.batch(0, 0, 4)
+    state = training.init_state(made, faces)
+    first = None
+    for _ in range(150):
+        state, metrics = training.train_step(made, state, batch)
+        first = first or {k: float(v) for k, v in metrics.items()}
+    assert metrics["reconstruction"] < 0.1 * first["reconstruction"]
+    assert metrics["swap"] < 0.1 * first["swap"]
+    assert metrics["label"] < 0.1 * first["label"]
+
+
+def test_a_term_that_is_not_finite_stops_training_with_its_name_and_step():
+    values = [{"swap": np.float32(1)}, {"swap": np.float32(np.nan)}]
+    with pytest.raises(training.NonFiniteError, match="swap not finite at step 8"):
+        training.check_finite(values, 7)
+
+
+def test_weights_of_a_step_that_is_not_finite_are_never_saved(folder, tmp_path):
+    broken = config(folder, tmp_path / "run", 4, optim=OptimConfig(lr=float("nan"), warmup=0, schedule=8))
+    with pytest.raises(training.NonFiniteError, match="at step 2"):
+        train.main(broken)
+    assert checkpoint.steps(tmp_path / "run") == []
+
+
+def test_the_learning_rate_does_not_depend_on_steps():
+    rate = training.learning_rate(OptimConfig(lr=1.0, warmup=10, schedule=100))
+    np.testing.assert_allclose([rate(5), rate(10), rate(100), rate(1000)], [0.5, 1.0, 0.01, 0.01], rtol=1e-5)
+
+
+def test_validation_counts_each_picture_once_whatever_the_batch(folder):
+    made = config(folder, "", 1)
+    faces = Faces.of([r for k in range(5) for r in person(k)])
+    params = training.init_state(made, faces).params
+    figures = training.validate(made, params, Triplets(faces))
+    batch = Triplets(faces).batch(0, 0, 10)
+    errors = training._errors(made, params, batch)
+    expected = np.mean(-10 * np.log10(np.asarray(errors["reconstruction"])))
+    assert figures["validation/reconstruction_psnr"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_config_written_is_a_config_read(name):
+    made = PRESETS[name]
+    assert from_dict(json.loads(json.dumps(to_dict(made)))) == made and made.preset == name
+
+
+def test_a_config_of_another_version_names_what_it_does_not_know():
+    with pytest.raises(ValueError, match="model.depth"):
+        from_dict({"model": {"depth": 3}})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"), [(["binry"], "Did you mean binary"), (["--optm.lr", "1"], "--optim.lr")]
+)
+def test_typos_are_answered_with_the_right_word(arguments, said, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train.parse(arguments)
+    assert said in str(stopped.value) + capsys.readouterr().err and stopped.value.code != 0
+
+
+def test_a_command_line_changes_a_preset():
+    made = train.parse(["binary", "--data", "a", "b", "--run", "r", "--steps", "7", "--optim.lr", "0.5"])
+    assert made.data == ("a", "b") and made.steps == 7 and made.optim.lr == 0.5
+    assert made.loss == PRESETS["binary"].loss
+    assert train.parse([]) == PRESETS["smile"]
