@@ -4,6 +4,8 @@ Heavy libraries are imported when the work begins, so that --help and typos are 
 """
 
 import dataclasses
+import difflib
+import os
 import signal
 import sys
 from dataclasses import dataclass
@@ -13,13 +15,20 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
+from data_prep.faces import FaceError
+from data_prep.landmarks import LandmarkError
 from data_prep.sources import PrepError
+from facedisent_jax.records import RecordError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Common:
     """Options of every kind of raw photographs."""
 
+    raw: Annotated[Positional[Path], arg(metavar="RAW")]
+    """Folder of the raw photographs."""
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
+    """The data folder to be made."""
     detector: Literal["haar", "mesh", "boxes", "points", "none"] | None = None
     """How the face is found: haar (OpenCV, the default), mesh (steadier; extra `landmarks`), boxes or points (given by
     --boxes or --points, which imply it), none (the pictures are tight crops already)."""
@@ -44,14 +53,10 @@ class Common:
     """Replace OUT if it is a data folder; the old one goes when the new one is whole."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Folder(Common):
     """Anybody's photographs: a regular expression on their paths says who they show and with which expression."""
 
-    raw: Positional[Path] = tyro.MISSING
-    """Folder of the photographs."""
-    out: Positional[Path] = tyro.MISSING
-    """The data folder to be made."""
     pattern: str | None = None
     """Regular expression, searched in each path relative to RAW, with named groups subject, expression and optionally
     sequence (its pictures share one crop), frame, condition, intensity. E.g.
@@ -62,11 +67,37 @@ class Folder(Common):
     """CSV with columns path,intensity (0 neutral to 1). Without it a still has 0 or 1 by its expression."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class MultiPie(Common):
+    """Multi-PIE, in any arrangement of folders: the pictures' names (SSS_0S_RR_CCC_II) tell all."""
+
+    cameras: tuple[str, ...] = ("051",)
+    """Which cameras: 051 is frontal, 050 and 140 are 15 degrees to the sides."""
+    illuminations: tuple[str, ...] = tuple(f"{number:02}" for number in range(20))
+    """Which illuminations: 00 and 19 are without flash, 07 is the frontal one."""
+    expressions: tuple[str, ...] = ("neutral", "smile")
+    """Which expressions: neutral, smile, surprise, squint, disgust, scream."""
+    mat_labels: Path | None = None
+    """Folder of the landmark labels (..._lm.mat, key pts): where there are any, they place the crop."""
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """What is in a data folder: counts, a histogram of intensities, and a contact sheet of faces."""
+
+    folder: Annotated[Positional[Path], arg(metavar="OUT")]
+    """The data folder."""
+    out: Path | None = None
+    """Where the contact sheet goes; contact_sheet.png in the data folder if not given."""
+    pictures: int = 168
+    """How many pictures the contact sheet shows, about."""
+
+
 @dataclass(frozen=True)
 class Synthetic:
     """The built-in faces: drawn people at exact smile intensities."""
 
-    out: Positional[Path]
+    out: Annotated[Positional[Path], arg(metavar="OUT")]
     """The data folder to be made."""
     subjects: int = 200
     """How many people."""
@@ -99,9 +130,25 @@ def run(command) -> None:
         c = command
         found = folder.find(c.raw, c.pattern, c.neutral, c.intensities, c.boxes, c.points)
         make("folder", command, detector, found)
+    elif isinstance(command, MultiPie):
+        from data_prep import multipie
+
+        detector = check(command, labels=command.mat_labels is not None)
+        c = command
+        shots = (c.cameras, c.illuminations, c.expressions)
+        found = multipie.find(c.raw, *shots, c.mat_labels, c.boxes, c.points)
+        make("multipie", command, detector, found)
+    else:
+        from data_prep import inspection, shards
+
+        shards.quiet_tensorflow()
+        print(inspection.describe(command.folder))
+        sheet = command.out or command.folder / "contact_sheet.png"
+        inspection.contact_sheet(command.folder, command.pictures).save(sheet)
+        print(f"\ncontact sheet: {sheet}")
 
 
-def check(command: Common) -> str:
+def check(command: Common, labels: bool = False) -> str:
     """The detector, after a look at the options that go with it."""
     implied = "boxes" if command.boxes else "points" if command.points else "haar"
     detector = command.detector or implied
@@ -111,7 +158,7 @@ def check(command: Common) -> str:
         given = getattr(command, name)
         if given and detector != name:
             raise PrepError(f"--{name} goes with --detector {name}, not with --detector {detector}.")
-        if detector == name and not given:
+        if detector == name and not given and not (labels and name == "points"):
             raise PrepError(f"--detector {name} needs the {name} of each picture: give them by --{name} FILE.csv.")
     if not -0.5 <= command.margin <= 5:
         raise PrepError(f"--margin is {command.margin:g}: a fraction from -0.5 to 5 was expected, 0 for a tight crop.")
@@ -151,18 +198,30 @@ def report(out: Path, info: dict) -> None:
     print(f"{out} is ready: `python -m data_prep inspect {out}` shows it.")
 
 
-def main() -> None:
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+COMMANDS = {"multipie": MultiPie, "folder": Folder, "synthetic": Synthetic, "inspect": Inspect}
+
+
+def main(arguments: list[str]) -> None:
+    named = arguments[0] if arguments else "--help"
+    if named not in COMMANDS and not named.startswith("-"):
+        near = difflib.get_close_matches(named, COMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}."
+        sys.exit(f"data_prep: there is no command {named!r}: {hint}")
     command = tyro.extras.subcommand_cli_from_dict(
-        {"folder": Folder, "synthetic": Synthetic}, prog="python -m data_prep"
+        COMMANDS, prog="python -m data_prep", description=__doc__, args=arguments or ["--help"]
     )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         run(command)
     except KeyboardInterrupt:
         sys.exit(130)
-    except ValueError as error:
+    except BrokenPipeError:
+        os._exit(0)  # the reader of our output has seen enough
+    except (PrepError, RecordError, FaceError, LandmarkError) as error:
         sys.exit(f"data_prep: {error}")
+    except OSError as error:
+        sys.exit(f"data_prep: {error.filename or 'the data folder'}: {error.strerror or error}.")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

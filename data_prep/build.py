@@ -54,7 +54,7 @@ class Item(NamedTuple):
 
 
 def from_sources(out: Path | str, found: Found, plan: Plan, landmarker: Path | None = None, workers: int = 0) -> dict:
-    """Crop the pictures of a layout in `workers` processes (0: one a core) and build the folder. prep.json's content."""
+    """Crop the pictures of a layout in `workers` processes (0: one a core) and build; the content of prep.json."""
     from data_prep import cropping
 
     check_out(out, plan.overwrite)
@@ -97,8 +97,8 @@ def synthetic(
     options = dict(subjects=subjects, seed=seed, stills=stills, clips=clips, levels=levels, split_seed=split_seed)
     plan = Plan("synthetic", options=options, split_seed=split_seed, overwrite=overwrite)
     check_out(out, overwrite)
-    with contextlib.closing(drawn.records(subjects, seed, stills, clips, levels, workers or cores())) as stream:
-        return build(out, (Item(key, record) for key, record in stream), plan)
+    stream = drawn.records(subjects, seed, stills, clips, levels, workers or cores())
+    return build(out, (Item(key, record) for key, record in stream), plan)
 
 
 def cores() -> int:
@@ -242,9 +242,7 @@ def check_out(out: Path | str, overwrite: bool) -> Path:
     if not entries:
         return out
     if PREP_FILE not in entries:
-        raise PrepError(
-            f"{out} exists and was not made by this command (it holds {entries[0]}): choose another folder."
-        )
+        raise PrepError(f"{out} was not made by this command (it holds {entries[0]}): choose another folder.")
     if not overwrite:
         raise PrepError(f"{out} is already a data folder: add --overwrite to replace it, or choose another folder.")
     ours = re.compile(rf"{NAME}-.*\.tfrecord-.*|dataset_info\.json|features\.json|{PREP_FILE}|{REJECTED_FILE}|.*\.png")

@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby
@@ -165,7 +165,7 @@ def _jobs(sources: Iterable[Source]) -> Iterator[_Job]:
         yield _Job(waiting)
 
 
-def crop_all(sources: Sequence[Source], how: Cropping, workers: int) -> Iterator[Crops]:
+def crop_all(sources: Sequence[Source], how: Cropping, workers: int) -> Generator[Crops, None, None]:
     """The crops of all sources, in the order in which worker processes finish them; little is held in memory."""
     later: deque[_Job] = deque()
     coming = _jobs(sources)

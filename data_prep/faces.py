@@ -114,14 +114,16 @@ def haar(picture: Image.Image) -> Box | None:
 
     cascade = _cascade()
     image = np.asarray(picture.convert("L"))
+    if min(image.shape) < 24:  # smaller than the cascade's own window
+        return None
     longer = max(image.shape)
     for size, least in ((HAAR_COARSE, 24), (HAAR_SMALL, 32)):
         scale = min(1.0, size / longer)
         small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else image
         boxes, _, sure = cascade.detectMultiScale3(small, 1.1, 3, minSize=(least, least), outputRejectLevels=True)
         if len(boxes):
-            best = int(np.argmax(np.ravel(sure) * boxes[:, 2]))  # among sure ones the largest
-            left, top, side, _ = boxes[best] / scale
+            found = np.asarray(boxes, float)
+            left, top, side, _ = found[int(np.argmax(np.ravel(sure) * found[:, 2]))] / scale  # sure and large
             return _placed(image, Box(left, top, left + side, top + side))
         if scale == 1:
             break
@@ -144,7 +146,8 @@ def _placed(image: np.ndarray, rough: Box) -> Box:
         seen = np.ascontiguousarray(large[:, ::-1]) if mirrored else large
         boxes = _cascade().detectMultiScale(seen, 1.03, 3, minSize=(low, low), maxSize=(high, high))
         if len(boxes):
-            x, y, side, _ = boxes[np.argmax(boxes[:, 2])]  # type: ignore[call-overload]
+            found = np.asarray(boxes, float)
+            x, y, side, _ = found[np.argmax(found[:, 2])]
             x = seen.shape[1] - x - side if mirrored else x
             placed.append((x / scale + left, y / scale + top, side / scale))
     if not placed:
@@ -176,7 +179,7 @@ def cut(picture: Image.Image, box: Box) -> np.ndarray:
         beyond = ((max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)), (0, 0))
         picture = Image.fromarray(np.pad(np.asarray(inner), beyond, mode="edge"))
         box = Box(box.left - left, box.top - top, box.right - left, box.bottom - top)
-    small = picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS, box=tuple(box), reducing_gap=3.0)
+    small = picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS, box=box, reducing_gap=3.0)
     return np.asarray(small)
 
 

@@ -1,4 +1,7 @@
-"""Anybody's photographs: a regular expression on the paths tells who and what they show. Imports sources, tables, splits."""
+"""Anybody's photographs: a regular expression on the paths tells who they show and with which expression.
+
+Imports sources, tables, splits and the name of the neutral expression.
+"""
 
 import difflib
 import re
@@ -6,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 
 from data_prep import tables
-from data_prep.sources import Found, PrepError, Rejected, Source, pictures_below
+from data_prep.sources import Found, PrepError, Source, pictures_below
 from data_prep.splits import compiled
 from facedisent_jax.records import NEUTRAL
 
@@ -32,11 +35,8 @@ def find(
     files, passed_over = pictures_below(raw)
     given = tables.intensities(intensities) if intensities else {}
     squares = tables.boxes(boxes) if boxes else tables.points(points) if points else {}
-    sources, rejected, unmatched = [], [], 0
+    sources, unmatched = [], 0
     for path, key in files:
-        if not path.is_file():
-            rejected.append(Rejected(key, "a broken link, or not a regular file"))
-            continue
         found = matcher.search(key) if matcher else None
         unmatched += matcher is not None and found is None
         source = _source(path, key, found, neutral) if found else Source(path, key, key)
@@ -46,7 +46,7 @@ def find(
             tables.check_use(csv_path, table, sources)
     sources, clips = _with_intensities(sources, given, intensities)
     sources.sort(key=lambda s: (s.crop_group, s.expression != NEUTRAL, s.frame, s.key))
-    return Found(sources, rejected, passed_over, _notes(sources, pattern, unmatched, clips, neutral))
+    return Found(sources, [], passed_over, _notes(sources, pattern, unmatched, clips, neutral))
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

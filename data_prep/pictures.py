@@ -3,6 +3,8 @@
 A file that cannot be used raises PictureError with a short reason; nothing that a file holds raises anything else.
 """
 
+import os
+import stat
 import warnings
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +41,8 @@ def read(path: Path | str, shrink: float = 1.0, longest: int | None = None) -> P
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata, and of sizes that we judge ourselves
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                raise PictureError("a folder or a device, not a file")
             with Image.open(path, formats=FORMATS) as image:
                 return _upright_rgb(image, shrink if longest is None else longest / max(*image.size, 1))
     except PictureError:
@@ -47,8 +51,6 @@ def read(path: Path | str, shrink: float = 1.0, longest: int | None = None) -> P
         raise PictureError("the file is gone, or a broken link") from None
     except PermissionError:
         raise PictureError("no permission to read the file") from None
-    except IsADirectoryError:
-        raise PictureError("a folder, not a picture") from None
     except Image.UnidentifiedImageError:
         empty = Path(path).stat().st_size == 0
         raise PictureError("empty file" if empty else "not a picture (or of a type that is not read)") from None

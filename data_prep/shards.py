@@ -14,12 +14,18 @@ VERSION = "1.0.0"
 Stream = Iterator[tuple[str, records.Record]]
 
 
+def quiet_tensorflow() -> None:
+    """Before TensorFlow is imported: none of its lines about the processor (oneDNN's comes at any level)."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+
+
 def write(folder: Path, splits: Mapping[str, Callable[[], Stream]]) -> Path:
-    """Write each split's (key, record) stream below `folder`; the folder that holds the shards. Splits have >= 1 record.
+    """Write each split's (key, record) stream, of at least one, below `folder`; the folder that holds the shards.
 
     Records are shuffled by a hash of their keys, so that the files do not depend on the order of the stream.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # no lines about the processor between ours
+    quiet_tensorflow()
     import tensorflow_datasets as tfds
 
     class Faces(tfds.core.GeneratorBasedBuilder, skip_registration=True):

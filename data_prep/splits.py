@@ -1,4 +1,7 @@
-"""Who is in which split. Splits are by subject, so that no person is seen in training and in testing. Pure functions."""
+"""Who is in which split. Splits are by subject, so that no person is seen in training and in testing.
+
+Pure functions. Imports sources for its error.
+"""
 
 import hashlib
 import re
