@@ -1,5 +1,7 @@
-"""Train a network: `python train.py [PRESET] [--data OUT ...] [--run RUN] [options]`. Files, clock and printing are here;
-the work is in facedisent_jax. `main(config)` can be imported."""
+"""Train a network: `python train.py [PRESET] [--data OUT ...] [--run RUN] [options]`.
+
+Files, clock and printing are here; the work is in facedisent_jax. `main(config)` can be imported.
+"""
 
 import json
 import os
@@ -141,7 +143,7 @@ def check_same_run(config: Config, run: Path) -> None:
 
 def builtin_faces() -> Path:
     """The folder of the built-in faces, drawn if it is not there yet."""
-    from data_prep import build, synthetic
+    from data_prep import build
 
     if not BUILTIN.exists():
         print(f"Drawing {BUILTIN_SUBJECTS} built-in people into {BUILTIN}")

@@ -1,7 +1,5 @@
 """Checkpoints of a run. The only file that knows Orbax; imports training's state type, model and config."""
 
-import dataclasses
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 

@@ -165,7 +165,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """The inverse of `to_dict`. A key that this version does not know is an error; one that is missing has its default."""
+    """The inverse of `to_dict`. A key that is not known is an error; one that is missing has its default."""
     return _build(Config, values, "")
 
 

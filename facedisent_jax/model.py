@@ -60,7 +60,7 @@ class DenseBlock(nn.Module):
 
 
 class DenseEncoder(nn.Module):
-    """Dense residual blocks on the whole picture, beside a linear path: [n, 64, 64, 3] -> identity and logits, [n, 64] each."""
+    """Dense residual blocks on the whole picture, beside a linear path: [n, 64, 64, 3] -> `Encoded`."""
 
     config: ModelConfig
 
@@ -105,7 +105,7 @@ class PlainEncoder(nn.Module):
         dtype = jnp.dtype(self.config.compute)
         y = x - 0.5
         for scale in range(4):
-            # Space-to-depth before a dense convolution: the gradient of a strided one is dilated, and slow in XLA on CPU.
+            # Space-to-depth and a dense convolution: the gradient of a strided one is dilated, and slow in XLA on CPU.
             y = nn.Conv(self.config.width << scale, (3, 3), dtype=dtype)(space_to_depth(y, 2))
             y = nn.relu(nn.GroupNorm(num_groups=8, dtype=dtype)(y))
         y = nn.Dense(2 * CODE, dtype=dtype)(y.reshape(len(y), -1)).astype(jnp.float32)

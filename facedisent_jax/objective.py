@@ -50,7 +50,8 @@ def terms(config: Config, params: Params, images: Float[Array, "batch 3 64 64 3"
 
     parts = [Swap(k, k, k) for k in (A, B, C)] + list(SWAPS)
     codes = Codes(
-        jnp.concatenate([identity[p.identity] for p in parts]), jnp.concatenate([expression[p.expression] for p in parts])
+        jnp.concatenate([identity[p.identity] for p in parts]),
+        jnp.concatenate([expression[p.expression] for p in parts]),
     )
     decoded = decode(config.model, params, codes).reshape(len(parts), n, *picture.shape[2:])
     known = jnp.stack([jnp.ones_like(batch.has_pair), batch.has_pair, batch.has_peer])  # of a, b, c: [3, batch]
@@ -72,7 +73,9 @@ def terms(config: Config, params: Params, images: Float[Array, "batch 3 64 64 3"
         + mean(losses.cosine_embedding(identity[A], identity[C], same=False), batch.has_peer),
         "identity_triplet": mean(losses.triplet_margin(identity[A], identity[B], identity[C], c.identity_margin), both),
         "identity_l1": mean(losses.l1(identity[A], identity[B]), batch.has_pair),
-        "expression_cosine": mean(losses.cosine_embedding(face[A], face[C], same=True), batch.has_peer * clear[A] * clear[C])
+        "expression_cosine": mean(
+            losses.cosine_embedding(face[A], face[C], same=True), batch.has_peer * clear[A] * clear[C]
+        )
         + mean(losses.cosine_embedding(face[A], face[B], same=False), batch.has_pair * opposite),
         "expression_triplet": mean(
             losses.triplet_margin(expression[A], expression[C], expression[B], c.expression_margin * gap), both

@@ -171,7 +171,8 @@ def read_split(folder: Path | str, split: str, in_memory: bool = True) -> Faces:
                 if in_memory:
                     columns["image"].append(np.frombuffer(b"".join(images), np.uint8).reshape(-1, SIZE, SIZE, 3))
                 for name, value in parsed.items():
-                    columns[name].append(np.char.decode(value.astype(bytes), "utf-8") if value.dtype == object else value)
+                    text = value.dtype == object
+                    columns[name].append(np.char.decode(value.astype(bytes), "utf-8") if text else value)
         except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
             raise RecordError(f"{path} is damaged after record {seen}: {error.message.splitlines()[0]}") from error
     if sum(map(len, shard_of)) != expected:

@@ -71,7 +71,7 @@ def init_state(config: Config, faces: Faces) -> TrainState:
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def train_step(config: Config, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-    """One step on a batch of triplets: the new state, and every term of the loss unweighted with the total as "loss"."""
+    """One step on a batch of triplets: the new state, and every term unweighted with the total as "loss"."""
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
     images = augment(config.augment, key, jnp.asarray(batch.images, jnp.float32) / 255, batch.label)
 

@@ -1,7 +1,7 @@
 """Which three pictures make a triplet, as a pure function of (seed, step), and their label vectors. numpy alone.
 
-a = (subject s, intensity y); b = (s, y'), shot in the same go; c = (s', y). Two intensities are "the same" when they round
-to the same step of 0.1; step 0 is neutral whatever the action.
+a = (subject s, intensity y); b = (s, y'), shot in the same go; c = (s', y). Two intensities are "the same" when they
+round to the same step of 0.1; step 0 is neutral whatever the action.
 """
 
 import hashlib
@@ -140,10 +140,12 @@ class Triplets:
     def shortage(self) -> list[str]:
         """Sentences about pictures that cannot stand in a whole triplet; empty where all can."""
         n, said = len(self), []
+        alone = self.labelled & (self.pairs.count == 0)
+        peerless = self.labelled & (self.peers.count == 0)
         for rows, what in (
             (~self.labelled, "have no expression or intensity: they train reconstruction only"),
-            (self.labelled & (self.pairs.count == 0), "have no other expression of the same subject: no swap with them"),
-            (self.labelled & (self.peers.count == 0), "have no other subject with the same expression: no match with one"),
+            (alone, "have no other expression of the same subject: no swap with them"),
+            (peerless, "have no other subject with the same expression: no match with one"),
         ):
             if rows.any():
                 said.append(f"{int(rows.sum())} of {n} training pictures {what}.")

@@ -11,7 +11,16 @@ from tiny_run import person, write_folder
 
 import train
 from facedisent_jax import checkpoint, training
-from facedisent_jax.config import DISENTANGLING, PRESETS, AugmentConfig, Config, ModelConfig, OptimConfig, from_dict, to_dict
+from facedisent_jax.config import (
+    DISENTANGLING,
+    PRESETS,
+    AugmentConfig,
+    Config,
+    ModelConfig,
+    OptimConfig,
+    from_dict,
+    to_dict,
+)
 from facedisent_jax.records import Faces
 from facedisent_jax.triplets import Triplets
 
@@ -75,7 +84,9 @@ def test_the_best_checkpoint_is_kept_beside_the_last(folder, tmp_path):
     state = training.init_state(made, Faces.of(person(0)))
     with checkpoint.manager(made.run) as checkpoints:
         for step, error in ((1, 0.3), (2, 0.1), (3, 0.2), (4, 0.4)):
-            state = state._replace(step=jnp.int32(step), average=jax.tree.map(lambda p, s=step: p * 0 + s, state.average))
+            state = state._replace(
+                step=jnp.int32(step), average=jax.tree.map(lambda p, s=step: p * 0 + s, state.average)
+            )
             checkpoint.save(checkpoints, state, made, {}, {"validation/error": error})
         checkpoints.wait_until_finished()
     assert checkpoint.steps(made.run) == [2, 4]
@@ -116,7 +127,9 @@ def test_one_batch_can_be_overfitted():
         optim=OptimConfig(lr=3e-3, warmup=5, schedule=10**6, average=0.0),
     )
     rng = np.random.default_rng(0)
-    faces = Faces.of([r._replace(image=rng.integers(0, 255, (64, 64, 3), np.uint8)) for k in range(2) for r in person(k)])
+    faces = Faces.of(
+        [r._replace(image=rng.integers(0, 255, (64, 64, 3), np.uint8)) for k in range(2) for r in person(k)]
+    )
     triplets = Triplets(faces)
     batch = triplets.batch(0, 0, 4)
     state = training.init_state(made, faces)
