@@ -1,0 +1,95 @@
+"""A record written is a record read; batches are the same from memory and from disk, and wherever the stream is opened."""
+
+import json
+
+import numpy as np
+import pytest
+from tiny_run import person, write_folder
+
+from facedisent_jax import data
+from facedisent_jax.records import Faces, MappedImages, RecordError, read_split
+from facedisent_jax.triplets import Triplets
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    records = [r for k in range(4) for r in person(k, (0.0, 0.3, 1.0), sequence="take")]
+    return write_folder(tmp_path_factory.mktemp("data") / "faces", {"train": records, "test": person(9)})
+
+
+def columns(faces):
+    return {name: np.asarray(value[:]) for name, value in vars(faces).items()}
+
+
+def test_a_record_written_is_a_record_read(folder):
+    wanted = columns(Faces.of([r for k in range(4) for r in person(k, (0.0, 0.3, 1.0), sequence="take")]))
+    for in_memory in (True, False):
+        found = read_split(folder, "train", in_memory)
+        for name, value in columns(found).items():
+            np.testing.assert_array_equal(value, wanted[name], err_msg=name)
+    assert isinstance(found.image, MappedImages)
+
+
+def test_batches_from_disk_equal_batches_from_memory(folder):
+    memory, disk = (Triplets(data.read_faces([folder], "train", gib)) for gib in (1.0, 0.0))
+    assert isinstance(disk.faces.image, MappedImages) and not isinstance(memory.faces.image, MappedImages)
+    for a, b in zip(memory.batch(0, 3, 5), disk.batch(0, 3, 5), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_stream_gives_each_step_its_batch_wherever_it_is_opened(folder):
+    triplets = Triplets(data.read_faces([folder], "train"))
+    whole = list(data.batches(triplets, seed=5, start=0, stop=9, batch=4))
+    later = list(data.batches(triplets, seed=5, start=6, stop=9, batch=4))
+    assert len(whole) == 9 and len(later) == 3
+    for k in range(9):
+        for a, b in zip(whole[k], triplets.batch(5, k, 4), strict=True):
+            np.testing.assert_array_equal(a, b)
+    for first, second in zip(whole[6:], later, strict=True):
+        for a, b in zip(first, second, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_person_held_out_in_one_folder_is_held_out_in_all(folder, tmp_path):
+    other = write_folder(tmp_path / "other", {"train": person(9) + person(20), "test": person(0)})
+    faces = data.read_faces([folder, other], "train")
+    assert set(faces.subject) == {"p001", "p002", "p003", "p020"}
+
+
+def test_folders_cropped_with_different_margins_are_refused(folder, tmp_path):
+    other = write_folder(tmp_path / "loose", {"train": person(1)})
+    info = json.loads((other / "prep.json").read_text())
+    (other / "prep.json").write_text(json.dumps(info | {"margin": 0.5}))
+    assert data.crop_of([folder]) == {"detector": "none", "margin": 0.0}
+    with pytest.raises(RecordError, match="different margins"):
+        data.crop_of([folder, other])
+
+
+def damage(folder, kind):
+    shard = next(folder.glob("faces-train*"))
+    content = bytearray(shard.read_bytes())
+    if kind == "flipped":
+        content[len(content) // 2] ^= 1
+    elif kind == "truncated":
+        content = content[:-100]
+    shard.write_bytes(content)
+    if kind == "missing":
+        shard.unlink()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"), [("flipped", "damaged after record"), ("truncated", "damaged after record"), ("missing", "0 train")]
+)
+def test_damaged_records_are_a_sentence_that_names_the_file(tmp_path, kind, said):
+    folder = write_folder(tmp_path / "faces", {"train": person(0) + person(1)})
+    damage(folder, kind)
+    with pytest.raises(RecordError, match=said) as raised:
+        read_split(folder, "train")
+    assert str(folder) in str(raised.value)
+
+
+@pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir()])
+def test_a_folder_that_is_no_data_folder_is_a_sentence(tmp_path, make):
+    make(tmp_path / "faces")
+    with pytest.raises(RecordError, match="python -m data_prep"):
+        read_split(tmp_path / "faces", "train")
