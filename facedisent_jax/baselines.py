@@ -50,10 +50,17 @@ def fit(images: Pictures, components: int, seed: int = 0) -> Components:
 def _leading(data: np.ndarray, rows: int, seed: int, rounds: int = 4) -> np.ndarray:
     """[rows, pixels] with the leading components of `data`, by subspace iteration (Halko et al. 2011, alg. 4.4)."""
     start = np.random.default_rng(seed).standard_normal((data.shape[1], rows), np.float32)
-    basis, _ = np.linalg.qr(data @ start)
+    basis = _orthonormal(data @ start)
     for _ in range(rounds):
-        basis, _ = np.linalg.qr(data @ (data.T @ basis))
+        basis = _orthonormal(data @ (data.T @ basis))
     return basis.T @ data
+
+
+def _orthonormal(columns: np.ndarray) -> np.ndarray:
+    """An orthonormal basis of the columns' span, by way of their inner products: numpy's QR takes ten times as long."""
+    values, vectors = np.linalg.eigh(columns.T.astype(np.float64) @ columns)
+    keep = values > 1e-12 * values.max()
+    return columns @ (vectors[:, keep] / np.sqrt(values[keep])).astype(np.float32)
 
 
 def reconstruct(pca: Components, images: np.ndarray, components: int) -> np.ndarray:

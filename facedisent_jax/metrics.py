@@ -25,7 +25,7 @@ def ssim(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
     Wang et al. 2004, eq. 13: Gaussian window of 11x11, sigma 1.5, K1 = 0.01, K2 = 0.03, only where the window lies
     inside the picture.
     """
-    x, y = (np.moveaxis(np.asarray(a, np.float64), -1, 1) for a in (images, truth))
+    x, y = (np.ascontiguousarray(np.moveaxis(np.asarray(a, np.float32), -1, 1)) for a in (images, truth))
     c1, c2 = 0.01**2, 0.03**2
     rows, columns = _window(x.shape[2]), _window(x.shape[3]).T
     mean = lambda a: rows @ a @ columns  # noqa: E731  (a formula, read with the paper's)
@@ -38,7 +38,7 @@ def ssim(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
 def _window(size: int, width: int = 11, sigma: float = 1.5) -> np.ndarray:
     """[size - width + 1, size]: each row a Gaussian window of sum 1, one place further than the row before."""
     weight = np.exp(-0.5 * ((np.arange(width) - width // 2) / sigma) ** 2)
-    out = np.zeros((size - width + 1, size))
+    out = np.zeros((size - width + 1, size), np.float32)
     for k, row in enumerate(out):
         row[k : k + width] = weight / weight.sum()
     return out

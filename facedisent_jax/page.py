@@ -71,8 +71,9 @@ def render(run: str, figures: dict, shown: Sequence[Shown], notes: Sequence[str]
             parts.append(f'<p class="note">{escape(item.caption)}</p>')
         else:
             source, text = escape(f"figures/{item.name}.png"), escape(item.caption)
-            alternative = escape(item.title)
-            parts.append(f'<figure><img src="{source}" alt="{alternative}"><figcaption>{text}</figcaption></figure>')
+            width = item.image.width // 2  # drawn for 300 dots an inch
+            picture = f'<img src="{source}" alt="{escape(item.title)}" width="{width}">'
+            parts.append(f"<figure>{picture}<figcaption>{text}</figcaption></figure>")
     return "\n".join([*parts, DEFINITIONS, "</body></html>", ""])
 
 
