@@ -114,7 +114,7 @@ def test_other_impossible_requests_are_sentences(run, tmp_path):
         report.write(run, [tmp_path / "nowhere"])
 
 
-def test_a_report_cut_short_leaves_no_page_and_the_next_one_is_whole(run, measured, monkeypatch):
+def test_a_report_cut_short_leaves_the_older_one_whole(run, measured, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
@@ -122,18 +122,35 @@ def test_a_report_cut_short_leaves_no_page_and_the_next_one_is_whole(run, measur
     monkeypatch.setattr(report.page, "render", killed)
     with pytest.raises(KeyboardInterrupt):
         report.write(run)
-    assert (run / "report" / "index.html").read_bytes() == before  # an older report stays whole
-    monkeypatch.undo()
+    assert (run / "report" / "index.html").read_bytes() == before
+
+
+def test_a_page_is_never_beside_figures_of_another_report(tmp_path, monkeypatch):
+    def made(folder, text: str, *names: str):
+        (folder / "figures").mkdir(parents=True)
+        for name in ("metrics.json", "index.html", *(f"figures/{name}.png" for name in names)):
+            (folder / name).write_text(text)
+        return folder
+
+    old, new = made(tmp_path / "report", "old", "a", "b"), made(tmp_path / "unfinished", "new", "a")
+    (old / "figures" / "own.png").write_text("mine")
     replace = report.os.replace
-    monkeypatch.setattr(report.os, "replace", lambda a, b: (killed if b.name == "metrics.json" else replace)(a, b))
+
+    def killed(source, target):
+        if target.name == "metrics.json":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(report.os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        report.write(run)
-    assert not (run / "report" / "index.html").exists()
+        report.publish(new, old, ["figures/a.png", "figures/b.png"])
+    assert not (old / "index.html").exists()
     monkeypatch.undo()
-    kept = run / "report" / "own-notes.txt"
-    kept.write_text("mine")
-    report.write(run)
-    assert (run / "report" / "index.html").exists() and kept.exists() and not (run / "report.unfinished").exists()
+    again = made(tmp_path / "again", "newer", "a")
+    report.publish(again, old, ["figures/a.png", "figures/b.png"])
+    for name in ("index.html", "metrics.json", "figures/a.png"):
+        assert (old / name).read_text() == "newer"
+    assert {file.name for file in (old / "figures").iterdir()} == {"a.png", "own.png"} and not again.exists()
 
 
 @pytest.mark.parametrize(
