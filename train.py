@@ -172,13 +172,15 @@ if __name__ == "__main__":
     chosen = parse(sys.argv[1:])
     if sys.platform == "linux" and not ALLOCATOR.keys() <= os.environ.keys():
         os.execve(sys.executable, [sys.executable, *sys.argv], ALLOCATOR | os.environ)
+    from data_prep.sources import PrepError
     from facedisent_jax.checkpoint import CheckpointError
     from facedisent_jax.records import RecordError
+    from facedisent_jax.report import ReportError
     from facedisent_jax.training import NonFiniteError
 
     try:
         main(chosen)
-    except (RunError, RecordError, CheckpointError, NonFiniteError) as error:
+    except (RunError, PrepError, RecordError, CheckpointError, NonFiniteError, ReportError) as error:
         raise SystemExit(f"train.py: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

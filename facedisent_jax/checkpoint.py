@@ -94,6 +94,18 @@ def steps(run: str | Path) -> list[int]:
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
 
 
+def _differing_shapes(here, there) -> str:
+    """The first weight whose shape differs, as `encoder/linear (12288, 64) here, (12288, 128) in the checkpoint`."""
+
+    def shapes(tree) -> dict[str, tuple]:
+        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+        return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+
+    a, b = shapes(here), shapes(there)
+    wrong = [name for name in sorted(a | b) if a.get(name) != b.get(name)]
+    return f"{wrong[0]} {a.get(wrong[0])} here, {b.get(wrong[0])} in the checkpoint" if wrong else ""
+
+
 def load(run: str | Path, step: str | int = "best") -> Loaded:
     """Load the parameters of a run: its best checkpoint by validation error, its "last", or that of a step.
 
@@ -116,5 +128,10 @@ def load(run: str | Path, step: str | int = "best") -> Loaded:
         abstract = jax.eval_shape(lambda: model.init(config.model, jax.random.key(0)))
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), abstract)
+        saved = checkpoints.item_metadata(chosen)["params"]
+        if differing := _differing_shapes(abstract, saved):
+            raise CheckpointError(
+                f"The weights of {run}, step {chosen}, do not fit this version's network: {differing}."
+            )
         params = checkpoints.restore(chosen, args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract)))
     return Loaded(jax.tree.map(np.asarray, params["params"]), config, meta["info"], int(chosen))

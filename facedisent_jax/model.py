@@ -73,9 +73,9 @@ class DenseEncoder(nn.Module):
         for _ in range(self.config.blocks):
             y = DenseBlock(dtype)(y)
         y = nn.Dense(2 * CODE, dtype=dtype, kernel_init=nn.initializers.normal(0.002))(nn.LayerNorm(dtype=dtype)(y))
-        straight = self.param("linear", nn.initializers.lecun_normal(), (SIZE * SIZE * 3, CODE))
-        y = y.astype(jnp.float32)
-        return Encoded(y[:, :CODE] + x @ straight, y[:, CODE:])
+        straight = self.param("linear", nn.initializers.lecun_normal(), (SIZE * SIZE * 3, 2 * CODE))
+        y = y.astype(jnp.float32) + x @ straight
+        return Encoded(y[:, :CODE], y[:, CODE:])
 
 
 class DenseDecoder(nn.Module):
@@ -86,13 +86,14 @@ class DenseDecoder(nn.Module):
     @nn.compact
     def __call__(self, identity, expression):
         dtype = jnp.dtype(self.config.compute)
-        y = nn.Dense(self.config.width, dtype=dtype)(jnp.concatenate([identity, 2 * expression - 1], axis=-1))
+        codes = jnp.concatenate([identity, 2 * expression - 1], axis=-1)
+        y = nn.Dense(self.config.width, dtype=dtype)(codes)
         for _ in range(self.config.blocks):
             y = DenseBlock(dtype)(y)
         y = nn.Dense(SIZE * SIZE * 3, dtype=dtype, kernel_init=nn.initializers.zeros)(nn.LayerNorm(dtype=dtype)(y))
         mean = self.param("linear_mean", nn.initializers.constant(0.5), (SIZE * SIZE * 3,))
-        straight = self.param("linear", nn.initializers.lecun_normal(), (CODE, SIZE * SIZE * 3))
-        return (y.astype(jnp.float32) + identity @ straight + mean[None]).reshape(-1, SIZE, SIZE, 3)
+        straight = self.param("linear", nn.initializers.lecun_normal(), (2 * CODE, SIZE * SIZE * 3))
+        return (y.astype(jnp.float32) + codes @ straight + mean[None]).reshape(-1, SIZE, SIZE, 3)
 
 
 class PlainEncoder(nn.Module):
@@ -147,26 +148,51 @@ def init(config: ModelConfig, key: Array) -> Params:
     }
 
 
-def begin_at_principal_components(params: Params, images: np.ndarray) -> Params:
-    """Set the linear path of a "dense" network to the principal components of pictures and their mirror images.
+def begin_at_principal_components(params: Params, images: np.ndarray, subject: np.ndarray) -> Params:
+    """Set the linear path of a "dense" network to principal components of pictures and their mirror images.
 
-    images: [n, 64, 64, 3] uint8. The identity code then begins as the 64 components' scores at unit variance, and the
-    decoded picture as their reconstruction, which training can only improve on.
+    images: [n, 64, 64, 3] uint8; subject: [n] names, "" where not known. The identity code begins as the scores, at unit
+    variance, of 64 components of the subjects' mean pictures: how people differ. The expression logits begin as those of
+    64 components of what is left within a subject: how one person's pictures differ. The decoded picture is then nearly
+    the reconstruction from both, which training can only improve on.
     """
-    x = np.concatenate([images, images[:, :, ::-1]]).reshape(2 * len(images), -1).astype(np.float32) / 255
+    n = len(images)
+    x = np.concatenate([images, images[:, :, ::-1]]).reshape(2 * n, -1).astype(np.float32) / 255
     mean = x.mean(axis=0)
-    # The components by way of the small matrix of inner products: n is far below the 12,288 pixels.
-    values, vectors = np.linalg.eigh((x - mean) @ (x - mean).T)
-    keep = np.argsort(values)[::-1][:CODE]
-    scale = np.sqrt(np.maximum(values[keep], 1e-8))
-    basis = ((x - mean).T @ vectors[:, keep] / scale).T  # [up to 64, pixels], orthonormal
-    deviation = scale / np.sqrt(len(x))
-    pad = CODE - len(keep)
-    encode = np.pad(basis.T / deviation, ((0, 0), (0, pad)))
-    decode = np.pad(basis * deviation[:, None], ((0, pad), (0, 0)))
+    x -= mean
+    # A picture of nobody known is a person of its own; so is a mirror image, which has its own light and parting.
+    who = np.where(subject == "", np.char.add("?", np.arange(n).astype(str)), subject)
+    person = np.unique(np.concatenate([who, np.char.add(who, "/mirrored")]), return_inverse=True)[1]
+    sums = np.zeros((person.max() + 1, x.shape[1]), np.float32)
+    np.add.at(sums, person, x)
+    people = sums / np.bincount(person)[:, None]
+    between, between_scale = _components(people)
+    within, within_scale = _components(x - people[person], apart_from=between)
+    encode = np.concatenate([(between / between_scale[:, None]).T, (within / within_scale[:, None]).T], axis=1)
+    # 2 sigmoid(x) - 1, which the decoder sees of a logit, is x / 2 for small x.
+    decode = np.concatenate([between * between_scale[:, None], 2 * within * within_scale[:, None]])
     encoder = params["encoder"] | {"linear": jnp.asarray(encode), "linear_mean": jnp.asarray(mean)}
     decoder = params["decoder"] | {"linear": jnp.asarray(decode), "linear_mean": jnp.asarray(mean)}
     return {"encoder": encoder, "decoder": decoder}
+
+
+def _components(x: np.ndarray, apart_from: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """The first 64 principal components of the rows of x, about 0, at right angles to the rows of `apart_from`.
+
+    x: [n, pixels] -> orthonormal [64, pixels] (rows of zeros where x has fewer) and standard deviations [64].
+    """
+    if apart_from is not None:
+        x = x - (x @ apart_from.T) @ apart_from
+    # By way of the small matrix of inner products: n is far below the 12,288 pixels.
+    values, vectors = np.linalg.eigh(x @ x.T)
+    order = np.argsort(values)[::-1][:CODE]
+    order = order[values[order] > 1e-5 * max(float(values[order[0]]), 1e-12)]
+    norm = np.sqrt(values[order])
+    basis = np.zeros((CODE, x.shape[1]), np.float32)
+    basis[: len(order)] = (x.T @ vectors[:, order] / norm).T
+    scale = np.ones(CODE, np.float32)
+    scale[: len(order)] = norm / np.sqrt(len(x))
+    return basis, scale
 
 
 def encode_logits(config: ModelConfig, params: Params, images: Float[Array, "batch 64 64 3"]) -> Encoded:

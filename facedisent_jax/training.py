@@ -64,7 +64,7 @@ def init_state(config: Config, faces: Faces) -> TrainState:
     if config.model.kind == "dense":
         rng = np.random.default_rng(config.seed)
         rows = np.sort(rng.permutation(len(faces))[:PRINCIPAL_PICTURES])
-        params = model.begin_at_principal_components(params, faces.image[rows])
+        params = model.begin_at_principal_components(params, faces.image[rows], faces.subject[rows])
     opt_state = jax.jit(optimiser(config.optim).init)(params)
     return TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), opt_state)
 

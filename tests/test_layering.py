@@ -21,6 +21,12 @@ ALLOWED = {
     "objective": {"config", "model", "losses", "triplets"},
     "training": {"config", "records", "model", "objective", "augment", "triplets"},
     "checkpoint": {"config", "model", "training"},
+    "study": {"checkpoint", "config", "model"},
+    "baselines": set(),
+    "page": set(),
+    "gallery": {"figures", "metrics", "model", "records", "study", "triplets"},
+    "report": {"baselines", "data", "figures", "gallery", "metrics", "model", "page", "records", "study", "triplets"},
+    "__init__": {"study", "model"},
 }
 """What each module of facedisent_jax may import of ours."""
 
@@ -39,6 +45,10 @@ def imported(path: Path) -> set[str]:
 def ours(names: set[str]) -> set[str]:
     modules = {path.stem for path in (ROOT / "facedisent_jax").glob("*.py")}
     return {n.split(".")[1] for n in names if n.startswith("facedisent_jax.")} & modules
+
+
+def test_every_module_has_its_place():
+    assert {path.stem for path in (ROOT / "facedisent_jax").glob("*.py")} == set(ALLOWED)
 
 
 @pytest.mark.parametrize("module", ALLOWED)
