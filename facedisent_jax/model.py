@@ -151,10 +151,10 @@ def init(config: ModelConfig, key: Array) -> Params:
 def begin_at_principal_components(params: Params, images: np.ndarray, subject: np.ndarray) -> Params:
     """Set the linear path of a "dense" network to principal components of pictures and their mirror images.
 
-    images: [n, 64, 64, 3] uint8; subject: [n] names, "" where not known. The identity code begins as the scores, at unit
-    variance, of 64 components of the subjects' mean pictures: how people differ. The expression logits begin as those of
-    64 components of what is left within a subject: how one person's pictures differ. The decoded picture is then nearly
-    the reconstruction from both, which training can only improve on.
+    images: [n, 64, 64, 3] uint8; subject: [n] names, "" where not known. The identity code begins as the scores, at
+    unit variance, of 64 components of the subjects' mean pictures: how people differ. The expression logits begin as
+    those of 64 components of what is left within a subject: how one person's pictures differ. The decoded picture is
+    then nearly the reconstruction from both, which training can only improve on.
     """
     n = len(images)
     x = np.concatenate([images, images[:, :, ::-1]]).reshape(2 * n, -1).astype(np.float32) / 255

@@ -90,4 +90,4 @@ def terms(config: Config, params: Params, images: Float[Array, "batch 3 64 64 3"
 
 def total(config: Config, values: dict[str, Array]) -> Float[Array, ""]:
     """The weighted sum of the terms."""
-    return sum((getattr(config.loss, name) * value for name, value in values.items()), start=jnp.float32(0))
+    return jnp.sum(jnp.stack([getattr(config.loss, name) * value for name, value in values.items()]))

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -179,7 +179,7 @@ def read_split(folder: Path | str, split: str, in_memory: bool = True) -> Faces:
         raise RecordError(f"{folder}: {sum(map(len, shard_of))} {split} records found, {PREP_FILE} says {expected}.")
     if not expected:
         return Faces.of([])
-    table = {name: np.concatenate(parts) for name, parts in columns.items() if parts}
+    table: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items() if parts}
     if not in_memory:
         table["image"] = MappedImages(shards, np.concatenate(shard_of), np.asarray(offset_of))
     return Faces(**table)

@@ -16,8 +16,8 @@ from facedisent_jax.config import Config, OptimConfig
 from facedisent_jax.records import Faces
 from facedisent_jax.triplets import Batch, Triplets
 
-PRINCIPAL_PICTURES = 4000
-"""Pictures that the linear path's principal components are taken from; more change them little and cost minutes."""
+PRINCIPAL_PICTURES = 1000
+"""Pictures that the linear path's principal components are taken from; more change them little and cost a minute."""
 
 
 class NonFiniteError(ArithmeticError):

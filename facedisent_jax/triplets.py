@@ -6,7 +6,7 @@ round to the same step of 0.1; step 0 is neutral whatever the action.
 
 import hashlib
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,7 @@ INTENSITY_STEP = 0.1
 
 
 class Batch(NamedTuple):
-    """B triplets (a, b, c).
+    """B triplets (a, b, c), arrays of numpy on the host and of JAX in the step.
 
     images:    [B, 3, 64, 64, 3] uint8.
     intensity: [B, 3] in [0, 1], exact; 0 where not known.
@@ -28,12 +28,12 @@ class Batch(NamedTuple):
     has_peer:  [B] 1 where c is another subject with a's intensity, 0 where there is none and c = a.
     """
 
-    images: np.ndarray
-    intensity: np.ndarray
-    label: np.ndarray
-    labelled: np.ndarray
-    has_pair: np.ndarray
-    has_peer: np.ndarray
+    images: Any
+    intensity: Any
+    label: Any
+    labelled: Any
+    has_pair: Any
+    has_peer: Any
 
 
 class TripletIndex(NamedTuple):

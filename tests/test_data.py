@@ -1,4 +1,4 @@
-"""A record written is a record read; batches are the same from memory and from disk, and wherever the stream is opened."""
+"""A record written is a record read; batches do not depend on where pictures lie or where the stream is opened."""
 
 import json
 
@@ -77,9 +77,7 @@ def damage(folder, kind):
         shard.unlink()
 
 
-@pytest.mark.parametrize(
-    ("kind", "said"), [("flipped", "damaged after record"), ("truncated", "damaged after record"), ("missing", "0 train")]
-)
+@pytest.mark.parametrize(("kind", "said"), [("flipped", "damaged"), ("truncated", "damaged"), ("missing", "0 train")])
 def test_damaged_records_are_a_sentence_that_names_the_file(tmp_path, kind, said):
     folder = write_folder(tmp_path / "faces", {"train": person(0) + person(1)})
     damage(folder, kind)
