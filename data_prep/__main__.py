@@ -210,7 +210,6 @@ def main(arguments: list[str]) -> None:
     command = tyro.extras.subcommand_cli_from_dict(
         COMMANDS, prog="python -m data_prep", description=__doc__, args=arguments or ["--help"]
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         run(command)
     except KeyboardInterrupt:
@@ -224,4 +223,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # ends as Ctrl-C does: nothing half-made stays
     main(sys.argv[1:])

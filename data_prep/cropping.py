@@ -196,13 +196,13 @@ def crop_all(sources: Sequence[Source], how: Cropping, workers: int) -> Generato
 
 def _submit(pool: ProcessPoolExecutor, job: _Job) -> Future:
     """Hand over a job. The processes start with the first one, deaf to Ctrl-C: the main process ends them itself."""
-    if threading.current_thread() is not threading.main_thread():
+    if not hasattr(signal, "pthread_sigmask"):
         return pool.submit(_work, job.groups, job.place)
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new processes inherit it
     try:
         return pool.submit(_work, job.groups, job.place)
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _how = Cropping()

@@ -4,6 +4,7 @@ The model file, face_landmarker.task, is a zip of .tflite networks: a face detec
 478 points (256x256). Apache-2.0, Google; not part of this package.
 """
 
+import contextlib
 import functools
 import hashlib
 import os
@@ -32,7 +33,7 @@ def model_file(given: Path | str | None, address: str = ADDRESS) -> Path:
         if not Path(given).is_file():
             raise LandmarkError(f"There is no landmarker file {given}.")
         return Path(given)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facedisent-jax"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facedisent_jax"
     path = cache / "face_landmarker.task"
     if path.is_file():
         return path
@@ -68,12 +69,26 @@ def load(path: Path) -> "Mesh":
     try:
         with zipfile.ZipFile(path) as bundle:
             content = [bundle.read(f"{name}.tflite") for name in NETWORKS]
-        networks = [Interpreter(model_content=network, num_threads=1) for network in content]
-        for network in networks:
-            network.allocate_tensors()
+        with _no_chatter():
+            networks = [Interpreter(model_content=network, num_threads=1) for network in content]
+            for network in networks:
+                network.allocate_tensors()
     except (zipfile.BadZipFile, KeyError, OSError, ValueError, RuntimeError) as error:
         raise LandmarkError(f"{path} is not a face_landmarker.task file: {error}.") from error
     return Mesh(*networks)
+
+
+@contextlib.contextmanager
+def _no_chatter():
+    """LiteRT greets on the process's stderr, from C++, in the middle of our progress bar."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 class Mesh:
@@ -98,7 +113,8 @@ class Mesh:
         x, y, side = place
         side *= 1.5  # the mesh network wants to see the head with some space around it
         scale = 256 / side
-        shift = np.array([[scale, 0, 127.5 - scale * x], [0, scale, 127.5 - scale * y]], np.float32)
+        # the middle of a pixel is at +0.5 in our coordinates, at +0 in OpenCV's
+        shift = np.array([[scale, 0, 127.5 - scale * (x - 0.5)], [0, scale, 127.5 - scale * (y - 0.5)]], np.float32)
         seen = cv2.warpAffine(image, shift, (256, 256), flags=cv2.INTER_AREA, borderMode=cv2.BORDER_REPLICATE)
         outputs = _run(self._landmarks, seen[None].astype(np.float32) / 255)
         mesh, presence = (next(output for output in outputs if output.size == size) for size in (478 * 3, 1))

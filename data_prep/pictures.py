@@ -3,6 +3,7 @@
 A file that cannot be used raises PictureError with a short reason; nothing that a file holds raises anything else.
 """
 
+import contextlib
 import os
 import stat
 import warnings
@@ -12,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")  # no EPS: it would start a program
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")  # no EPS: it would start a program
 MILLION_PIXELS = 150
 """Larger pictures are left out: 150 million pixels are 450 MB as RGB, in each worker process."""
 
@@ -71,13 +72,11 @@ def _upright_rgb(image: Image.Image, shrink: float) -> Picture:
         image.draft(None, (max(1, int(width * shrink)), max(1, int(height * shrink))))
     image.load()
     before = image.size
-    try:
-        upright = ImageOps.exif_transpose(image)
-    except Exception:  # damaged EXIF data does not make the pixels unusable
-        upright = image
-    if upright.size != before:
+    with contextlib.suppress(Exception):  # damaged EXIF data does not make the pixels unusable
+        ImageOps.exif_transpose(image, in_place=True)
+    if image.size != before:
         width, height = height, width
-    return Picture(_rgb(upright), (width, height))
+    return Picture(_rgb(image), (width, height))
 
 
 def _rgb(image: Image.Image) -> Image.Image:
