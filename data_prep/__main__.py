@@ -139,11 +139,11 @@ def run(command) -> None:
         found = multipie.find(c.raw, *shots, c.mat_labels, c.boxes, c.points)
         make("multipie", command, detector, found)
     else:
-        from data_prep import inspection, shards
+        from data_prep import build, inspection, shards
 
         shards.quiet_tensorflow()
         print(inspection.describe(command.folder))
-        sheet = command.out or command.folder / "contact_sheet.png"
+        sheet = command.out or command.folder / build.SHEET_FILE
         inspection.contact_sheet(command.folder, command.pictures).save(sheet)
         print(f"\ncontact sheet: {sheet}")
 
@@ -160,6 +160,8 @@ def check(command: Common, labels: bool = False) -> str:
             raise PrepError(f"--{name} goes with --detector {name}, not with --detector {detector}.")
         if detector == name and not given and not (labels and name == "points"):
             raise PrepError(f"--detector {name} needs the {name} of each picture: give them by --{name} FILE.csv.")
+    if command.landmarker and detector != "mesh":
+        raise PrepError(f"--landmarker goes with --detector mesh, not with --detector {detector}.")
     if not -0.5 <= command.margin <= 5:
         raise PrepError(f"--margin is {command.margin:g}: a fraction from -0.5 to 5 was expected, 0 for a tight crop.")
     if command.workers < 0:

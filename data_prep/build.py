@@ -65,6 +65,7 @@ def from_sources(out: Path | str, found: Found, plan: Plan, landmarker: Path | N
         from data_prep import landmarks
 
         how = how._replace(landmarker=landmarks.model_file(landmarker))  # fetched once, not by every worker
+        landmarks.load(how.landmarker)  # what is missing is said here, before anything begins
 
     def items() -> Iterator[Item]:
         for entry in found.rejected:
@@ -98,7 +99,10 @@ def synthetic(
     plan = Plan("synthetic", options=options, split_seed=split_seed, overwrite=overwrite)
     check_out(out, overwrite)
     stream = drawn.records(subjects, seed, stills, clips, levels, workers or cores())
-    return build(out, (Item(key, record) for key, record in stream), plan)
+    try:
+        return build(out, (Item(key, record) for key, record in stream), plan)
+    except ValueError as error:  # a number of subjects, levels or clips that cannot be
+        raise PrepError(str(error)) from error
 
 
 def cores() -> int:
@@ -245,7 +249,9 @@ def check_out(out: Path | str, overwrite: bool) -> Path:
         raise PrepError(f"{out} was not made by this command (it holds {entries[0]}): choose another folder.")
     if not overwrite:
         raise PrepError(f"{out} is already a data folder: add --overwrite to replace it, or choose another folder.")
-    ours = re.compile(rf"{NAME}-.*\.tfrecord-.*|dataset_info\.json|features\.json|{PREP_FILE}|{REJECTED_FILE}|.*\.png")
+    ours = re.compile(
+        rf"{NAME}-.*\.tfrecord-.*|dataset_info\.json|features\.json|{PREP_FILE}|{REJECTED_FILE}|{SHEET_FILE}"
+    )
     if others := [name for name in entries if not ours.fullmatch(name)]:
         raise PrepError(f"{out} also holds {others[0]}, which is not ours to replace: move it away first.")
     return out

@@ -179,7 +179,8 @@ def cut(picture: Image.Image, box: Box) -> np.ndarray:
         beyond = ((max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)), (0, 0))
         picture = Image.fromarray(np.pad(np.asarray(inner), beyond, mode="edge"))
         box = Box(box.left - left, box.top - top, box.right - left, box.bottom - top)
-    small = picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS, box=box, reducing_gap=2.0)
+    # reducing_gap: first by a whole factor, which is twice as fast and changes a level of 255 on average
+    small = picture.resize((SIZE, SIZE), Image.Resampling.LANCZOS, box=box, reducing_gap=1.5)
     return np.asarray(small)
 
 
@@ -212,7 +213,10 @@ def crop_photo(
     if detector == "mesh":
         from data_prep import landmarks
 
-        mesh = landmarks.load(landmarks.model_file(landmarker))
+        try:
+            mesh = landmarks.load(landmarks.model_file(landmarker))
+        except landmarks.LandmarkError as error:
+            raise FaceError(str(error)) from error
     box = find(picture.image, detector, mesh)
     if box is None:
         raise FaceError(

@@ -186,6 +186,7 @@ def test_what_this_command_did_not_make_is_never_replaced(tmp_path):
     with pytest.raises(PrepError, match="was not made by this command .*chapter1.tex"):
         build.check_out(out, overwrite=True)
     (out / "prep.json").write_text("{}")
+    (out / "contact_sheet.png").write_bytes(b"")
     with pytest.raises(PrepError, match="also holds chapter1.tex"):
         build.check_out(out, overwrite=True)
     with pytest.raises(PrepError, match="is a file"):
@@ -227,6 +228,12 @@ def test_the_built_in_faces_become_a_folder(tmp_path):
     assert info["source"] == "synthetic" and info["detector"] == "none" and info["pictures"] == 12
     values = np.concatenate([read_split(tmp_path / "out", split).intensity for split in info["splits"]])
     assert sorted(set(values.tolist())) == [0.0, 0.5, 1.0]
+
+
+def test_built_in_faces_that_cannot_be_drawn_are_explained(tmp_path):
+    with pytest.raises(PrepError, match="--subjects is 0"):
+        build.synthetic(tmp_path / "out", subjects=0)
+    assert not list(tmp_path.iterdir())
 
 
 def test_inspect_counts_and_shows(made):

@@ -185,6 +185,31 @@ def test_a_smaller_copy_in_the_group_is_cut_at_the_same_place_another_shape_is_n
     assert crops.rejected[0].key == "3.png" and "not of the same shape" in crops.rejected[0].reason
 
 
+def test_a_large_jpeg_read_at_reduced_size_gives_the_same_crop(tmp_path):
+    large = Image.fromarray(scene(2400, 1920))
+    box = (480.0, 320.0, 1504.0, 1344.0)
+    sources = group(*(saved(tmp_path / f"{k}.jpg", large, quality=95) for k in range(2)))
+    sources[0] = sources[0]._replace(box=box)
+    crops, _ = cropping.crop_group(sources, cropping.Cropping("boxes", margin=0.5))
+    whole = faces.cut(large, Box(*box).square(0.5)).astype(int)
+    assert pictures.read(sources[1].path, shrink=128 / 1024).image.size == (300, 240)
+    for image in crops.images:
+        assert np.abs(image - whole).mean() < 1.5 and np.abs(image - whole).max() < 12
+
+
+def test_a_long_sequence_is_cropped_in_parts_at_one_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(cropping, "PART_PICTURES", 3)
+    paths = [saved(tmp_path / f"{k}.png", Image.fromarray(scene())) for k in range(8)]
+    sources = group(*paths)
+    sources[1] = sources[1]._replace(box=(40.0, 30.0, 168.0, 158.0))
+    other = [Source(paths[0], "other", "h", box=(40.0, 30.0, 168.0, 158.0))]
+    parts = list(cropping.crop_all([*sources, *other], cropping.Cropping("boxes"), workers=1))
+    assert sorted(len(part.sources) for part in parts) == [1, 2, 3, 3]
+    same = faces.cut(Image.fromarray(scene()), Box(40, 30, 168, 158))
+    assert all((image == same).all() for part in parts for image in part.images)
+    assert not any(part.rejected for part in parts)
+
+
 @pytest.mark.parametrize(
     ("box", "reason"),
     [
