@@ -14,7 +14,7 @@ from facedisent_jax.config import Config
 
 BUILTIN = Path("data/builtin")
 """Where the built-in faces are drawn when no --data is given."""
-BUILTIN_SUBJECTS = 240
+BUILTIN_SUBJECTS, BUILTIN_LEVELS = 1000, 6
 FREE_TO_CHANGE = {"steps", "log_every", "validate_every", "report", "memory", "run"}
 """Settings that may differ when a run is continued; any other would make it another run."""
 
@@ -147,7 +147,7 @@ def builtin_faces() -> Path:
 
     if not BUILTIN.exists():
         print(f"Drawing {BUILTIN_SUBJECTS} built-in people into {BUILTIN}")
-        build.synthetic(BUILTIN, subjects=BUILTIN_SUBJECTS)
+        build.synthetic(BUILTIN, subjects=BUILTIN_SUBJECTS, levels=BUILTIN_LEVELS)
     return BUILTIN
 
 

@@ -11,6 +11,9 @@ from jaxtyping import Array, Float
 from facedisent_jax.config import CODE, ModelConfig
 
 SIZE = 64
+PIXELS = SIZE * SIZE * 3
+SMALL = nn.initializers.normal(0.002)
+"""Heads begin near the linear path alone."""
 Params = Any
 
 
@@ -59,41 +62,78 @@ class DenseBlock(nn.Module):
         return x + nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros)(nn.silu(y))
 
 
-class DenseEncoder(nn.Module):
-    """Dense residual blocks on the whole picture, beside a linear path: [n, 64, 64, 3] -> `Encoded`."""
+class ConvBlock(nn.Module):
+    """Pre-activation residual block of two 3x3 convolutions; begins as the identity."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x):
+        y = nn.silu(nn.GroupNorm(num_groups=8, dtype=self.dtype)(x))
+        y = nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype)(y)
+        y = nn.silu(nn.GroupNorm(num_groups=8, dtype=self.dtype)(y))
+        return x + nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(y)
+
+
+class HybridEncoder(nn.Module):
+    """Dense blocks for identity, convolutions for expression, beside a linear path: [n, 64, 64, 3] -> `Encoded`.
+
+    The two heads share no layer: what the label asks of the expression does not disturb the identity. A smile is local
+    and looks alike wherever the mouth is, which convolutions learn from fewer people than dense layers (measured).
+    The inputs of the widest layers are divided by the root of their number, and the weights larger by as much: a step
+    of Adam changes all weights alike, and thousands of changes at once would undo what was learnt (muP, Yang et al.
+    2022).
+    """
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, x):
-        dtype = jnp.dtype(self.config.compute)
-        mean = self.param("linear_mean", nn.initializers.constant(0.5), (SIZE * SIZE * 3,))
-        x = x.reshape(len(x), -1) - mean[None]
-        y = nn.Dense(self.config.width, dtype=dtype)(x)
+        dtype, width = jnp.dtype(self.config.compute), self.config.width
+        mean = self.param("linear_mean", nn.initializers.constant(0.5), (PIXELS,))
+        flat = (x.reshape(len(x), -1) - mean[None]) / PIXELS**0.5
+        straight = flat @ self.param("linear", nn.initializers.normal(1.0), (PIXELS, 2 * CODE))
+
+        y = nn.Dense(width, dtype=dtype, kernel_init=nn.initializers.normal(1.0))(flat)
         for _ in range(self.config.blocks):
             y = DenseBlock(dtype)(y)
-        y = nn.Dense(2 * CODE, dtype=dtype, kernel_init=nn.initializers.normal(0.002))(nn.LayerNorm(dtype=dtype)(y))
-        straight = self.param("linear", nn.initializers.lecun_normal(), (SIZE * SIZE * 3, 2 * CODE))
-        y = y.astype(jnp.float32) + x @ straight
-        return Encoded(y[:, :CODE], y[:, CODE:])
+        identity = nn.Dense(CODE, dtype=dtype, kernel_init=SMALL, name="identity")(nn.LayerNorm(dtype=dtype)(y))
+
+        y = nn.Conv(width // 16, (3, 3), dtype=dtype)(space_to_depth(x - 0.5, 4))
+        y = nn.silu(nn.GroupNorm(num_groups=8, dtype=dtype)(y))
+        y = ConvBlock(dtype)(nn.Conv(width // 8, (3, 3), dtype=dtype)(space_to_depth(y, 2)))
+        y = nn.silu(nn.GroupNorm(num_groups=8, dtype=dtype)(y)).reshape(len(y), -1)
+        y = nn.Dense(width // 4, dtype=dtype, kernel_init=nn.initializers.normal(1.0))(y / y.shape[-1] ** 0.5)
+        y = nn.silu(nn.LayerNorm(dtype=dtype)(y))
+        expression = nn.Dense(CODE, dtype=dtype, kernel_init=SMALL, name="expression")(y)
+
+        return Encoded(
+            identity.astype(jnp.float32) + straight[:, :CODE], expression.astype(jnp.float32) + straight[:, CODE:]
+        )
 
 
-class DenseDecoder(nn.Module):
-    """The mirror of `DenseEncoder`: identity and expression code -> [n, 64, 64, 3]."""
+class HybridDecoder(nn.Module):
+    """Dense blocks beside a linear path: identity and expression code -> [n, 64, 64, 3].
+
+    Without convolutions: it runs on eight codes for each triplet, and a matrix product makes a picture in a fraction of
+    the time of convolutions with few channels (measured with XLA on CPU).
+    """
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, identity, expression):
-        dtype = jnp.dtype(self.config.compute)
+        dtype, width = jnp.dtype(self.config.compute), self.config.width
         codes = jnp.concatenate([identity, 2 * expression - 1], axis=-1)
-        y = nn.Dense(self.config.width, dtype=dtype)(codes)
+        y = nn.Dense(width, dtype=dtype)(codes)
         for _ in range(self.config.blocks):
             y = DenseBlock(dtype)(y)
-        y = nn.Dense(SIZE * SIZE * 3, dtype=dtype, kernel_init=nn.initializers.zeros)(nn.LayerNorm(dtype=dtype)(y))
-        mean = self.param("linear_mean", nn.initializers.constant(0.5), (SIZE * SIZE * 3,))
-        straight = self.param("linear", nn.initializers.lecun_normal(), (2 * CODE, SIZE * SIZE * 3))
-        return (y.astype(jnp.float32) + codes @ straight + mean[None]).reshape(-1, SIZE, SIZE, 3)
+        y = nn.LayerNorm(dtype=dtype)(y) / width**0.5
+        y = nn.Dense(PIXELS, dtype=dtype, kernel_init=nn.initializers.zeros)(y)
+        mean = self.param("linear_mean", nn.initializers.constant(0.5), (PIXELS,))
+        straight = self.param("linear", nn.initializers.normal(0.1), (2 * CODE, PIXELS))
+        picture = y.astype(jnp.float32) + (codes / (2 * CODE) ** 0.5) @ straight + mean[None]
+        return picture.reshape(-1, SIZE, SIZE, 3)
 
 
 class PlainEncoder(nn.Module):
@@ -132,7 +172,7 @@ class PlainDecoder(nn.Module):
 
 
 def _networks(config: ModelConfig) -> tuple[nn.Module, nn.Module]:
-    kinds = {"dense": (DenseEncoder, DenseDecoder), "plain": (PlainEncoder, PlainDecoder)}
+    kinds = {"hybrid": (HybridEncoder, HybridDecoder), "plain": (PlainEncoder, PlainDecoder)}
     encoder, decoder = kinds[config.kind]
     return encoder(config), decoder(config)
 
@@ -149,7 +189,7 @@ def init(config: ModelConfig, key: Array) -> Params:
 
 
 def begin_at_principal_components(params: Params, images: np.ndarray, subject: np.ndarray) -> Params:
-    """Set the linear path of a "dense" network to principal components of pictures and their mirror images.
+    """Set the linear path of a "hybrid" network to principal components of pictures and their mirror images.
 
     images: [n, 64, 64, 3] uint8; subject: [n] names, "" where not known. The identity code begins as the scores, at
     unit variance, of 64 components of the subjects' mean pictures: how people differ. The expression logits begin as
@@ -171,6 +211,7 @@ def begin_at_principal_components(params: Params, images: np.ndarray, subject: n
     encode = np.concatenate([(between / between_scale[:, None]).T, (within / within_scale[:, None]).T], axis=1)
     # 2 sigmoid(x) - 1, which the decoder sees of a logit, is x / 2 for small x.
     decode = np.concatenate([between * between_scale[:, None], 2 * within * within_scale[:, None]])
+    encode, decode = encode * PIXELS**0.5, decode * (2 * CODE) ** 0.5  # the network divides by them
     encoder = params["encoder"] | {"linear": jnp.asarray(encode), "linear_mean": jnp.asarray(mean)}
     decoder = params["decoder"] | {"linear": jnp.asarray(decode), "linear_mean": jnp.asarray(mean)}
     return {"encoder": encoder, "decoder": decoder}

@@ -61,7 +61,7 @@ def optimiser(config: OptimConfig) -> optax.GradientTransformation:
 def init_state(config: Config, faces: Faces) -> TrainState:
     """The state before the first step, a function of the seed and the training pictures."""
     params = jax.jit(partial(model.init, config.model))(jax.random.key(config.seed))
-    if config.model.kind == "dense":
+    if config.model.kind == "hybrid":
         rng = np.random.default_rng(config.seed)
         rows = np.sort(rng.permutation(len(faces))[:PRINCIPAL_PICTURES])
         params = model.begin_at_principal_components(params, faces.image[rows], faces.subject[rows])

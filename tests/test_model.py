@@ -8,7 +8,7 @@ import pytest
 from facedisent_jax import model
 from facedisent_jax.config import ModelConfig
 
-KINDS = [ModelConfig(kind="dense", width=16, blocks=1), ModelConfig(kind="plain", width=8)]
+KINDS = [ModelConfig(kind="hybrid", width=128, blocks=1), ModelConfig(kind="plain", width=8)]
 
 
 @pytest.mark.parametrize("config", KINDS, ids=lambda c: c.kind)

@@ -22,7 +22,7 @@ RNG = np.random.default_rng(0)
 @pytest.fixture(scope="module")
 def face() -> study.Face:
     """An untrained network whose weights are large enough that every code changes the picture."""
-    config = Config(model=ModelConfig(width=16, blocks=1))
+    config = Config(model=ModelConfig(width=128, blocks=1))
     params = jax.jit(partial(model.init, config.model))(jax.random.key(0))
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda p: np.asarray(p) + 0.02 * rng.standard_normal(p.shape).astype(np.float32), params)

@@ -24,7 +24,7 @@ from facedisent_jax.config import (
 from facedisent_jax.records import Faces
 from facedisent_jax.triplets import Triplets
 
-TINY = ModelConfig(width=16, blocks=1)
+TINY = ModelConfig(width=128, blocks=1)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_loading_what_is_not_there_is_a_sentence(tmp_path, where, match):
 
 def test_one_batch_can_be_overfitted():
     made = Config(
-        model=ModelConfig(width=64, blocks=1),
+        model=ModelConfig(width=128, blocks=1),
         loss=DISENTANGLING,
         augment=AugmentConfig(enabled=False),
         optim=OptimConfig(lr=3e-3, warmup=5, schedule=10**6, average=0.0),

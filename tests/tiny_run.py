@@ -70,7 +70,7 @@ def write_run(run: Path, data: Path, crop: dict | None = None) -> Path:
     from facedisent_jax.config import Config, ModelConfig
     from facedisent_jax.records import read_split
 
-    config = Config(data=(str(data),), run=str(run), seed=3, model=ModelConfig(width=16, blocks=1))
+    config = Config(data=(str(data),), run=str(run), seed=3, model=ModelConfig(width=128, blocks=1))
     train = read_split(data, "train")
     info = {
         "data": [str(data)],
