@@ -1,28 +1,24 @@
-"""Sources -> 64x64 crops, in worker processes. Imports sources, pictures, faces, landmarks; never TensorFlow.
+"""Sources -> 64x64 crops, in worker processes. Imports sources, pictures, faces, landmarks, workers; never TensorFlow.
 
 One worker handles a crop group whole: it finds the face in the first picture that shows one and cuts all of them there.
 """
 
-import multiprocessing
-import os
-import signal
-import threading
+import contextlib
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from data_prep import faces, pictures
+from data_prep import faces, pictures, workers
 from data_prep.faces import Box
 from data_prep.sources import PrepError, Rejected, Source
 
 JOB_PICTURES = 16
-"""Small crop groups are handed to a worker together, up to this many pictures: a message costs 0.2 ms."""
+"""Small crop groups are handed to a worker together, up to this many pictures: a message costs about 1 ms."""
 PART_PICTURES = 256
 """Longer crop groups are cut in parts, so that no message holds more than 3 MB of crops."""
 LOOK_PIXELS = 800
@@ -165,82 +161,40 @@ def _jobs(sources: Iterable[Source]) -> Iterator[_Job]:
         yield _Job(waiting)
 
 
-def crop_all(sources: Sequence[Source], how: Cropping, workers: int) -> Generator[Crops, None, None]:
-    """The crops of all sources, in the order in which worker processes finish them; little is held in memory."""
-    later: deque[_Job] = deque()
-    coming = _jobs(sources)
-    # spawn: a fork of a process with threads (TensorFlow's, a notebook's) can hang
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _begin, (how,))
-    running: dict[Future, _Job] = {}
+def crop_all(sources: Sequence[Source], how: Cropping, count: int) -> Generator[Crops, None, None]:
+    """The crops of all sources, in the order in which `count` processes finish them; little is held in memory."""
+    jobs, later = _jobs(sources), deque[_Job]()
+    done = workers.run(partial(_work, how), lambda: later.popleft() if later else next(jobs, None), count)
     try:
-        while True:
-            while len(running) < 3 * workers and (job := later.popleft() if later else next(coming, None)):
-                running[_submit(pool, job)] = job
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                job = running.pop(future)
-                crops, place = future.result()
+        with contextlib.closing(done):
+            for job, (crops, place) in done:
                 if job.rest:
-                    part, rest = job.rest[:PART_PICTURES], job.rest[PART_PICTURES:]
-                    later.append(_Job([part], place, rest))
+                    later.append(_Job([job.rest[:PART_PICTURES]], place, job.rest[PART_PICTURES:]))
                 yield crops
-    except BrokenProcessPool as error:
-        at = next((job.groups[0][0].key for job in running.values()), "the start")
+    except workers.DiedError as error:
+        keys = [source.key for group in error.job.groups for source in group]
         raise PrepError(
-            f"A worker process died near {at}, most likely for want of memory: try again with --workers 1."
+            f"A worker process died at work on {keys[0]} or one of the next {len(keys) - 1} pictures, "
+            "most likely for want of memory: try again with --workers 1."
         ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _submit(pool: ProcessPoolExecutor, job: _Job) -> Future:
-    """Hand over a job. The processes start with the first one, deaf to Ctrl-C: the main process ends them itself."""
-    if not hasattr(signal, "pthread_sigmask"):
-        return pool.submit(_work, job.groups, job.place)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new processes inherit it
-    try:
-        return pool.submit(_work, job.groups, job.place)
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-_how = Cropping()
-_mesh = None
-
-
-def _begin(how: Cropping) -> None:
-    """In a new worker process."""
+def _work(how: Cropping, job: _Job) -> tuple[Crops, Place | None]:
+    """In a worker process: the crops of a job, and the place of its last group."""
     import cv2
 
-    global _how, _mesh
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(1)
-    _how = how
+    mesh = None
     if how.detector == "mesh":
         from data_prep import landmarks
 
-        _mesh = landmarks.load(landmarks.model_file(how.landmarker))
-
-
-def _end_with_parent() -> None:
-    """A worker whose main process was killed would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _work(groups: list[list[Source]], place: Place | None) -> tuple[Crops, Place | None]:
-    parts = []
-    for group in groups:
-        crops, place = crop_group(group, _how, place, _mesh)
-        parts.append(crops)
-        last, place = place, None
+        mesh = landmarks.load(landmarks.model_file(how.landmarker))
+    done = [crop_group(group, how, job.place, mesh) for group in job.groups]
+    parts = [crops for crops, _ in done]
     joined = Crops(
         [source for part in parts for source in part.sources],
         np.concatenate([part.images for part in parts]),
         [name for part in parts for name in part.found_by],
         [entry for part in parts for entry in part.rejected],
     )
-    return joined, last
+    return joined, done[-1][1]

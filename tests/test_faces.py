@@ -203,7 +203,7 @@ def test_a_long_sequence_is_cropped_in_parts_at_one_place(tmp_path, monkeypatch)
     sources = group(*paths)
     sources[1] = sources[1]._replace(box=(40.0, 30.0, 168.0, 158.0))
     other = [Source(paths[0], "other", "h", box=(40.0, 30.0, 168.0, 158.0))]
-    parts = list(cropping.crop_all([*sources, *other], cropping.Cropping("boxes"), workers=1))
+    parts = list(cropping.crop_all([*sources, *other], cropping.Cropping("boxes"), 1))
     assert sorted(len(part.sources) for part in parts) == [1, 2, 3, 3]
     same = faces.cut(Image.fromarray(scene()), Box(40, 30, 168, 158))
     assert all((image == same).all() for part in parts for image in part.images)

@@ -1,0 +1,135 @@
+"""Worker processes that may die or be stopped at any time: each has a pipe of its own, so nothing waits for the dead.
+
+(ProcessPoolExecutor can hang if a process dies while another starts, and its processes outlive a main process that is
+killed.) Imports none of ours.
+"""
+
+import contextlib
+import multiprocessing
+import signal
+import threading
+import traceback
+from collections.abc import Callable, Generator
+from multiprocessing import connection
+from multiprocessing.process import BaseProcess
+from typing import NamedTuple, TypeVar
+
+Job = TypeVar("Job")
+Answer = TypeVar("Answer")
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+class DiedError(Exception):
+    """A worker process ended without an answer. `job`: what it was working on."""
+
+    def __init__(self, job):
+        super().__init__(job)
+        self.job = job
+
+
+class _Worker(NamedTuple):
+    process: BaseProcess
+    pipe: connection.Connection
+
+
+def run(
+    work: Callable[[Job], Answer], next_job: Callable[[], Job | None], count: int
+) -> Generator[tuple[Job, Answer], None, None]:
+    """Jobs and what `work` (a function that can be pickled) made of them, as they are done by `count` processes.
+
+    next_job: gives a job, or None if there is none now; it is asked again whenever an answer has been taken.
+    Raises DiedError if a process dies, and whatever `work` raises. When the generator ends, all processes are gone.
+    """
+    idle: list[_Worker] = []
+    busy: list[tuple[_Worker, Job]] = []
+    try:
+        while True:
+            while (idle or len(busy) < count) and (job := next_job()) is not None:
+                busy.append((idle.pop() if idle else _start(work), job))
+                _send(*busy[-1])
+            if not busy:
+                return
+            ready = connection.wait([worker.pipe for worker, _ in busy])
+            for entry in [entry for entry in busy if entry[0].pipe in ready]:
+                worker, job = entry
+                answer = _receive(worker, job)
+                busy.remove(entry)
+                following = next_job()  # before the answer is used: the process need not wait for that
+                if following is None:
+                    idle.append(worker)
+                else:
+                    busy.append((worker, following))
+                    _send(worker, following)
+                yield job, answer
+    finally:
+        for worker in [*idle, *(worker for worker, _ in busy)]:
+            worker.process.kill()
+            worker.process.join()
+            worker.pipe.close()
+
+
+def _send(worker: _Worker, job) -> None:
+    try:
+        worker.pipe.send(job)
+    except OSError:
+        raise DiedError(job) from None
+
+
+def _receive(worker: _Worker, job):
+    try:
+        answer, error = worker.pipe.recv()
+    except (EOFError, OSError):
+        raise DiedError(job) from None
+    if error is not None:
+        raise error
+    return answer
+
+
+def _start(work: Callable) -> _Worker:
+    # spawn: a fork of a process with threads (TensorFlow's, a notebook's) can hang
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+    with _unstopped():
+        process.start()
+    theirs.close()
+    return _Worker(process, ours)
+
+
+@contextlib.contextmanager
+def _unstopped():
+    """Ctrl-C and SIGTERM wait until the block is done, and processes that start in it are deaf to them.
+
+    A process that is cut off while it starts would print a traceback. The mask alone would not do: another thread (the
+    progress bar's) may take the signal, and Python then handles it in the main thread all the same.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    from multiprocessing import resource_tracker
+
+    resource_tracker.ensure_running()  # starts with the first process, and lifts the mask when it does
+    came: list[int] = []
+    handlers = {number: signal.signal(number, lambda got, _: came.append(got)) for number in STOPPING}
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # inherited by new processes
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for number, handler in handlers.items():
+            signal.signal(number, handler or signal.SIG_DFL)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def _serve(work: Callable, pipe: connection.Connection) -> None:
+    """In a worker process: answer jobs until the main process is gone."""
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            job = pipe.recv()
+            try:
+                reply = work(job), None
+            except Exception as error:
+                error.add_note(traceback.format_exc())
+                reply = None, error
+            pipe.send(reply)
