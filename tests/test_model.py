@@ -58,7 +58,9 @@ def test_the_linear_path_begins_with_people_in_the_identity_code_and_their_chang
     rng = np.random.default_rng(0)
     who, what = rng.normal(size=(2, 3, 64 * 64 * 3)) * 8  # 3 directions in which people differ, 3 in which one changes
     subject = np.repeat(np.arange(20), 4)
-    pictures = 128 + rng.normal(size=(20, 3))[subject] @ who + rng.normal(size=(80, 3)) @ what
+    change = rng.normal(size=(20, 2, 3))
+    change = np.concatenate([change, -change], axis=1).reshape(80, 3)  # adds up to nothing within a person
+    pictures = 128 + rng.normal(size=(20, 3))[subject] @ who + change @ what
     images = np.clip(pictures, 0, 255).astype(np.uint8).reshape(-1, 64, 64, 3)
     names = np.array([f"s{k}" for k in subject])
     params = model.begin_at_principal_components(model.init(KINDS[0], jax.random.key(0)), images, names)
@@ -67,11 +69,12 @@ def test_the_linear_path_begins_with_people_in_the_identity_code_and_their_chang
     decoded = model.decode(KINDS[0], params, encoded.codes)
     # All directions and their mirror images fit into the codes: little is lost, to 8 bits and the sigmoid's bend.
     assert float(jnp.sqrt(jnp.mean((decoded - x) ** 2))) < 0.15 * float(x.std(axis=0).mean())
-    identity, logits = np.asarray(encoded.identity), np.asarray(encoded.logits)
+    # The first six numbers of each: three directions and their mirror images; the others hold the rounding to 8 bits.
+    identity, logits = np.asarray(encoded.identity)[:, :6], np.asarray(encoded.logits)[:, :6]
     within = np.concatenate([identity[subject == k] - identity[subject == k].mean(0) for k in range(20)])
     assert within.var() < 0.02 * np.var(identity)
     means = np.stack([logits[subject == k].mean(0) for k in range(20)])
-    assert means.var() < 0.5 * np.var(logits)  # the mean of four random changes alone leaves a quarter
+    assert means.var() < 0.02 * np.var(logits)
 
 
 def test_pictures_of_nobody_known_begin_as_people_of_their_own():
