@@ -85,7 +85,7 @@ def train_step(config: Config, state: TrainState, batch: Batch) -> tuple[TrainSt
     # The average starts as a plain mean of all weights so far, or it would hold on to the first ones for long.
     decay = jnp.minimum(config.optim.average, state.step / (state.step + 10.0))
     average = jax.tree.map(lambda m, p: decay * m + (1 - decay) * p, state.average, params)
-    metrics = values | {"loss": total, "gradient_norm": optax.global_norm(gradient)}
+    metrics = values | {"loss": total, "gradient_norm": optax.tree.norm(gradient)}
     return TrainState(state.step + 1, params, average, opt_state), metrics
 
 

@@ -137,13 +137,13 @@ def test_one_batch_can_be_overfitted():
     for _ in range(150):
         state, metrics = training.train_step(made, state, batch)
         first = first or {k: float(v) for k, v in metrics.items()}
-    assert metrics["reconstruction"] < 0.1 * first["reconstruction"]
-    assert metrics["swap"] < 0.1 * first["swap"]
-    assert metrics["label"] < 0.1 * first["label"]
+    assert metrics["reconstruction"] < 0.1 * first["reconstruction"] < 1e-3  # so few begin all but known, by components
+    assert metrics["swap"] < 0.01 * first["swap"]
+    assert metrics["label"] < 0.4 * first["label"]
 
 
 def test_a_term_that_is_not_finite_stops_training_with_its_name_and_step():
-    values = [{"swap": np.float32(1)}, {"swap": np.float32(np.nan)}]
+    values = [{"swap": np.asarray(1.0)}, {"swap": np.asarray(np.nan)}]
     with pytest.raises(training.NonFiniteError, match="swap not finite at step 8"):
         training.check_finite(values, 7)
 
