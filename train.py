@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from facedisent_jax import config as configs
@@ -47,22 +48,26 @@ def main(config: Config) -> Path:
     run = Path(config.run)
     check_same_run(config, run)
     print(f"Reading {', '.join(map(str, folders))}")
-    triplets = Triplets(data.read_faces(folders, "train", config.memory))
+    triplets = Triplets(data.read_faces(folders, "train", config.memory), config.intensity_step)
     if not len(triplets):
         raise RunError(f"No training picture in {', '.join(map(str, folders))}: see `python -m data_prep inspect`.")
-    held_out = Triplets(data.read_faces(folders, "validation", config.memory))
+    held_out = Triplets(data.read_faces(folders, "validation", config.memory), config.intensity_step)
     if not len(held_out):
         print("No validation picture: checkpoints are judged on training pictures.")
         held_out = triplets
     subjects = sorted(set(triplets.faces.subject.tolist()) - {""})
     print(f"{len(triplets)} training pictures of {len(subjects)} subjects, {len(held_out)} for validation.")
     print("".join(f"  {sentence}\n" for sentence in triplets.shortage()), end="")
-    info = {"data": [str(folder) for folder in folders], "crop": data.crop_of(folders), "train_subjects": subjects}
+    crop = data.crop_of(folders)
+    begun = weights_of(config, crop, data.held_out_subjects(folders)) if config.init_from else None
+    if begun:
+        subjects = sorted({*subjects, *begun.info["train_subjects"]})
+    info = {"data": [str(folder) for folder in folders], "crop": crop, "train_subjects": subjects}
 
     run.mkdir(parents=True, exist_ok=True)
     write_atomically(run / "config.json", json.dumps(configs.to_dict(config), indent=2))
     with checkpoint.manager(run) as checkpoints:
-        state = training.init_state(config, triplets.faces)
+        state = training.init_state(config, triplets.faces, begun and begun.params)
         if checkpoints.latest_step() is not None:
             state = checkpoint.restore(checkpoints, state)
             print(f"Continuing {run} from step {int(state.step)}.")
@@ -86,6 +91,27 @@ def main(config: Config) -> Path:
         report.write(run, folders)
         print(f"Report: {run / 'report' / 'index.html'}")
     return run
+
+
+def weights_of(config: Config, crop: dict, held_out: set[str]):
+    """The checkpoint that the run begins with; refused where it does not fit, or knows who is to be held out."""
+    from facedisent_jax import checkpoint
+
+    begun = checkpoint.load(config.init_from)
+    if config.model != begun.config.model:
+        there = replace(config, model=begun.config.model)
+        raise RunError(f"{config.init_from} has another network: {'; '.join(configs.differences(config, there))}.")
+    if crop["margin"] != begun.info["crop"]["margin"]:
+        margins = f"{crop['margin']:g} here, {begun.info['crop']['margin']:g} there"
+        raise RunError(f"{config.init_from} was trained on pictures of another margin ({margins}): prepare them alike.")
+    if known := sorted(held_out & set(begun.info["train_subjects"])):
+        some = f"{', '.join(known[:5])}{', ...' if len(known) > 5 else ''}"
+        raise RunError(
+            f"{config.init_from} was trained on {len(known)} people who are held out here ({some}): prepare the data "
+            f"with `--split-like {begun.info['data'][0]}`, so that nobody is judged who was trained on."
+        )
+    print(f"Beginning with the weights of {config.init_from}, step {begun.step}.")
+    return begun
 
 
 class MetricsLog:

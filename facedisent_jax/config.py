@@ -40,6 +40,12 @@ class LossConfig:
     expression_triplet: float = 0.0
     expression_l1: float = 0.0
     label: float = 0.0
+    label_between: bool = True
+    """False: the label holds neutral and apex alone, as anchors of the ranking."""
+    ranking: float = 0.0
+    """Of two pictures of one take, the one that shows more has the larger expression code."""
+    ranking_margin: float = 1.0
+    """How much larger at an intensity difference of 1; in proportion below, 0 where only the order is known."""
     identity_margin: float = 1.0
     """Margin of the identity triplet loss, in units of the code's distance divided by sqrt(64)."""
     expression_margin: float = 0.5
@@ -96,6 +102,10 @@ class Config:
     batch: int = 32
     """Triplets a step."""
     seed: int = 0
+    init_from: str = ""
+    """A run whose weights this one begins with."""
+    intensity_step: float = 0.1
+    """Label vectors are filled with the intensity in steps of this; pictures in one step count as equal."""
     memory: float = 8.0
     """GiB of pictures to hold in memory; larger data sets are read from disk as they are needed."""
     log_every: int = 50
@@ -127,10 +137,13 @@ ABOUT = {
     "smile": "the built-in faces and all the poster's losses (the default)",
     "binary": "the poster's experiment, neutral and smiling pictures, with our best network",
     "poster": "the same with the poster's plain network and no augmentation",
+    "intensity": "frames between neutral and smile: label vectors filled with the intensity, with our best network",
+    "ranking": "the same with the order of a take's frames in place of their intensities, anchored at both ends",
     "autoencoder": "the plain network trained on reconstruction alone: the poster's baseline",
 }
 """What each preset is, for the command's help."""
 
+_CLIPS = replace(DISENTANGLING, reconstruction=4.0, label=0.1, expression_l1=0.01)
 _PLAIN = ModelConfig(kind="plain", width=32)
 _UNCHANGED = AugmentConfig(enabled=False)
 
@@ -150,6 +163,22 @@ PRESETS = {
         validate_every=100,
         optim=OptimConfig(schedule=800),
         loss=replace(DISENTANGLING, reconstruction=4.0),
+    ),
+    "intensity": Config(
+        preset="intensity",
+        run="runs/intensity",
+        steps=1200,
+        validate_every=200,
+        loss=_CLIPS,
+        optim=OptimConfig(schedule=1200),
+    ),
+    "ranking": Config(
+        preset="ranking",
+        run="runs/ranking",
+        steps=1200,
+        validate_every=200,
+        loss=replace(_CLIPS, ranking=0.1, label_between=False),
+        optim=OptimConfig(schedule=1200),
     ),
     "poster": Config(preset="poster", run="runs/poster", loss=DISENTANGLING, model=_PLAIN, augment=_UNCHANGED),
     "autoencoder": Config(

@@ -22,9 +22,14 @@ def read_faces(folders: Sequence[str | Path], split: str, memory: float = 8.0) -
     size = sum(info["splits"].get(split, 0) for info in infos) * 64 * 64 * 3
     faces = Faces.join([read_split(folder, split, in_memory=size <= memory * GIB) for folder in folders])
     if split == "train" and len(folders) > 1:
-        held_out = {s for info in infos for name in ("validation", "test") for s in info["subjects"].get(name, [])}
-        faces = faces.take(~np.isin(faces.subject, sorted(held_out)))
+        faces = faces.take(~np.isin(faces.subject, sorted(held_out_subjects(folders))))
     return faces
+
+
+def held_out_subjects(folders: Sequence[str | Path]) -> set[str]:
+    """Everybody who is in the validation or test split of any of the folders."""
+    lists = [read_info(folder)["subjects"] for folder in folders]
+    return {who for subjects in lists for split in ("validation", "test") for who in subjects.get(split, [])}
 
 
 def crop_of(folders: Sequence[str | Path]) -> dict:
@@ -47,8 +52,7 @@ def batches(triplets: Triplets, seed: int, start: int, stop: int, batch: int) ->
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")  # the GPU is JAX's
-    float32 = tf.float32
-    types = Batch(tf.uint8, float32, float32, float32, float32, float32)
+    types = Batch(tf.uint8, *[tf.float32] * (len(Batch._fields) - 1))
 
     def gather(step):
         return tf.numpy_function(lambda k: tuple(triplets.batch(seed, int(k), batch)), [step], list(types))

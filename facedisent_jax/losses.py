@@ -60,3 +60,14 @@ def label_bce(logits: Float[Array, "batch dim"], label: Float[Array, "batch dim"
     logits, label: [batch, dim]. For a label between 0 and 1 the least value is the label's entropy, not 0.
     """
     return jnp.mean(jnp.maximum(logits, 0) - logits * label + jax.nn.softplus(-jnp.abs(logits)), axis=-1)
+
+
+def ranking(
+    rise: Float[Array, "batch"], margin: float | Float[Array, "batch"] = 0.0, temperature: float = 0.1
+) -> Float[Array, "batch"]:
+    """temperature * softplus((margin - rise) / temperature): a smooth max(0, margin - rise), at most 0.07 above it.
+
+    rise: [batch], by how much the picture that should rank higher does; margin: by how much it should.
+    With margin 0 and temperature 1 the logistic loss of RankNet (Burges et al. 2005, eq. 3).
+    """
+    return temperature * jax.nn.softplus((margin - rise) / temperature)

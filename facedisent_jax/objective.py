@@ -11,6 +11,8 @@ from facedisent_jax.model import Codes, Params, decode, encode_logits
 from facedisent_jax.triplets import Batch
 
 A, B, C = 0, 1, 2
+END = 0.05
+"""Intensities this near to 0 and 1 are neutral and apex."""
 
 
 class Swap(NamedTuple):
@@ -58,14 +60,21 @@ def terms(config: Config, params: Params, images: Float[Array, "batch 3 64 64 3"
     error = jnp.stack([losses.mse(decoded[k], picture[p.target]) for k, p in enumerate(parts)])
     weight = jnp.stack([known[p.identity] * known[p.expression] * known[p.target] for p in parts])
 
-    both = batch.has_pair * batch.has_peer
-    gap = jnp.abs(batch.intensity[:, A] - batch.intensity[:, B])
+    labelled = batch.labelled.swapaxes(0, 1)
+    both = batch.has_pair * batch.has_peer * labelled[B]
+    gap = jnp.abs(batch.intensity[:, A] - batch.intensity[:, B]) * labelled[A] * labelled[B]
     # Codes near the middle of [0, 1] have no direction (DESIGN): cosine terms leave intensities within 0.2 of 0.5 out.
     clear = jnp.abs(batch.intensity - 0.5) > 0.2
-    clear = clear.astype(jnp.float32).swapaxes(0, 1)
+    clear = clear.astype(jnp.float32).swapaxes(0, 1) * labelled
     opposite = clear[A] * clear[B] * (gap > 0.5)
     face = direction(expression)
+    # How much of the action a and b show: 0 at neutral, 1 at its label vector.
+    extent = jnp.maximum(jnp.sum(batch.action, axis=-1), 1.0)
+    shown = [jnp.sum(expression[k] * batch.action, axis=-1) / extent for k in (A, B)]
+    rise = batch.order * (shown[B] - shown[A])
     c = config.loss
+    end = jnp.abs(batch.intensity - jnp.rint(batch.intensity)).swapaxes(0, 1) < END
+    held = labelled * (1.0 if c.label_between else end)
     return {
         "reconstruction": mean(error[:3].ravel(), weight[:3].ravel()),
         "swap": mean(error[3:].ravel(), weight[3:].ravel()),
@@ -83,8 +92,9 @@ def terms(config: Config, params: Params, images: Float[Array, "batch 3 64 64 3"
         "expression_l1": mean(losses.l1(expression[A], expression[C]), batch.has_peer),
         "label": mean(
             losses.label_bce(logits.reshape(3 * n, -1), batch.label.swapaxes(0, 1).reshape(3 * n, -1)),
-            (known * batch.labelled[None]).ravel(),
+            (known * held).ravel(),
         ),
+        "ranking": mean(losses.ranking(rise, c.ranking_margin * gap), jnp.abs(batch.order) * batch.has_pair),
     }
 
 

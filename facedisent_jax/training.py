@@ -58,13 +58,15 @@ def optimiser(config: OptimConfig) -> optax.GradientTransformation:
     )
 
 
-def init_state(config: Config, faces: Faces) -> TrainState:
-    """The state before the first step, a function of the seed and the training pictures."""
-    params = jax.jit(partial(model.init, config.model))(jax.random.key(config.seed))
-    if config.model.kind == "hybrid":
-        rng = np.random.default_rng(config.seed)
-        rows = np.sort(rng.permutation(len(faces))[:PRINCIPAL_PICTURES])
-        params = model.begin_at_principal_components(params, faces.image[rows], faces.subject[rows])
+def init_state(config: Config, faces: Faces, params: Any = None) -> TrainState:
+    """The state before the first step: a function of the seed and the training pictures, unless weights are given."""
+    if params is None:
+        params = jax.jit(partial(model.init, config.model))(jax.random.key(config.seed))
+        if config.model.kind == "hybrid":
+            rng = np.random.default_rng(config.seed)
+            rows = np.sort(rng.permutation(len(faces))[:PRINCIPAL_PICTURES])
+            params = model.begin_at_principal_components(params, faces.image[rows], faces.subject[rows])
+    params = jax.tree.map(jnp.asarray, params)
     opt_state = jax.jit(optimiser(config.optim).init)(params)
     return TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), opt_state)
 

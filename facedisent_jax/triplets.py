@@ -2,6 +2,9 @@
 
 a = (subject s, intensity y); b = (s, y'), shot in the same go; c = (s', y). Two intensities are "the same" when they
 round to the same step of 0.1; step 0 is neutral whatever the action.
+
+A take in which no frame's intensity is known is an onset in time order: its first frame is neutral, its last one shows
+the action in full, and of those between only the order is known. They serve as a and b, never as c.
 """
 
 import hashlib
@@ -22,10 +25,12 @@ class Batch(NamedTuple):
 
     images:    [B, 3, 64, 64, 3] uint8.
     intensity: [B, 3] in [0, 1], exact; 0 where not known.
-    label:     [B, 3, 64] label vectors of the expression, the intensity rounded to its step.
-    labelled:  [B] 1 where a's expression is known, else 0 (a, b and c are then the same picture).
+    label:     [B, 3, 64] label vectors of the expression, the intensity rounded to its step; 0 where not known.
+    labelled:  [B, 3] 1 where the picture's expression and intensity are known, else 0.
     has_pair:  [B] 1 where b is another intensity of a's subject, 0 where there is none and b = a.
     has_peer:  [B] 1 where c is another subject with a's intensity, 0 where there is none and c = a.
+    order:     [B] 1 where b shows more of the action than a, -1 where less, 0 where that is not known.
+    action:    [B, 64] the label vector at intensity 1 of the action that a and b are ordered by.
     """
 
     images: Any
@@ -34,6 +39,8 @@ class Batch(NamedTuple):
     labelled: Any
     has_pair: Any
     has_peer: Any
+    order: Any
+    action: Any
 
 
 class TripletIndex(NamedTuple):
@@ -80,36 +87,43 @@ def label_vector(expression: str) -> np.ndarray:
     return np.unpackbits(np.frombuffer(digest, np.uint8))[:CODE].astype(np.float32)
 
 
-def intensity_steps(intensity: np.ndarray) -> np.ndarray:
-    """The nearest step of 0.1 as an integer 0..10, -1 where the intensity is not known (NaN)."""
+def intensity_steps(intensity: np.ndarray, size: float = INTENSITY_STEP) -> np.ndarray:
+    """The nearest step as an integer 0 .. 1 / size, -1 where the intensity is not known (NaN)."""
     known = np.isfinite(intensity)
-    return np.where(known, np.rint(np.where(known, intensity, 0) / INTENSITY_STEP), -1).astype(np.int64)
+    return np.where(known, np.rint(np.where(known, intensity, 0) / size), -1).astype(np.int64)
 
 
 class Triplets:
     """The triplets of a set of pictures: `index(seed, step, batch)` and `batch(seed, step, batch)` are pure."""
 
-    def __init__(self, faces: Faces):
+    def __init__(self, faces: Faces, step: float = INTENSITY_STEP):
+        """step: of the intensities in the label vectors; pictures in one step show the same."""
         self.faces = faces
-        step = intensity_steps(faces.intensity)
-        self.labelled = (step >= 0) & (faces.expression != "")
-        names, action = np.unique(np.where(step == 0, "", faces.expression), return_inverse=True)
-        vectors = np.stack([label_vector(str(name)) for name in names]) if len(names) else np.zeros((0, CODE))
-        self.label = (vectors[action] * np.maximum(step, 0)[:, None] * INTENSITY_STEP).astype(np.float32)
-        self.intensity = np.nan_to_num(faces.intensity)
-        kind = np.unique(np.stack([action, step]), axis=1, return_inverse=True)[1].ravel()
         subject = np.unique(faces.subject, return_inverse=True)[1]
+        self.take = _joint(subject, faces.condition, faces.sequence)
+        intensity, self.order = _in_time_order(faces, self.take)
+        level = intensity_steps(intensity, step)
+        self.labelled = (level >= 0) & (faces.expression != "")
+        names, action = np.unique(np.where(level == 0, "", faces.expression), return_inverse=True)
+        vectors = [label_vector(str(name)) if name else np.zeros(CODE, np.float32) for name in names]
+        self.action = np.stack(vectors)[action] if vectors else np.zeros((0, CODE), np.float32)
+        self.label = (self.action * np.maximum(level, 0)[:, None] * step).astype(np.float32)
+        self.intensity = np.nan_to_num(intensity)
+        ordered = ~np.isnan(self.order) & (faces.subject != "") & (faces.expression != "")
+        between = ordered & ~self.labelled
+        frame = np.where(between, np.arange(len(self)), -1)  # each shows something of its own
+        kind = _joint(action, level, frame)
         usable = self.labelled & (faces.subject != "")
         self.peers = _candidates(kind, subject, usable)
         # The finest group in which the subject shows something else: one go, one condition, else any picture of theirs.
-        shoot = _joint(subject, faces.condition, faces.sequence)
-        levels = [_candidates(group, kind, usable) for group in (shoot, _joint(subject, faces.condition), subject)]
+        groups = (self.take, _joint(subject, faces.condition), subject)
+        levels = [_candidates(group, kind, usable | between) for group in groups]
         self.pairs = levels[-1]
-        for level in reversed(levels[:-1]):
-            better = level.count > 0
+        for finer in reversed(levels[:-1]):
+            better = finer.count > 0
             offset = len(self.pairs.order)
-            bounds = [np.where(better, new + offset, old) for new, old in zip(level[1:], self.pairs[1:], strict=True)]
-            self.pairs = Candidates(np.concatenate([self.pairs.order, level.order]), *bounds)
+            bounds = [np.where(better, new + offset, old) for new, old in zip(finer[1:], self.pairs[1:], strict=True)]
+            self.pairs = Candidates(np.concatenate([self.pairs.order, finer.order]), *bounds)
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -132,18 +146,28 @@ class Triplets:
     def gather(self, index: TripletIndex) -> Batch:
         """Pictures and labels of given triplets."""
         rows = np.stack([index.a, index.b, index.c], axis=1)
-        masks = (self.labelled[index.a], index.has_pair, index.has_peer)
-        return Batch(
-            self.faces.image[rows], self.intensity[rows], self.label[rows], *(mask.astype(np.float32) for mask in masks)
-        )
+        order, action = self._ordered(index.a, index.b)
+        float32 = (self.labelled[rows], index.has_pair, index.has_peer, order, action)
+        pictures = (self.faces.image[rows], self.intensity[rows], self.label[rows])
+        return Batch(*pictures, *(values.astype(np.float32) for values in float32))
+
+    def _ordered(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`order` and `action` of Batch: two pictures of one take and one action, or neutral, can be ordered."""
+        rise = np.where(self.take[a] == self.take[b], np.nan_to_num(self.order[b] - self.order[a]), 0)
+        low, high = np.where(rise > 0, a, b), np.where(rise > 0, b, a)
+        action = self.action[high]
+        alike = (self.action[low] == action).all(axis=1) | (self.action[low] == 0).all(axis=1)
+        return np.sign(rise) * alike * action.any(axis=1), action
 
     def shortage(self) -> list[str]:
         """Sentences about pictures that cannot stand in a whole triplet; empty where all can."""
         n, said = len(self), []
         alone = self.labelled & (self.pairs.count == 0)
         peerless = self.labelled & (self.peers.count == 0)
+        between = ~self.labelled & (self.pairs.count > 0)
         for rows, what in (
-            (~self.labelled, "have no expression or intensity: they train reconstruction only"),
+            (~self.labelled & ~between, "have no expression or intensity: they train reconstruction only"),
+            (between, "are of takes without intensities, which are taken for onsets in time order: no label between"),
             (alone, "have no other expression of the same subject: no swap with them"),
             (peerless, "have no other subject with the same expression: no match with one"),
         ):
@@ -159,6 +183,32 @@ def _random(*key: int) -> np.random.Generator:
 @lru_cache(maxsize=4)
 def _epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
     return _random(seed, 0, epoch).permutation(n)
+
+
+def _in_time_order(faces: Faces, take: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Intensities, and what orders the frames of a take: [n] each, NaN where not known.
+
+    A take (a sequence of one action) in which no intensity is known is ordered by its frames' numbers, from 0 at the
+    first to 1 at the last, and these two have the intensities 0 and 1.
+    """
+    intensity = faces.intensity.astype(np.float32)
+    named = (faces.sequence != "") & (faces.expression != "") & (faces.subject != "")
+    order = np.where(faces.expression == "", np.nan, intensity)
+    unknown = named & np.isnan(intensity)
+    for rows in _groups(take, unknown & ~np.isin(take, take[~unknown])):
+        frames = faces.frame[rows]
+        if len(rows) == len(np.unique(frames)) > 1 == len(set(faces.expression[rows].tolist())):
+            rows = rows[np.argsort(frames)]
+            order[rows] = np.linspace(0, 1, len(rows))
+            intensity[rows[[0, -1]]] = 0, 1
+    return intensity, order
+
+
+def _groups(group: np.ndarray, usable: np.ndarray) -> list[np.ndarray]:
+    """The usable rows of each group."""
+    rows = np.flatnonzero(usable)
+    rows = rows[np.argsort(group[rows], kind="stable")]
+    return np.split(rows, np.flatnonzero(np.diff(group[rows])) + 1) if len(rows) else []
 
 
 def _joint(*columns: np.ndarray) -> np.ndarray:

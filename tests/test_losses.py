@@ -50,6 +50,13 @@ def test_label_bce_of_hand_computed_logits():
     np.testing.assert_allclose(losses.label_bce(logits, label), [expected], rtol=1e-6)
 
 
+def test_ranking_of_hand_computed_rises():
+    found = losses.ranking(jnp.array([0.0, 0.3, 5.0]), jnp.array([0.0, 0.5, 0.0]), temperature=0.5)
+    np.testing.assert_allclose(found, [0.5 * np.log(2), 0.5 * np.log1p(np.exp(0.4)), 0.5 * np.log1p(np.exp(-10))])
+    ranknet = losses.ranking(jnp.array([1.5]), temperature=1.0)
+    np.testing.assert_allclose(ranknet, [-np.log(1 / (1 + np.exp(-1.5)))], rtol=1e-6)
+
+
 def test_label_bce_stays_finite_for_extreme_logits():
     found = losses.label_bce(jnp.array([[1000.0, -1000.0]]), jnp.array([[0.0, 1.0]]))
     np.testing.assert_allclose(found, [1000.0])

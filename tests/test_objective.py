@@ -1,5 +1,6 @@
 """Each swap has the right target, identity terms leave the expression head alone and the reverse, masks mask."""
 
+from dataclasses import replace
 from unittest import mock
 
 import jax
@@ -13,7 +14,7 @@ from facedisent_jax.triplets import Batch
 
 CONFIG = Config(model=ModelConfig(width=128, blocks=1), loss=DISENTANGLING)
 IDENTITY = [name for name in vars(DISENTANGLING) if name.startswith("identity_") and "margin" not in name]
-EXPRESSION = ["expression_cosine", "expression_triplet", "expression_l1", "label"]
+EXPRESSION = ["expression_cosine", "expression_triplet", "expression_l1", "label", "ranking"]
 
 
 def batch_of(n=4, **changes) -> Batch:
@@ -25,7 +26,9 @@ def batch_of(n=4, **changes) -> Batch:
     images[..., 0], images[..., 1] = subject[:, :, None, None], 200 * intensity[:, :, None, None]
     label = np.repeat(intensity[:, :, None], 64, axis=2).astype(np.float32)
     ones = np.ones(n, np.float32)
-    batch = Batch(images, intensity.astype(np.float32), label, ones, ones, ones)
+    order = np.sign(intensity[:, 1] - intensity[:, 0]).astype(np.float32)
+    labelled, action = np.ones((n, 3), np.float32), np.ones((n, 64), np.float32)
+    batch = Batch(images, intensity.astype(np.float32), label, labelled, ones, ones, order, action)
     return Batch(*map(jnp.asarray, batch._replace(**changes)))
 
 
@@ -113,10 +116,58 @@ def test_a_missing_pair_or_peer_changes_nothing_but_its_own_terms(params):
 
 def test_unlabelled_pictures_train_reconstruction_only(params):
     none = jnp.zeros(4)
-    batch = batch_of(labelled=none, has_pair=none, has_peer=none)
+    batch = batch_of(labelled=jnp.zeros((4, 3)), has_pair=none, has_peer=none, order=none)
     values = objective.terms(CONFIG, params, floats(batch), batch)
     assert values["reconstruction"] > 0
     assert all(value == 0 for name, value in values.items() if name != "reconstruction")
+
+
+def terms_of(batch, code, **loss) -> dict:
+    """Terms of a network whose expression codes are `code`, [4, 3], in all their numbers."""
+    logit = jnp.repeat(jnp.log(code / (1 - code)).T.reshape(-1, 1), 64, axis=1)
+    encode = lambda config, params, images: model.Encoded(jnp.ones_like(logit), logit)  # noqa: E731
+    config = replace(CONFIG, loss=replace(DISENTANGLING, **loss))
+    with mock.patch.multiple(objective, encode_logits=encode, decode=exact_decode):
+        return objective.terms(config, {}, floats(batch), batch)
+
+
+def test_ranking_wants_the_code_to_rise_with_the_intensity_by_a_margin_in_proportion():
+    batch = batch_of(intensity=jnp.tile(jnp.array([0.2, 0.7, 0.2]), (4, 1)), order=jnp.array([1.0, 1.0, -1.0, 0.0]))
+    code = jnp.array([[0.2, 0.7, 0.5], [0.2, 0.9, 0.5], [0.2, 0.7, 0.5], [0.9, 0.1, 0.5]])
+    rises = np.array([0.5, 0.7, -0.5])  # of the first three; the fourth has no order
+    expected = np.mean(0.1 * np.log1p(np.exp((0.8 * 0.5 - rises) / 0.1)))
+    assert float(terms_of(batch, code, ranking_margin=0.8)["ranking"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_ranking_by_order_alone_has_no_margin():
+    unknown = jnp.tile(jnp.array([1.0, 0.0, 1.0]), (4, 1))
+    batch = batch_of(labelled=unknown, order=jnp.ones(4), intensity=jnp.zeros((4, 3)))
+    code = jnp.tile(jnp.array([0.4, 0.5, 0.4]), (4, 1))
+    assert float(terms_of(batch, code)["ranking"]) == pytest.approx(0.1 * np.log1p(np.exp(-1)), rel=1e-4)
+
+
+def test_ranking_moves_the_numbers_of_its_own_action_alone():
+    action = jnp.tile((jnp.arange(64) < 10).astype(jnp.float32), (4, 1))
+    batch = batch_of(order=jnp.ones(4), action=action)
+
+    def loss(logits):
+        encode = lambda config, params, images: model.Encoded(jnp.ones_like(logits), logits)  # noqa: E731
+        with mock.patch.multiple(objective, encode_logits=encode, decode=exact_decode):
+            return objective.terms(CONFIG, {}, floats(batch), batch)["ranking"]
+
+    gradient = jax.grad(loss)(jnp.zeros((12, 64)))
+    a, b, c = gradient.reshape(3, 4, 64)
+    assert (a[:, :10] > 0).all() and (b[:, :10] < 0).all() and not gradient[:, 10:].any() and not c.any()
+
+
+def test_the_label_can_hold_neutral_and_apex_alone():
+    intensity = jnp.tile(jnp.array([0.0, 0.5, 1.0]), (4, 1))
+    batch = batch_of(intensity=intensity, label=jnp.repeat(intensity[..., None], 64, -1))
+    right, wrong = jnp.full((4, 3), 0.5).at[:, 0].set(0.01), jnp.full((4, 3), 0.9).at[:, 0].set(0.01)
+    code, other = right.at[:, 2].set(0.99), wrong.at[:, 2].set(0.99)
+    held, free = (float(terms_of(batch, c, label_between=False)["label"]) for c in (code, other))
+    assert held == pytest.approx(free) == pytest.approx(-np.log(0.99), rel=1e-3)
+    assert float(terms_of(batch, other)["label"]) > float(terms_of(batch, code)["label"]) + 0.1
 
 
 def test_cosine_terms_leave_out_codes_without_direction(params):
@@ -133,4 +184,4 @@ def test_total_is_the_weighted_sum():
 def test_every_term_has_its_weight(params):
     batch = batch_of()
     names = set(objective.terms(CONFIG, params, floats(batch), batch))
-    assert names == {name for name in vars(DISENTANGLING) if not name.endswith("margin")}
+    assert names == {name for name in vars(DISENTANGLING) if not name.endswith(("margin", "between"))}

@@ -105,6 +105,30 @@ def test_a_run_of_other_settings_is_not_continued(folder, tmp_path):
     assert (run / "metrics.jsonl").read_text() == before
 
 
+def test_a_run_can_begin_with_the_weights_of_another(folder, tmp_path):
+    first = train.main(config(folder, tmp_path / "first", 2))
+    still = OptimConfig(lr=0.0, warmup=2, schedule=8)
+    second = train.main(config(folder, tmp_path / "second", 2, init_from=str(first), optim=still))
+    one, two = checkpoint.load(first), checkpoint.load(second)
+    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(two.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    assert train.main(config(folder, second, 4, init_from=str(first), optim=still)) == second  # and be continued
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [({"model": replace(TINY, blocks=2)}, "blocks 2 here, 1 there"), ({"data": "other"}, "trained on 1 people.*p003")],
+)
+def test_weights_that_do_not_fit_or_know_the_held_out_are_refused(folder, tmp_path, changes, match):
+    first = train.main(config(folder, tmp_path / "first", 2))
+    if "data" in changes:
+        other = write_folder(tmp_path / "other", {"train": person(1), "validation": person(3), "test": person(9)})
+        changes = {"data": (str(other),)}
+    with pytest.raises(train.RunError, match=match):
+        train.main(config(folder, tmp_path / "second", 2, init_from=str(first), **changes))
+    assert not (tmp_path / "second").exists()
+
+
 def test_a_folder_that_is_no_run_is_left_alone(folder, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(train.RunError, match="not a run"):

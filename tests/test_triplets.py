@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from facedisent_jax.records import Faces, Record
-from facedisent_jax.triplets import Triplets, intensity_steps, label_vector
+from facedisent_jax.triplets import TripletIndex, Triplets, intensity_steps, label_vector
 
 
 def face(subject="", expression="", intensity=float("nan"), sequence="", condition="", value=0):
@@ -88,7 +88,7 @@ def test_pictures_without_labels_or_partners_are_used_as_far_as_they_go():
     by_row = {int(i): k for k, i in enumerate(index.a)}
     for row, (labelled, has_pair, has_peer) in enumerate([(1, 1, 0), (1, 1, 0), (0, 0, 0), (0, 0, 0), (1, 0, 0)]):
         k = by_row[row]
-        assert (batch.labelled[k], batch.has_pair[k], batch.has_peer[k]) == (labelled, has_pair, has_peer)
+        assert (batch.labelled[k, 0], batch.has_pair[k], batch.has_peer[k]) == (labelled, has_pair, has_peer)
         if not has_pair:
             assert index.b[k] == row
         assert index.c[k] == row
@@ -119,7 +119,56 @@ def test_any_data_set_gives_batches_whose_masks_tell_the_truth(rows):
             assert a.subject == b.subject != "" and a.intensity != b.intensity
         if batch.has_peer[k]:
             assert "" not in (a.subject, c.subject) and a.subject != c.subject and a.intensity == c.intensity
-        assert batch.labelled[k] == (a.expression != "")
+        assert batch.labelled[k].tolist() == [picture.expression != "" for picture in (a, b, c)]
+        alike = (a.subject, a.sequence) == (b.subject, b.sequence) and a.subject != ""
+        assert batch.order[k] == (np.sign(b.intensity - a.intensity) if alike and batch.has_pair[k] else 0)
+
+
+def onset(subject, frames, action="smile", **known):
+    """A take whose frames are numbered 10, 12, ...; known: intensities by place."""
+    nan = float("nan")
+    levels = [known.get(f"at{k}", nan) for k in range(frames)]
+    made = [face(subject, action, y, "take0")._replace(frame=10 + 2 * k) for k, y in enumerate(levels)]
+    return made[::-1]  # as a folder may hold them: in any order
+
+
+def test_a_take_without_intensities_is_an_onset_in_time_order():
+    records = onset("s", 5) + pairs(2)
+    frames = [r.frame for r in records]
+    a, b, c, has_pair, has_peer = drawn(records)
+    batch = Triplets(Faces.of(records)).gather(TripletIndex(a, b, c, has_pair, has_peer))
+    between = np.isin(a, (1, 2, 3))  # not the apex (0) and not the neutral frame (4)
+    assert has_pair[between].all() and not has_peer[between].any()
+    assert set(b[between].tolist()) == {0, 1, 2, 3, 4} and has_peer[a == 0].all() and has_peer[a == 4].all()
+    own = a < 5
+    np.testing.assert_array_equal(batch.order[own], np.sign(np.array(frames)[b] - np.array(frames)[a])[own])
+    np.testing.assert_array_equal(batch.labelled[:, 0], ~between)
+    np.testing.assert_array_equal(batch.label[a == 0][:, 0], np.ones(((a == 0).sum(), 64)))
+    assert not batch.label[a == 4][:, 0].any() and (batch.action[own] == 1).all()
+
+
+def test_frames_whose_order_is_not_known_are_not_ordered():
+    twice = [r._replace(frame=0) for r in onset("s", 4)]
+    for records in (onset("s", 4, at2=0.5), twice, [r._replace(sequence="") for r in onset("s", 4)]):
+        triplets = Triplets(Faces.of(records))
+        assert not triplets.gather(triplets.index(0, 0, 16)).order.any()
+
+
+def test_pictures_of_two_actions_are_not_ordered_but_neutral_and_each_are():
+    records = [face("s", "neutral", 0.0), face("s", "smile", 0.5), face("s", "surprise", 1.0)]
+    triplets = Triplets(Faces.of(records))
+    a, b = np.array([0, 2, 1]), np.array([1, 0, 2])
+    batch = triplets.gather(TripletIndex(a, b, a, np.ones(3, bool), np.zeros(3, bool)))
+    assert batch.order.tolist() == [1, -1, 0]
+    np.testing.assert_array_equal(batch.action[:2], [np.ones(64), label_vector("surprise")])
+
+
+def test_the_step_of_the_labels_can_be_chosen():
+    records = [face("s", "smile", 0.26), face("t", "smile", 0.31)]
+    coarse, fine = (Triplets(Faces.of(records), step) for step in (0.1, 0.05))
+    np.testing.assert_allclose(coarse.label[:, 0], [0.3, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(fine.label[:, 0], [0.25, 0.3], rtol=1e-6)
+    assert coarse.index(0, 0, 4).has_peer.all() and not fine.index(0, 0, 4).has_peer.any()
 
 
 def test_label_vectors():
