@@ -67,21 +67,39 @@ class Swap:
     """Checkpoint: the best on validation subjects, the last, or that of a step."""
 
 
-COMMANDS = {"report": Report, "interpolate": Interpolate, "swap": Swap}
+@dataclass(frozen=True)
+class Table1:
+    """The poster's Table 1: train with tight and loose crops, with and without the swapping loss, and compare."""
+
+    data: tuple[Path, ...]
+    """Data folders of the same people in the same splits, one cropped tightly and one or more with a margin."""
+    out: Path = Path("runs/table1")
+    """Folder of the runs, and of table1.json. The same command again continues."""
+    preset: Literal["poster", "binary", "intensity", "smile"] = "poster"
+    """What is trained; crop and swapping loss alone differ."""
+    steps: int | None = None
+    """Steps of each run, and the length of its learning rate's schedule; the preset's if not given."""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    """Random seeds, each a run of every row."""
+
+
+COMMANDS = {"report": Report, "interpolate": Interpolate, "swap": Swap, "table1": Table1}
 
 
 class CommandError(ValueError):
     """A command that cannot be carried out; the message is a sentence for the person at the keyboard."""
 
 
-def main(command: Report | Interpolate | Swap) -> None:
+def main(command: Report | Interpolate | Swap | Table1) -> None:
     """Carry out a command; can be imported and called."""
     if isinstance(command, Report):
         report(command)
     elif isinstance(command, Interpolate):
         interpolate(command)
-    else:
+    elif isinstance(command, Swap):
         swap(command)
+    else:
+        table1(command)
 
 
 def report(command: Report) -> None:
@@ -134,6 +152,35 @@ def swap(command: Swap) -> None:
     print(command.out)
 
 
+def table1(command: Table1) -> None:
+    import json
+
+    import train
+    from facedisent_jax import table1 as tables
+    from facedisent_jax.config import PRESETS
+
+    made = tables.variants(command.data)
+    size = tables.resolution(made)
+    found, rows = {}, {}
+    for variant in made:
+        outcomes = []
+        for seed in command.seeds:
+            name = f"margin{variant.margin:g}-{'swap' if variant.swap else 'noswap'}-seed{seed}"
+            config = tables.config(PRESETS[command.preset], variant, command.out / name, seed, command.steps)
+            print(f"{variant.name}, seed {seed}")
+            run = train.main(config)
+            outcomes.append(tables.judge(run, variant.data, variant.margin, size))
+        found[variant.name] = dict(zip(map(str, command.seeds), outcomes, strict=True))
+        rows[variant.name] = tables.spread(outcomes)
+        facts = {"preset": command.preset, "steps": config.steps, "pixels": size, "data": list(map(str, command.data))}
+        train.write_atomically(
+            command.out / "table1.json", json.dumps(facts | {"rows": rows, "seeds": found}, indent=2) + "\n"
+        )
+    print(f"\nPSNR in dB on the face at {size}x{size} pixels, held-out people, mean and spread of the seeds")
+    print(tables.text(rows))
+    print(command.out / "table1.json")
+
+
 def pictures(paths: Sequence[Path], crop: dict, landmarker: Path | None):
     """The photographs as [n, 64, 64, 3] uint8: those of 64x64 pixels as they are, others cropped as in prep."""
     import numpy as np
@@ -175,8 +222,9 @@ def _mistyped(arguments: Sequence[str]) -> str | None:
 
 def _sentences() -> tuple[type[Exception], ...]:
     """The errors whose message is meant for the person at the keyboard; any other is a bug and keeps its traceback."""
+    import train
     from data_prep import faces, landmarks
-    from facedisent_jax import checkpoint, figures, records, report, study
+    from facedisent_jax import checkpoint, config, figures, records, report, study, training
 
     prep = (faces.FaceError, landmarks.LandmarkError, records.RecordError)
     return (
@@ -185,6 +233,9 @@ def _sentences() -> tuple[type[Exception], ...]:
         figures.FigureError,
         report.ReportError,
         study.StudyError,
+        config.ConfigError,
+        train.RunError,
+        training.NonFiniteError,
         CommandError,
         OSError,
     )
@@ -196,6 +247,10 @@ def run(arguments: Sequence[str]) -> None:
         sys.exit(said)
     about = (__doc__ or "").partition("\n")[0]
     command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="eval.py", description=about, args=arguments)
+    if isinstance(command, Table1):
+        import train
+
+        train.settle_environment()
     try:
         main(command)
     except Exception as error:

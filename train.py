@@ -36,6 +36,7 @@ class RunError(ValueError):
 
 def main(config: Config) -> Path:
     """Train or continue the run of `config`, write its report, and return its folder."""
+    configs.check(config)
     import jax
 
     from facedisent_jax import checkpoint, data, training
@@ -196,10 +197,15 @@ def parse(arguments: list[str]) -> Config:
     return tyro.cli(Config, prog=f"train.py {preset.preset}", description=text, default=preset, args=rest)
 
 
-if __name__ == "__main__":
-    chosen = parse(sys.argv[1:])
+def settle_environment() -> None:
+    """Start this script once again, in the environment in which training is fastest; before heavy imports."""
     if sys.platform == "linux" and not ENVIRONMENT.keys() <= os.environ.keys():
         os.execve(sys.executable, [sys.executable, *sys.argv], ENVIRONMENT | os.environ)
+
+
+if __name__ == "__main__":
+    chosen = parse(sys.argv[1:])
+    settle_environment()
     from data_prep.sources import PrepError
     from facedisent_jax.checkpoint import CheckpointError
     from facedisent_jax.records import RecordError
@@ -208,7 +214,15 @@ if __name__ == "__main__":
 
     try:
         main(chosen)
-    except (RunError, PrepError, RecordError, CheckpointError, NonFiniteError, ReportError) as error:
+    except (
+        RunError,
+        configs.ConfigError,
+        PrepError,
+        RecordError,
+        CheckpointError,
+        NonFiniteError,
+        ReportError,
+    ) as error:
         raise SystemExit(f"train.py: {error}") from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None

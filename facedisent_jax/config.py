@@ -203,6 +203,35 @@ def preset_of(arguments: list[str]) -> tuple[Config, list[str]]:
     return PRESETS[name], rest
 
 
+class ConfigError(ValueError):
+    """Settings that no run can have; the message is a sentence for the person at the keyboard."""
+
+
+def check(config: Config) -> None:
+    """Raises ConfigError, naming the option, what was given and what was expected."""
+    least = {
+        "steps": (config.steps, 1),
+        "batch": (config.batch, 1),
+        "seed": (config.seed, 0),
+        "log-every": (config.log_every, 1),
+        "validate-every": (config.validate_every, 1),
+        "model.blocks": (config.model.blocks, 0),
+        "optim.warmup": (config.optim.warmup, 0),
+        "optim.schedule": (config.optim.schedule, config.optim.warmup + 1),
+    }
+    for option, (value, lowest) in least.items():
+        if value < lowest:
+            also = f" (--optim.warmup is {config.optim.warmup})" if option == "optim.schedule" else ""
+            raise ConfigError(f"--{option} is {value}: a whole number of at least {lowest} was expected{also}.")
+    multiple = 128 if config.model.kind == "hybrid" else 8
+    if config.model.width < multiple or config.model.width % multiple:
+        raise ConfigError(
+            f"--model.width is {config.model.width}: a {config.model.kind} network's is a multiple of {multiple}."
+        )
+    if not 0 < config.intensity_step <= 1:
+        raise ConfigError(f"--intensity-step is {config.intensity_step:g}: above 0 and at most 1 was expected.")
+
+
 def to_dict(config: Config) -> dict[str, Any]:
     """Plain numbers, strings, lists and dicts, for JSON."""
     return json.loads(json.dumps(dataclasses.asdict(config)))

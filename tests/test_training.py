@@ -16,6 +16,7 @@ from facedisent_jax.config import (
     PRESETS,
     AugmentConfig,
     Config,
+    ConfigError,
     ModelConfig,
     OptimConfig,
     from_dict,
@@ -127,6 +128,18 @@ def test_weights_that_do_not_fit_or_know_the_held_out_are_refused(folder, tmp_pa
     with pytest.raises(train.RunError, match=match):
         train.main(config(folder, tmp_path / "second", 2, init_from=str(first), **changes))
     assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["--steps 0", "--batch 0", "--model.width 100", "--optim.schedule 100", "--intensity-step 0", "--seed -1"],
+)
+def test_settings_that_no_run_can_have_are_named(folder, tmp_path, options):
+    option, value = options.split()
+    made = train.parse(["smile", "--data", str(folder), "--run", str(tmp_path / "run"), option, value])
+    with pytest.raises(ConfigError, match=f"{option} is {value}: .*(expected|multiple)"):
+        train.main(made)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_that_is_no_run_is_left_alone(folder, tmp_path):
