@@ -15,7 +15,7 @@ from facedisent_jax.config import Config
 
 BUILTIN = Path("data/builtin")
 """Where the built-in faces are drawn when no --data is given."""
-BUILTIN_SUBJECTS, BUILTIN_LEVELS = 1000, 8
+BUILTIN_SUBJECTS, BUILTIN_LEVELS = 1000, 11
 FREE_TO_CHANGE = {"steps", "log_every", "validate_every", "report", "memory", "run"}
 """Settings that may differ when a run is continued; any other would make it another run."""
 
