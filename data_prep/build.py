@@ -58,7 +58,6 @@ class Item(NamedTuple):
     record: Record | None
     reason: str = ""
     found_by: str = ""
-    detail: str = ""
     remark: bool = False
 
 
@@ -99,7 +98,7 @@ def from_sources(
 
 def _left_out(entries: Iterable[Rejected], remark: bool = False) -> Iterator[Item]:
     for entry in entries:
-        yield Item(entry.key, None, entry.reason, detail=entry.detail, remark=remark)
+        yield Item(entry.key, None, entry.reason, remark=remark)
 
 
 def synthetic(
@@ -168,8 +167,8 @@ def build(
             "subjects": {split: sorted(who for who, at in placed.items() if at == split) for split in SPLITS},
             "pictures": len(spool.rows),
             "found_by": dict(found_by),
-            "rejected": dict(Counter(entry.reason for entry in rejected).most_common()),
-            "remarks": dict(Counter(entry.reason for entry in remarks).most_common()),
+            "rejected": dict(Counter(entry.kind for entry in rejected).most_common()),
+            "remarks": dict(Counter(entry.kind for entry in remarks).most_common()),
             "left_out": left_out or {},
             "notes": [*notes, *more],
         }
@@ -185,7 +184,7 @@ def build(
 
 def _list(path: Path, what: str, entries: list[Rejected]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("file", what), *((entry.key, entry.sentence) for entry in sorted(entries))])
+        csv.writer(file).writerows([("file", what), *sorted(entries)])
 
 
 class Spool:
@@ -239,7 +238,7 @@ def _collect(
     with tqdm(items, "Cropping" if total else "Drawing", total, unit=" pictures") as bar:
         for item in bar:
             if item.record is None:
-                (remarks if item.remark else rejected).append(Rejected(item.key, item.reason, item.detail))
+                (remarks if item.remark else rejected).append(Rejected(item.key, item.reason))
                 continue
             spool.add(item.key, item.record._replace(subject=splits.canonical(item.record.subject, pattern)))
             if item.found_by:
@@ -252,7 +251,7 @@ def _like(folder: Path | None) -> dict[str, list[str]]:
 
 
 def _nothing(rejected: list[Rejected], left_out: dict[str, int]) -> str:
-    counts = Counter(entry.reason for entry in rejected)
+    counts = Counter(entry.kind for entry in rejected)
     why = [f"{count} {reason}" for reason, count in counts.most_common(4)]
     why += [f"{count} {kind}" for kind, count in left_out.items()]
     return f"No usable picture was found ({'; '.join(why) or 'the folder holds no file'}): nothing was written."

@@ -58,7 +58,7 @@ class Crops(NamedTuple):
     images: np.ndarray
     found_by: list[str]
     rejected: list[Rejected]
-    remarks: list[Rejected] = []
+    remarks: Sequence[Rejected] = ()
 
 
 class Place(NamedTuple):
@@ -141,7 +141,7 @@ def _cut(source: Source, how: Cropping, place: Place) -> np.ndarray:
     picture = _read(source, shrink=min(1.0, FINE_SIDE / place.box.side))
     if how.takes and picture.size != place.size:
         sizes = [f"{width}x{height}" for width, height in (picture.size, place.size)]
-        raise pictures.PictureError(f"{sizes[0]} pixels, {sizes[1]} were expected as in the rest of its take")
+        raise pictures.PictureError(f"not of its take's size: {sizes[0]} pixels, {sizes[1]} were expected")
     if picture.size == (faces.SIZE, faces.SIZE):
         return np.asarray(picture.image)
     return _cut_from(picture, how, place)
@@ -182,14 +182,14 @@ def measured(crops: Crops, place: Place | None, how: Takes, mesh=None) -> Crops:
         values = intensity.of_take(images, np.stack(points) if points else None, smile)
         remarks = intensity.check_onset(values, how.least_onset)
     except intensity.TakeError as error:
-        rejected += [Rejected(source.key, error.reason, error.detail) for source in sources]
+        rejected += [Rejected(source.key, str(error)) for source in sources]
         return Crops([], images[:0], [], rejected)
     return Crops(
         [source._replace(intensity=float(value)) for source, value in zip(sources, values, strict=True)],
         images,
         [crops.found_by[k] for k in order],
         rejected,
-        [Rejected(sources[0].crop_group, *remark) for remark in remarks],
+        [Rejected(sources[0].crop_group, remark) for remark in remarks],
     )
 
 

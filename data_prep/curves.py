@@ -64,7 +64,7 @@ def compare(takes: Curves, truth: dict[Key, float]) -> str:
         true = true_curve(truth, name, frames)
         if len(set(true.values())) > 2:
             ours, theirs = np.array([frames[k] for k in true]), np.array(list(true.values()))
-            rank = float(np.asarray(spearmanr(ours, theirs).statistic))
+            rank = float(spearmanr(ours, theirs)[0])  # type: ignore[arg-type]
             found.setdefault(name[2], []).append((rank, float(np.abs(ours - theirs).mean()), theirs.max()))
     number = sum(map(len, found.values()))
     lines = [f"against the truth: {number} of {len(takes)} takes; Spearman within each take, mean absolute error"]

@@ -19,8 +19,9 @@ SMOOTHING = 1.0
 """Standard deviation, in frames, of the Gaussian over time: 0.05 s of MUG, little beside an onset of half a second."""
 CLEAR = 5.0
 """A take in which the apex is less than so many times the flicker between frames shows no action."""
-BELOW_START = 0.3
-"""A take that falls below its first frame by more than this fraction of the rise does not begin neutral."""
+BELOW_START = 0.5
+"""A take that falls below its first frame by more than this fraction of the rise does not begin neutral: in takes of
+faint smiles that do, the head's movement gives up to 0.35."""
 
 # Points of the mesh: corners of the mouth and of the eyes, and what no expression moves much (eye corners, nose,
 # forehead, temples), by which the head's own movement is taken out.
@@ -36,11 +37,7 @@ FACE = (slice(2, 62), slice(2, 62))
 
 
 class TakeError(ValueError):
-    """A take that cannot be used. reason: a short phrase; detail: what was found and expected."""
-
-    def __init__(self, reason: str, detail: str = ""):
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason, self.detail = reason, detail
+    """A take that cannot be used; the message is a short phrase, a colon, and what was found or expected."""
 
 
 class Takes(NamedTuple):
@@ -66,13 +63,13 @@ def onset(values) -> int:
     return end - int(before[-1]) + 1 if len(before) else 0
 
 
-def check_onset(values, least: int) -> list[tuple[str, str]]:
-    """Remarks (what, detail) on the onset of a take; TakeError if it has fewer than `least` frames."""
+def check_onset(values, least: int) -> list[str]:
+    """Remarks on the onset of a take; TakeError if it has fewer than `least` frames."""
     number = onset(values)
     if number < least:
-        raise TakeError(f"its take's onset has fewer than {least} frames", f"{number}")
+        raise TakeError(f"onset of its take has fewer than {least} frames: {number}")
     if number < ONSET_FRAMES:
-        return [(f"take whose onset has fewer than {ONSET_FRAMES} frames", f"{number}")]
+        return [f"onset of fewer than {ONSET_FRAMES} frames: {number}"]
     return []
 
 
@@ -80,7 +77,7 @@ def check_neutral(values) -> None:
     """TakeError if no frame is neutral."""
     lowest = float(np.min(values))
     if lowest > NEUTRAL_AT_MOST:
-        raise TakeError("its take has no neutral frame", f"the lowest intensity is {lowest:g}, 0 was expected")
+        raise TakeError(f"its take has no neutral frame: the lowest intensity is {lowest:g}, 0 was expected")
 
 
 def of_take(images: np.ndarray, points: np.ndarray | None = None, smile: bool = True) -> np.ndarray:
@@ -89,7 +86,7 @@ def of_take(images: np.ndarray, points: np.ndarray | None = None, smile: bool = 
     images: [n, 64, 64, 3] uint8 crops. points: [n, 478, 3] the mesh of each; without it the pictures are measured.
     """
     if len(images) < 3:
-        raise TakeError("its take has fewer than 3 frames", f"{len(images)}")
+        raise TakeError(f"its take has fewer than 3 frames: {len(images)}")
     if points is None:
         return scaled(motion(images))
     return scaled(smile_of(points) if smile else displacement(points))
@@ -186,9 +183,13 @@ def scaled(measure: np.ndarray) -> np.ndarray:
     rise = smooth - smooth[0]
     flicker = 1.48 * float(np.median(np.abs(measure - smooth)))  # as a standard deviation
     span = float(rise.max() - rise.min())
-    if not span > max(CLEAR * flicker, 1e-6):
-        times = f"{span / flicker:.1f} times the flicker" if flicker else "nothing changes"
-        raise TakeError("nothing moves in its take", f"{times}, at least {CLEAR:g} were expected")
+    if span <= 1e-6 * max(1e-6, float(np.abs(measure).max())):
+        raise TakeError("nothing moves in its take: all frames are alike")
+    if span < CLEAR * flicker:
+        times = f"{span / flicker:.1f} times the flicker between frames, {CLEAR:g} were expected"
+        raise TakeError(f"nothing moves in its take: from neutral to apex it is {times}")
     if -rise.min() > BELOW_START * rise.max():
-        raise TakeError("its take does not begin neutral", "a neutral first frame was expected")
+        below = -rise.min() / max(float(rise.max()), 1e-9)
+        said = f"it falls below its first frame by {min(below, 99):.1f} times what it rises above"
+        raise TakeError(f"its take does not begin neutral: {said}")
     return np.clip(rise / rise.max(), 0, 1)

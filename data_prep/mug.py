@@ -110,7 +110,7 @@ def find(
     chosen = _chosen(expressions)
     given = _labels(labels, chosen) if labels else None
     files, passed_over = pictures_below(raw, types=PICTURE_TYPES | VIDEO_TYPES)
-    found = Found([], [], Counter(passed_over), [])
+    found = Found([], [], Counter(passed_over), [], [])
     squares = tables.boxes(boxes) if boxes else tables.points(points) if points else {}
     takes = _takes(raw, files, chosen, found)
     numbered = _numbered(takes, found)
@@ -125,6 +125,7 @@ def find(
     if squares:
         tables.check_use(boxes or points or Path(), squares, found.sources)
     if given:
+        found.remarks.extend(given.remarks)
         _check_use(given, [take for take, _ in takes.values()], seen, found)
     return found._replace(left_out=dict(found.left_out))
 
@@ -170,13 +171,13 @@ def _takes(raw: Path, files, chosen: set[str], found: Found) -> dict[str, tuple[
             alone = parse([*root, *folders], Path(name).stem)
             take, place = (take, key) if isinstance(alone, str) else (alone, key[: -len(Path(name).suffix)])
         if isinstance(take, str):
-            found.rejected.append(Rejected(key, take, LAYOUT))
+            found.rejected.append(Rejected(key, f"{take}: {LAYOUT}"))
         elif take.expression not in chosen:
             found.left_out[f"{'videos' if is_video else 'frames'} of expressions that were not asked for"] += 1
         elif take.take.lower().endswith("end"):
             found.left_out["files of takes whose name ends in `end`"] += 1
         elif where.setdefault(take, place) != place:
-            found.rejected.append(Rejected(key, "another copy of this take is used", where[take]))
+            found.rejected.append(Rejected(key, f"another copy of this take is used: {where[take]}"))
         else:
             _, listed = takes.setdefault(place, (take, _Files([], [])))
             (listed.videos if is_video else listed.pictures).append((path, key))
@@ -195,7 +196,7 @@ def _numbered(takes: dict[str, tuple[Take, _Files]], found: Found) -> dict[str, 
             continue
         (path, key), *others = listed.videos
         waiting.append((place, path, key))
-        found.rejected.extend(Rejected(other, "another video of this take is used", key) for _, other in others)
+        found.rejected.extend(Rejected(other, f"another video of this take is used: {key}") for _, other in others)
     with ThreadPoolExecutor() as pool:  # OpenCV decodes without Python's lock
         lengths = pool.map(_length, [path for _, path, _ in waiting])
         for (place, path, key), number in zip(waiting, lengths, strict=True):
@@ -219,10 +220,9 @@ def _pictures(files: list[tuple[Path, str]], found: Found) -> dict[int, tuple[Pa
     for path, key in files:
         number = FRAME.search(path.stem)
         if not number:
-            found.rejected.append(Rejected(key, "no frame number at the end of its name", "img_FFFF.jpg was expected"))
+            found.rejected.append(Rejected(key, "no frame number at the end of its name: img_FFFF.jpg was expected"))
         elif int(number[0]) in out:
-            used = out[int(number[0])][1]
-            found.rejected.append(Rejected(key, "another picture of this frame is used", used))
+            found.rejected.append(Rejected(key, f"another picture of this frame is used: {out[int(number[0])][1]}"))
         else:
             out[int(number[0])] = path, key
     return out
@@ -238,7 +238,7 @@ def _remark_gaps(place: str, frames: list[Source], found: Found) -> None:
     gaps = [(a + 1, b - 1) for a, b in zip(numbers, numbers[1:], strict=False) if b > a + 1]
     if gaps:
         said = ", ".join(f"{a}" if a == b else f"{a} to {b}" for a, b in gaps)
-        found.remarks.append(Rejected(place, "take in which frame numbers are missing", said))
+        found.remarks.append(Rejected(place, f"missing frame numbers: {said}"))
 
 
 def _labelled(
@@ -250,13 +250,13 @@ def _labelled(
         key = given.key(take.subject, take.expression, take.take, source.frame)
         fault, value = given.faults.get(key), given.values.get(key)
         if fault:
-            found.rejected.append(fault._replace(key=source.key))
+            found.rejected.append(Rejected(source.key, fault))
         elif take.expression == NEUTRAL and not value:
             known.append(source)
         elif take.expression == NEUTRAL:
-            found.rejected.append(Rejected(source.key, "neutral by its folder, not by the labels", f"{value:g}"))
+            found.rejected.append(Rejected(source.key, f"neutral by its folder, not by the labels: {value:g}"))
         elif value is None:
-            found.rejected.append(Rejected(source.key, "frame without a line in the labels", str(given.path)))
+            found.rejected.append(Rejected(source.key, f"frame without a line in the labels: {given.path}"))
         else:
             known.append(source._replace(intensity=value))
     if take.expression == NEUTRAL or not known:
@@ -266,9 +266,9 @@ def _labelled(
         intensity.check_neutral(values)
         remarks = intensity.check_onset(values, least_onset)
     except intensity.TakeError as error:
-        found.rejected.extend(Rejected(source.key, error.reason, error.detail) for source in known)
+        found.rejected.extend(Rejected(source.key, str(error)) for source in known)
         return []
-    found.remarks.extend(Rejected(place, *remark) for remark in remarks)
+    found.remarks.extend(Rejected(place, remark) for remark in remarks)
     neutral = values.index(min(values))
     return [known[neutral], *known[:neutral], *known[neutral + 1 :]]
 
@@ -292,4 +292,4 @@ def _check_use(given: FrameLabels, takes: list[Take], seen: set[tuple[str, str, 
     for key in [*given.values, *given.faults]:
         if key[:3] in here and key not in seen:
             named = " ".join(str(part) for part in key if part != "")
-            found.remarks.append(Rejected(str(given.path), "label of a frame that is not there", named))
+            found.remarks.append(Rejected(str(given.path), f"label of a frame that is not there: {named}"))

@@ -45,17 +45,17 @@ class Source(NamedTuple):
 class Rejected(NamedTuple):
     """A file that was left out, and why; or, as a remark, something noticed of a file that is used.
 
-    reason: a short phrase that names what was found ("no face found"): what is summed up at the end.
-    detail: what exactly, and what was expected, where that differs from file to file.
+    reason: a short phrase that names what was found ("no face found"), which is summed up at the end; and after a
+    colon what exactly, and what was expected, where that differs from file to file.
     """
 
     key: str
     reason: str
-    detail: str = ""
 
     @property
-    def sentence(self) -> str:
-        return f"{self.reason}: {self.detail}" if self.detail else self.reason
+    def kind(self) -> str:
+        """The reason as it is summed up."""
+        return self.reason.partition(": ")[0]
 
 
 class Found(NamedTuple):
@@ -72,7 +72,7 @@ class Found(NamedTuple):
     rejected: list[Rejected]
     left_out: dict[str, int]
     notes: list[str]
-    remarks: list[Rejected] = []
+    remarks: list[Rejected]
 
 
 def pictures_below(

@@ -18,6 +18,7 @@ Square = tuple[float, float, float, float]
 BOX = ("left", "top", "right", "bottom")
 EYES = ("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y")
 POINTS = tuple(f"{axis}{number}" for number in range(68) for axis in "xy")
+UNUSABLE = "line of labels that cannot be used"
 FRAME = ("subject", "take", "frame", "intensity")
 NAMES = {"person": "subject"}
 """Columns that may name a picture in place of `path`, beside subject and expression themselves."""
@@ -71,7 +72,7 @@ class FrameLabels(NamedTuple):
 
     path: Path
     values: dict[tuple[str, str, str, int], float]
-    faults: dict[tuple[str, str, str, int], Rejected]
+    faults: dict[tuple[str, str, str, int], str]
     remarks: list[Rejected]
     with_expression: bool
 
@@ -104,12 +105,12 @@ def _one_frame(labels: FrameLabels, lines: dict, line: int, header: list[str], c
     where = f"{labels.path}, line {line}"
     if len(cells) != len(header):
         said = f"{len(cells)} columns, {len(header)} were expected as in line 1"
-        labels.remarks.append(Rejected(where, "line of the labels that cannot be used", said))
+        labels.remarks.append(Rejected(where, f"{UNUSABLE}: {said}"))
         return
     row = dict(zip(header, cells, strict=True))
     if not row["frame"].isdecimal():
         said = f"frame is {row['frame']!r}, a whole number was expected"
-        labels.remarks.append(Rejected(where, "line of the labels that cannot be used", said))
+        labels.remarks.append(Rejected(where, f"{UNUSABLE}: {said}"))
         return
     key = labels.key(row["subject"], row.get("expression", "").lower(), row["take"], int(row["frame"]))
     try:
@@ -118,10 +119,10 @@ def _one_frame(labels: FrameLabels, lines: dict, line: int, header: list[str], c
         value = math.nan
     if not 0 <= value <= 1:
         said = f"{where}: {row['intensity']!r}, a number from 0 (neutral) to 1 was expected"
-        labels.faults[key] = Rejected("", "intensity outside 0 to 1 in the labels", said)
+        labels.faults[key] = f"intensity outside 0 to 1 in the labels: {said}"
     elif labels.values.get(key, value) != value:
         said = f"{where}: {value:g}, but {labels.values[key]:g} in line {lines[key]}"
-        labels.faults[key] = Rejected("", "two intensities in the labels", said)
+        labels.faults[key] = f"two intensities in the labels: {said}"
     else:
         labels.values[key], lines[key] = value, line
 

@@ -42,7 +42,6 @@ class _Video:
             raise PictureError("the file is gone, or a broken link")
         if path.stat().st_size == 0:
             raise PictureError("empty file")
-        cv2.setLogLevel(0)
         self.capture, self.next = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), 0
         if not self.capture.isOpened():
             raise PictureError("damaged video, or of a type that is not read")
