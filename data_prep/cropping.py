@@ -179,8 +179,8 @@ def measured(crops: Crops, place: Place | None, how: Takes, mesh=None) -> Crops:
     sources, images = [crops.sources[k] for k in order], crops.images[order]
     try:
         smile = bool(sources) and sources[0].expression == "smile"
-        values = intensity.of_take(images, np.stack(points) if points else None, smile)
-        remarks = intensity.check_onset(values, how.least_onset)
+        values, remarks = intensity.of_take(images, np.stack(points) if points else None, smile)
+        remarks += intensity.check_onset(values, how.least_onset)
     except intensity.TakeError as error:
         rejected += [Rejected(source.key, str(error)) for source in sources]
         return Crops([], images[:0], [], rejected)

@@ -1,13 +1,14 @@
 """The intensities of the takes in a data folder: curves over time, and how far they are from a truth.
 
-Imports facedisent_jax.records, splits and tables. matplotlib and SciPy are imported where they are used.
+Imports facedisent_jax.records, mug for the names of expressions, splits and tables; matplotlib and SciPy where they are
+used.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from data_prep import splits
+from data_prep import mug, splits
 from data_prep.tables import FrameLabels
 from facedisent_jax.records import NEUTRAL, SPLITS, read_info, read_split
 
@@ -33,9 +34,8 @@ def of_labels(labels: FrameLabels, folder: Path) -> dict[Key, float]:
     """(subject, expression or "", take, frame) -> true intensity, the subjects named as in `folder`."""
     pattern = read_info(folder)["options"].get("subject_pattern")
     matcher = splits.compiled(pattern, "--subject-pattern") if pattern else None
-    words = {"happiness": "smile"}
     return {
-        (splits.canonical(who, matcher), words.get(what, what), take, frame): value
+        (splits.canonical(who, matcher), mug.EXPRESSIONS.get(what, what), take, frame): value
         for (who, what, take, frame), value in labels.values.items()
     }
 
