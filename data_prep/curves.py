@@ -82,6 +82,7 @@ def compare(takes: Curves, truth: dict[Key, float]) -> str:
 def plot(takes: Curves, path: Path, truth: dict[Key, float]) -> None:
     """Intensity over frame of a handful of takes, of people spread evenly; the truth, where there is one, dashed."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     people: dict[str, tuple[str, str, str]] = {}
     for name in takes:
@@ -102,6 +103,7 @@ def plot(takes: Curves, path: Path, truth: dict[Key, float]) -> None:
         ax.grid(alpha=0.3)
         ax.tick_params(labelsize=8)
         ax.set_ylim(-0.05, 1.05)
+        ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     for ax in axes[len(shown) :]:
         ax.set_axis_off()
     figure.supxlabel("frame", fontsize=9)

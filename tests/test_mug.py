@@ -234,6 +234,16 @@ def test_order_alone_leaves_the_intensity_open(tmp_path):
     assert len(stored) == len(RISE) and all(math.isnan(value) for value, _ in stored.values())
 
 
+def test_another_expression_by_its_name_keeps_it_in_the_record(tmp_path):
+    take(tmp_path / "raw/001/happiness/take000", 0)
+    take(tmp_path / "raw/001/surprise/take000", 0)
+    main(["mug", str(tmp_path / "raw"), str(tmp_path / "out"), "--expression", "surprise", "--workers", "1"])
+    stored = everything(tmp_path / "out")
+    assert {key[:3] for key in stored} == {("001", "surprise", "surprise/take000")}
+    values = [stored[key][0] for key in sorted(stored)]
+    assert values[0] == 0 and max(values) == 1
+
+
 def test_what_is_wrong_with_a_take_is_named_and_the_rest_goes_on(tmp_path, capsys):
     raw, out = tmp_path / "raw", tmp_path / "out"
     take(raw / "001/happiness/take000", 0)
