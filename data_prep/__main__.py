@@ -65,6 +65,9 @@ class Folder(Common):
     """The expression that means neutral."""
     intensities: Path | None = None
     """CSV with columns path,intensity (0 neutral to 1). Without it a still has 0 or 1 by its expression."""
+    no_face: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """No face is looked for: the crop is that of --boxes or --points, else the middle square. For tight crops, and for
+    pictures of other things than faces. The same as --detector none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +84,38 @@ class MultiPie(Common):
     """Folder of the landmark labels (..._lm.mat, key pts): where there are any, they place the crop."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mug(Common):
+    """MUG: subject/expression/takeTTT/img_FFFF.jpg (or a video in place of the frames), below any folders.
+
+    A take is one crop, found in its neutral frame."""
+
+    expressions: Annotated[tuple[str, ...], arg(aliases=["--expression"])] = ("happiness",)
+    """Which expressions: anger, disgust, fear, happiness (recorded as smile), neutral, sadness, surprise."""
+    intensity: Literal["csv", "landmarks", "motion", "order"] | None = None
+    """How strong the expression is in each frame: csv (by --labels, which implies it), landmarks (face mesh; extra
+    `landmarks`), motion (of the lower face; the default), order (not known: frames have their order alone)."""
+    labels: Path | None = None
+    """CSV with columns subject,take,frame,intensity (0 neutral to 1), with several expressions also expression."""
+    min_onset: int = 0
+    """Takes whose onset has fewer frames are left out. Those of fewer than 8 are named in remarks.csv in any case."""
+    split: Literal["hash", "published"] = "hash"
+    """hash: a tenth of the people validates, a tenth tests. published: 26 given people train; of the others a third
+    validates and two thirds test."""
+
+
 @dataclass(frozen=True)
 class Inspect:
-    """What is in a data folder: counts, a histogram of intensities, and a contact sheet of faces."""
+    """What is in a data folder: counts, a histogram of intensities, a contact sheet of faces, curves of intensity."""
 
     folder: Annotated[Positional[Path], arg(metavar="OUT")]
     """The data folder."""
     out: Path | None = None
-    """Where the contact sheet goes; contact_sheet.png in the data folder if not given."""
+    """Where the contact sheet goes; contact_sheet.png in the data folder if not given. The curves go beside it."""
     pictures: int = 168
     """How many pictures the contact sheet shows, about."""
+    truth: Path | None = None
+    """CSV with columns subject,take,frame,intensity: how far the folder's intensities are from these."""
 
 
 @dataclass(frozen=True)
@@ -138,20 +163,66 @@ def run(command) -> None:
         shots = (c.cameras, c.illuminations, c.expressions)
         found = multipie.find(c.raw, *shots, c.mat_labels, c.boxes, c.points)
         make("multipie", command, detector, found)
+    elif isinstance(command, Mug):
+        from data_prep import mug
+        from data_prep.intensity import Takes
+
+        takes = Takes(check_intensity(command), command.min_onset)
+        detector = check(command, landmarks=takes.way == "landmarks")
+        c = command
+        found = mug.find(c.raw, c.expressions, c.labels, c.min_onset, c.boxes, c.points)
+        make("mug", command, detector, found, takes, mug.PUBLISHED_TRAINING if c.split == "published" else ())
     else:
-        from data_prep import build, inspection, shards
-
-        shards.quiet_tensorflow()
-        print(inspection.describe(command.folder))
-        sheet = command.out or command.folder / build.SHEET_FILE
-        inspection.contact_sheet(command.folder, command.pictures).save(sheet)
-        print(f"\ncontact sheet: {sheet}")
+        inspect(command)
 
 
-def check(command: Common, labels: bool = False) -> str:
-    """The detector, after a look at the options that go with it."""
-    implied = "boxes" if command.boxes else "points" if command.points else "haar"
+def inspect(command: Inspect) -> None:
+    from data_prep import build, curves, inspection, shards, tables
+
+    shards.quiet_tensorflow()
+    truth = tables.frame_intensities(command.truth) if command.truth else None
+    print(inspection.describe(command.folder))
+    sheet = command.out or command.folder / build.SHEET_FILE
+    inspection.contact_sheet(command.folder, command.pictures).save(sheet)
+    print(f"\ncontact sheet: {sheet}")
+    takes = curves.takes(command.folder)
+    if truth:
+        print(f"\n{curves.compare(takes, curves.of_labels(truth, command.folder))}")
+    if takes:
+        picture = sheet.with_name(build.CURVES_FILE)
+        curves.plot(takes, picture, curves.of_labels(truth, command.folder) if truth else {})
+        print(f"\nintensity curves: {picture}")
+
+
+def check_intensity(command: Mug) -> str:
+    """Where the intensities come from, after a look at the options that go with it."""
+    way = command.intensity or ("csv" if command.labels else "motion")
+    if way == "csv" and not command.labels:
+        raise PrepError("--intensity csv needs the intensity of each frame: give it by --labels FILE.csv.")
+    if command.labels and way != "csv":
+        raise PrepError(
+            f"--labels goes with --intensity csv, not with --intensity {way}; to compare with labels, prepare without "
+            "them and then `python -m data_prep inspect OUT --truth LABELS.csv`."
+        )
+    if command.min_onset < 0:
+        raise PrepError(f"--min-onset is {command.min_onset}: a number of frames was expected, 0 to leave out no take.")
+    if command.min_onset and way == "order":
+        raise PrepError("--min-onset needs intensities, and --intensity order has none.")
+    if command.split == "published" and command.split_like:
+        raise PrepError("Both --split published and --split-like were given: give one of them.")
+    return way
+
+
+def check(command: Common, labels: bool = False, landmarks: bool = False) -> str:
+    """The detector, after a look at the options that go with it.
+
+    labels: the points may also come from landmark labels. landmarks: the mesh is used for something else as well.
+    """
+    no_face = isinstance(command, Folder) and command.no_face
+    implied = "boxes" if command.boxes else "points" if command.points else "none" if no_face else "haar"
     detector = command.detector or implied
+    if no_face and detector in ("haar", "mesh"):
+        raise PrepError(f"--no-face looks for no face, and --detector {detector} does: give one of them.")
     if command.boxes and command.points:
         raise PrepError("Both --boxes and --points were given: give one of them.")
     for name in ("boxes", "points"):
@@ -160,7 +231,7 @@ def check(command: Common, labels: bool = False) -> str:
             raise PrepError(f"--{name} goes with --detector {name}, not with --detector {detector}.")
         if detector == name and not given and not (labels and name == "points"):
             raise PrepError(f"--detector {name} needs the {name} of each picture: give them by --{name} FILE.csv.")
-    if command.landmarker and detector != "mesh":
+    if command.landmarker and detector != "mesh" and not landmarks:
         raise PrepError(f"--landmarker goes with --detector mesh, not with --detector {detector}.")
     if not -0.5 <= command.margin <= 5:
         raise PrepError(f"--margin is {command.margin:g}: a fraction from -0.5 to 5 was expected, 0 for a tight crop.")
@@ -169,7 +240,7 @@ def check(command: Common, labels: bool = False) -> str:
     return detector
 
 
-def make(source: str, command, detector: str, found) -> None:
+def make(source: str, command, detector: str, found, takes=None, training: tuple[str, ...] = ()) -> None:
     from data_prep import build
 
     plan = build.Plan(
@@ -181,8 +252,9 @@ def make(source: str, command, detector: str, found) -> None:
         command.split_seed,
         command.split_like,
         command.overwrite,
+        training,
     )
-    report(command.out, build.from_sources(command.out, found, plan, command.landmarker, command.workers))
+    report(command.out, build.from_sources(command.out, found, plan, command.landmarker, command.workers, takes))
 
 
 def report(out: Path, info: dict) -> None:
@@ -197,10 +269,12 @@ def report(out: Path, info: dict) -> None:
     print(f"left out    {rejected:8} pictures{' (listed in rejected.csv):' if rejected else ''}")
     for reason, number in info["rejected"].items():
         print(f"            {number:8} {reason}")
+    for remark, number in info["remarks"].items():
+        print(f"noticed     {number:8} {remark} (listed in remarks.csv)")
     print(f"{out} is ready: `python -m data_prep inspect {out}` shows it.")
 
 
-COMMANDS = {"multipie": MultiPie, "folder": Folder, "synthetic": Synthetic, "inspect": Inspect}
+COMMANDS = {"multipie": MultiPie, "mug": Mug, "folder": Folder, "synthetic": Synthetic, "inspect": Inspect}
 
 
 def main(arguments: list[str]) -> None:

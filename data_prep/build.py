@@ -19,19 +19,22 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from data_prep import shards, splits
+from data_prep.intensity import Takes
 from data_prep.sources import Found, PrepError, Rejected
 from facedisent_jax.records import NAME, PREP_FILE, SIZE, SPLITS, Record, read_info
 
 VERSION = 1
 REJECTED_FILE = "rejected.csv"
+REMARKS_FILE = "remarks.csv"
 SHEET_FILE = "contact_sheet.png"
+CURVES_FILE = "intensity_curves.png"
 
 
 class Plan(NamedTuple):
     """What is built, and how.
 
     source, detector, margin, options: written to prep.json. subject_pattern: makes names of one person equal.
-    split_like: a data folder whose people keep their split.
+    split_like: a data folder whose people keep their split. training: the people that train, all others being held out.
     """
 
     source: str
@@ -42,43 +45,60 @@ class Plan(NamedTuple):
     split_seed: int = 0
     split_like: Path | None = None
     overwrite: bool = False
+    training: tuple[str, ...] = ()
 
 
 class Item(NamedTuple):
-    """One finished picture on its way into the folder, or (record None) a file that was left out, with the reason."""
+    """One finished picture on its way into the folder, or (record None) a file that was left out, with the reason.
+
+    remark: nothing was left out, the reason is something noticed.
+    """
 
     key: str
     record: Record | None
     reason: str = ""
     found_by: str = ""
+    remark: bool = False
 
 
-def from_sources(out: Path | str, found: Found, plan: Plan, landmarker: Path | None = None, workers: int = 0) -> dict:
+def from_sources(
+    out: Path | str,
+    found: Found,
+    plan: Plan,
+    landmarker: Path | None = None,
+    workers: int = 0,
+    takes: Takes | None = None,
+) -> dict:
     """Crop the pictures of a layout in `workers` processes (0: one a core) and build; the content of prep.json."""
     from data_prep import cropping
 
     check_out(out, plan.overwrite)
     if not found.sources:
         raise PrepError(_nothing(found.rejected, found.left_out))
-    how = cropping.Cropping(plan.detector, plan.margin, landmarker)
-    if how.detector == "mesh":
+    how = cropping.Cropping(plan.detector, plan.margin, landmarker, takes)
+    if how.needs_mesh:
         from data_prep import landmarks
 
         how = how._replace(landmarker=landmarks.model_file(landmarker))  # fetched once, not by every worker
         landmarks.load(how.landmarker)  # what is missing is said here, before anything begins
 
     def items() -> Iterator[Item]:
-        for entry in found.rejected:
-            yield Item(entry.key, None, entry.reason)
+        yield from _left_out(found.rejected)
+        yield from _left_out(found.remarks, remark=True)
         with contextlib.closing(cropping.crop_all(found.sources, how, workers or cores())) as parts:
             for crops in parts:
                 for source, image, by in zip(crops.sources, crops.images, crops.found_by, strict=True):
                     known = (source.subject, source.expression, source.sequence, source.condition)
                     yield Item(source.key, Record(image, *known, source.frame, source.intensity), found_by=by)
-                for entry in crops.rejected:
-                    yield Item(entry.key, None, entry.reason)
+                yield from _left_out(crops.rejected)
+                yield from _left_out(crops.remarks, remark=True)
 
     return build(out, items(), plan, len(found.sources) + len(found.rejected), found.left_out, found.notes)
+
+
+def _left_out(entries: Iterable[Rejected], remark: bool = False) -> Iterator[Item]:
+    for entry in entries:
+        yield Item(entry.key, None, entry.reason, remark=remark)
 
 
 def synthetic(
@@ -127,10 +147,12 @@ def build(
     staging.mkdir()
     try:
         with Spool(staging / "crops.raw") as spool:
-            rejected, found_by = _collect(items, spool, pattern, total)
+            rejected, remarks, found_by = _collect(items, spool, pattern, total)
             if not spool.rows:
                 raise PrepError(_nothing(rejected, left_out or {}))
-            placed, more = splits.split_subjects((row.subject for row in spool.rows), plan.split_seed, known)
+            people = {row.subject for row in spool.rows}
+            known |= splits.published(people, plan.training, plan.split_seed) if plan.training else {}
+            placed, more = splits.split_subjects(people, plan.split_seed, known)
             rows: dict[str, list[int]] = {split: [] for split in SPLITS}
             for number, row in enumerate(spool.rows):
                 rows[placed.get(row.subject, "train")].append(number)
@@ -145,17 +167,24 @@ def build(
             "subjects": {split: sorted(who for who, at in placed.items() if at == split) for split in SPLITS},
             "pictures": len(spool.rows),
             "found_by": dict(found_by),
-            "rejected": dict(Counter(entry.reason for entry in rejected).most_common()),
+            "rejected": dict(Counter(entry.kind for entry in rejected).most_common()),
+            "remarks": dict(Counter(entry.kind for entry in remarks).most_common()),
             "left_out": left_out or {},
             "notes": [*notes, *more],
         }
-        with (made / REJECTED_FILE).open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("file", "reason"), *sorted(rejected)])
+        _list(made / REJECTED_FILE, "reason", rejected)
+        if remarks:
+            _list(made / REMARKS_FILE, "remark", remarks)
         (made / PREP_FILE).write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         _put_in_place(made, out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return info
+
+
+def _list(path: Path, what: str, entries: list[Rejected]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("file", what), *sorted(entries)])
 
 
 class Spool:
@@ -200,20 +229,21 @@ _NO_IMAGE = np.empty(0, np.uint8)
 
 def _collect(
     items: Iterable[Item], spool: Spool, pattern: re.Pattern[str] | None, total: int | None
-) -> tuple[list[Rejected], Counter[str]]:
+) -> tuple[list[Rejected], list[Rejected], Counter[str]]:
     from tqdm import tqdm
 
     rejected: list[Rejected] = []
+    remarks: list[Rejected] = []
     found_by: Counter[str] = Counter()
     with tqdm(items, "Cropping" if total else "Drawing", total, unit=" pictures") as bar:
         for item in bar:
             if item.record is None:
-                rejected.append(Rejected(item.key, item.reason))
+                (remarks if item.remark else rejected).append(Rejected(item.key, item.reason))
                 continue
             spool.add(item.key, item.record._replace(subject=splits.canonical(item.record.subject, pattern)))
             if item.found_by:
                 found_by[item.found_by] += 1
-    return rejected, found_by
+    return rejected, remarks, found_by
 
 
 def _like(folder: Path | None) -> dict[str, list[str]]:
@@ -221,7 +251,7 @@ def _like(folder: Path | None) -> dict[str, list[str]]:
 
 
 def _nothing(rejected: list[Rejected], left_out: dict[str, int]) -> str:
-    counts = Counter(entry.reason for entry in rejected)
+    counts = Counter(entry.kind for entry in rejected)
     why = [f"{count} {reason}" for reason, count in counts.most_common(4)]
     why += [f"{count} {kind}" for kind, count in left_out.items()]
     return f"No usable picture was found ({'; '.join(why) or 'the folder holds no file'}): nothing was written."
@@ -250,7 +280,7 @@ def check_out(out: Path | str, overwrite: bool) -> Path:
     if not overwrite:
         raise PrepError(f"{out} is already a data folder: add --overwrite to replace it, or choose another folder.")
     ours = re.compile(
-        rf"{NAME}-.*\.tfrecord-.*|dataset_info\.json|features\.json|{PREP_FILE}|{REJECTED_FILE}|{SHEET_FILE}"
+        rf"{NAME}-.*\.tfrecord-.*|dataset_info\.json|features\.json|{PREP_FILE}|{REJECTED_FILE}|{REMARKS_FILE}|{SHEET_FILE}|{CURVES_FILE}"
     )
     if others := [name for name in entries if not ours.fullmatch(name)]:
         raise PrepError(f"{out} also holds {others[0]}, which is not ours to replace: move it away first.")

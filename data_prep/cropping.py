@@ -1,6 +1,7 @@
-"""Sources -> 64x64 crops, in worker processes. Imports sources, pictures, faces, landmarks, workers; never TensorFlow.
+"""Sources -> 64x64 crops, in worker processes. Imports what reads, finds and measures them; never TensorFlow.
 
 One worker handles a crop group whole: it finds the face in the first picture that shows one and cuts all of them there.
+Of a take it also measures the intensities.
 """
 
 import contextlib
@@ -13,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep import faces, pictures, workers
+from data_prep import faces, intensity, pictures, videos, workers
 from data_prep.faces import Box
-from data_prep.sources import PrepError, Rejected, Source
+from data_prep.intensity import Takes
+from data_prep.sources import VIDEO_TYPES, PrepError, Rejected, Source
 
 JOB_PICTURES = 16
 """Small crop groups are handed to a worker together, up to this many pictures: a message costs about 1 ms."""
@@ -25,27 +27,38 @@ LOOK_PIXELS = 800
 """Longer side at which a face is looked for at least; a large JPEG is read no larger than needed."""
 FINE_SIDE = 2 * faces.SIZE
 """Side (pixels) that a crop still has in a JPEG read at reduced size."""
+MESH_SIDE = 256
+"""The same for the mesh, whose network sees 256 pixels."""
 
 
 class Cropping(NamedTuple):
-    """How faces are found and cut: for the options, see `python -m data_prep folder --help`."""
+    """How faces are found and cut: for the options, see `python -m data_prep folder --help`.
+
+    takes: crop groups are takes: of one size, and their intensities may be to be measured.
+    """
 
     detector: str = "haar"
     margin: float = 0.0
     landmarker: Path | None = None
+    takes: Takes | None = None
+
+    @property
+    def needs_mesh(self) -> bool:
+        return self.detector == "mesh" or (self.takes is not None and self.takes.way == "landmarks")
 
 
 class Crops(NamedTuple):
     """The crops of some sources.
 
     sources: those that were cropped; images: [n, 64, 64, 3] uint8, theirs. found_by: finder of each one's crop.
-    rejected: the rest.
+    rejected: the rest. remarks: what was noticed of takes.
     """
 
     sources: list[Source]
     images: np.ndarray
     found_by: list[str]
     rejected: list[Rejected]
+    remarks: Sequence[Rejected] = ()
 
 
 class Place(NamedTuple):
@@ -93,9 +106,10 @@ def _first(source: Source, how: Cropping, mesh) -> tuple[Place | None, np.ndarra
     given, found_by = _given(source)
     if given is None and how.detector in ("boxes", "points"):
         return None, None
-    picture = pictures.read(source.path, longest=None if given else LOOK_PIXELS)
+    picture = _read(source, longest=None if given else LOOK_PIXELS)
     if picture.size == (faces.SIZE, faces.SIZE):
-        return None, np.asarray(picture.image)
+        whole = Place(Box(0, 0, *picture.size), picture.size, "as it is")
+        return whole if how.takes else None, np.asarray(picture.image)
     scale = picture.size[0] / picture.image.size[0]
     if given is not None:
         box = given
@@ -124,10 +138,19 @@ def _given(source: Source) -> tuple[Box | None, str]:
 
 
 def _cut(source: Source, how: Cropping, place: Place) -> np.ndarray:
-    picture = pictures.read(source.path, shrink=min(1.0, FINE_SIDE / place.box.side))
+    picture = _read(source, shrink=min(1.0, FINE_SIDE / place.box.side))
+    if how.takes and picture.size != place.size:
+        sizes = [f"{width}x{height}" for width, height in (picture.size, place.size)]
+        raise pictures.PictureError(f"not of its take's size: {sizes[0]} pixels, {sizes[1]} were expected")
     if picture.size == (faces.SIZE, faces.SIZE):
         return np.asarray(picture.image)
     return _cut_from(picture, how, place)
+
+
+def _read(source: Source, shrink: float = 1.0, longest: int | None = None) -> pictures.Picture:
+    if source.path.suffix.lower() in VIDEO_TYPES:
+        return videos.read(source.path, source.frame)
+    return pictures.read(source.path, shrink, longest)
 
 
 def _cut_from(picture: pictures.Picture, how: Cropping, place: Place) -> np.ndarray:
@@ -140,17 +163,55 @@ def _cut_from(picture: pictures.Picture, how: Cropping, place: Place) -> np.ndar
     return faces.cut(picture.image, square.scaled(picture.image.size[0] / width))
 
 
+def measured(crops: Crops, place: Place | None, how: Takes, mesh=None) -> Crops:
+    """The crops of a take, whole, in order and with their intensities; it is left out if they cannot be measured."""
+    if not any(np.isnan(source.intensity) for source in crops.sources):
+        return crops
+    order = sorted(range(len(crops.sources)), key=lambda k: crops.sources[k].frame)
+    rejected = list(crops.rejected)
+    points = []
+    if how.way == "landmarks" and place:
+        seen = [_mesh_of(crops.sources[k], place, mesh) for k in order]
+        missed = [k for k, one in zip(order, seen, strict=True) if one is None]
+        rejected += [Rejected(crops.sources[k].key, "no face mesh found") for k in missed]
+        order = [k for k, one in zip(order, seen, strict=True) if one is not None]
+        points = [one for one in seen if one is not None]
+    sources, images = [crops.sources[k] for k in order], crops.images[order]
+    try:
+        smile = bool(sources) and sources[0].expression == "smile"
+        values, remarks = intensity.of_take(images, np.stack(points) if points else None, smile)
+        remarks += intensity.check_onset(values, how.least_onset)
+    except intensity.TakeError as error:
+        rejected += [Rejected(source.key, str(error)) for source in sources]
+        return Crops([], images[:0], [], rejected)
+    return Crops(
+        [source._replace(intensity=float(value)) for source, value in zip(sources, values, strict=True)],
+        images,
+        [crops.found_by[k] for k in order],
+        rejected,
+        [Rejected(sources[0].crop_group, remark) for remark in remarks],
+    )
+
+
+def _mesh_of(source: Source, place: Place, mesh) -> np.ndarray | None:
+    """The mesh of a frame, looked for where its take's face is; in a picture no larger than the network sees."""
+    picture = _read(source, shrink=min(1.0, MESH_SIDE / place.box.side))
+    scale = picture.image.size[0] / picture.size[0]
+    return mesh.points(np.asarray(picture.image), place.box.scaled(scale))
+
+
 class _Job(NamedTuple):
     groups: list[list[Source]]
     place: Place | None = None  # of the only group's earlier part
     rest: list[Source] = []  # the only group's later part
 
 
-def _jobs(sources: Iterable[Source]) -> Iterator[_Job]:
+def _jobs(sources: Iterable[Source], whole: bool) -> Iterator[_Job]:
+    """whole: groups are not cut in parts, as their intensities depend on all their frames."""
     waiting: list[list[Source]] = []
     for _, group in groupby(sources, key=lambda source: source.crop_group):
         members = list(group)
-        if len(members) > PART_PICTURES:
+        if len(members) > PART_PICTURES and not whole:
             yield _Job([members[:PART_PICTURES]], rest=members[PART_PICTURES:])
             continue
         waiting.append(members)
@@ -163,7 +224,8 @@ def _jobs(sources: Iterable[Source]) -> Iterator[_Job]:
 
 def crop_all(sources: Sequence[Source], how: Cropping, count: int) -> Generator[Crops, None, None]:
     """The crops of all sources, in the order in which `count` processes finish them; little is held in memory."""
-    jobs, later = _jobs(sources), deque[_Job]()
+    whole = how.takes is not None and how.takes.measured
+    jobs, later = _jobs(sources, whole), deque[_Job]()
     done = workers.run(partial(_work, how), lambda: later.popleft() if later else next(jobs, None), count)
     try:
         with contextlib.closing(done):
@@ -185,16 +247,19 @@ def _work(how: Cropping, job: _Job) -> tuple[Crops, Place | None]:
 
     cv2.setNumThreads(1)
     mesh = None
-    if how.detector == "mesh":
+    if how.needs_mesh:
         from data_prep import landmarks
 
         mesh = landmarks.load(landmarks.model_file(how.landmarker))
     done = [crop_group(group, how, job.place, mesh) for group in job.groups]
+    if how.takes and how.takes.measured:
+        done = [(measured(crops, place, how.takes, mesh), place) for crops, place in done]
     parts = [crops for crops, _ in done]
     joined = Crops(
         [source for part in parts for source in part.sources],
         np.concatenate([part.images for part in parts]),
         [name for part in parts for name in part.found_by],
         [entry for part in parts for entry in part.rejected],
+        [entry for part in parts for entry in part.remarks],
     )
     return joined, done[-1][1]

@@ -46,7 +46,7 @@ def find(
             tables.check_use(csv_path, table, sources)
     sources, clips = _with_intensities(sources, given, intensities)
     sources.sort(key=lambda s: (s.crop_group, s.expression != NEUTRAL, s.frame, s.key))
-    return Found(sources, [], passed_over, _notes(sources, pattern, unmatched, clips, neutral))
+    return Found(sources, [], passed_over, _notes(sources, pattern, unmatched, clips, neutral), [])
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:

@@ -101,7 +101,7 @@ class Mesh:
         self._anchors = np.concatenate([np.repeat(cells[0], 2, 0), np.repeat(cells[1], 6, 0)])
 
     def points(self, image: np.ndarray, face: tuple[float, float, float, float] | None = None) -> np.ndarray | None:
-        """The mesh [478, 2] in pixels of `image` ([h, w, 3] uint8), None if there is no face.
+        """The mesh [478, 3] in pixels of `image` ([h, w, 3] uint8), None if there is no face; z is the relative depth.
 
         face: left, top, right, bottom of a face found by other means; without it the network looks for one.
         """
@@ -120,12 +120,14 @@ class Mesh:
         mesh, presence = (next(output for output in outputs if output.size == size) for size in (478 * 3, 1))
         if presence.item() < 0:  # a logit: 30 on a face, -15 on noise
             return None
-        return mesh.reshape(478, 3)[:, :2] / scale + [x - side / 2, y - side / 2]
+        return mesh.reshape(478, 3) / scale + [x - side / 2, y - side / 2, 0]
 
     def eyes(self, image: np.ndarray, face=None) -> tuple[np.ndarray, np.ndarray] | None:
         """The middle between the corners of each eye, in pixels of `image`."""
         points = self.points(image, face)
-        return None if points is None else (points[list(EYE_CORNERS[0])].mean(0), points[list(EYE_CORNERS[1])].mean(0))
+        if points is None:
+            return None
+        return points[list(EYE_CORNERS[0]), :2].mean(0), points[list(EYE_CORNERS[1]), :2].mean(0)
 
     def _detect(self, image: np.ndarray) -> tuple[float, float, float] | None:
         """Centre and side of the surest face."""

@@ -122,7 +122,7 @@ def find(
     if squares:
         sources = [source._replace(box=tables.lookup(squares, source)) for source in sources]
         tables.check_use(boxes or points or Path(), squares, sources)
-    return Found(sources, rejected, dict(left_out), _notes(sources, labels))
+    return Found(sources, rejected, dict(left_out), _notes(sources, labels), [])
 
 
 def _source(shot: Shot, path: Path, key: str, group: str, label: Path | None) -> Source:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 PICTURE_TYPES = frozenset(
     ".png .jpg .jpeg .jpe .jfif .bmp .webp .tif .tiff .gif .ppm .pgm .pbm .pnm .jp2".split()
 )  # in lower case
+VIDEO_TYPES = frozenset(".avi .mp4 .m4v .mov .mkv .mpg .mpeg .webm .wmv".split())
 
 
 class PrepError(ValueError):
@@ -20,7 +21,7 @@ class PrepError(ValueError):
 class Source(NamedTuple):
     """One picture to be cropped.
 
-    path:       the picture file.
+    path:       the picture file, or the video (known by its ending) of which it is frame number `frame`, from 0.
     key:        its name in reports and record keys: the path relative to RAW, with / between parts.
     crop_group: sources with equal crop_group share one crop, found in the first of them in which a face is found.
     subject ... intensity: as in facedisent_jax.records.Record.
@@ -42,10 +43,19 @@ class Source(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A file that was left out, and why, as a short phrase that names what was found ("no face found")."""
+    """A file that was left out, and why; or, as a remark, something noticed of a file that is used.
+
+    reason: a short phrase that names what was found ("no face found"), which is summed up at the end; and after a
+    colon what exactly, and what was expected, where that differs from file to file.
+    """
 
     key: str
     reason: str
+
+    @property
+    def kind(self) -> str:
+        """The reason as it is summed up."""
+        return self.reason.partition(": ")[0]
 
 
 class Found(NamedTuple):
@@ -55,19 +65,23 @@ class Found(NamedTuple):
     rejected: pictures that were meant to be used and cannot be, each with its reason.
     left_out: files that are not for this data set (other types, cameras not asked for), as counts by kind.
     notes:    sentences for the person at the keyboard.
+    remarks:  what was noticed of files and takes that are used.
     """
 
     sources: list[Source]
     rejected: list[Rejected]
     left_out: dict[str, int]
     notes: list[str]
+    remarks: list[Rejected]
 
 
-def pictures_below(raw: Path | str, skip_folders: frozenset[str] = frozenset()) -> tuple[list[tuple[Path, str]], dict]:
+def pictures_below(
+    raw: Path | str, skip_folders: frozenset[str] = frozenset(), types: frozenset[str] = PICTURE_TYPES
+) -> tuple[list[tuple[Path, str]], dict]:
     """Every picture file below `raw` as (path, key), in order of the keys, and what was passed over, as counts.
 
-    Pictures are known by the ending of their name alone. skip_folders: names of folders (lower case) whose files are
-    counted, not listed. Links to folders are followed, each folder being visited once.
+    Pictures are known by the ending of their name alone, which is one of `types`. skip_folders: names of folders (lower
+    case) whose files are counted, not listed. Links to folders are followed, each folder being visited once.
     """
     raw = Path(raw)
     if not raw.exists():
@@ -101,7 +115,7 @@ def pictures_below(raw: Path | str, skip_folders: frozenset[str] = frozenset()) 
                 passed_over[f"files in {skipped} folders"] += 1
             elif entry.name.startswith("."):
                 passed_over["hidden files"] += 1
-            elif os.path.splitext(name)[1].lower() not in PICTURE_TYPES:
+            elif os.path.splitext(name)[1].lower() not in types:
                 passed_over["files that are not pictures by their name"] += 1
             else:
                 found.append((Path(entry.path), prefix + name))

@@ -41,6 +41,24 @@ def split_subjects(
     return out, notes
 
 
+def published(subjects: Iterable[str], training: Iterable[str], seed: int = 0) -> dict[str, str]:
+    """Subject -> split, by a published list of those that train; of the others a third validates, two thirds test.
+
+    Who validates is drawn by the same hash as in `split_subjects`: at least one is tested on.
+    """
+    names = sorted({subject for subject in subjects if subject})
+    numbers = {int(name) for name in training}
+    out = {name: "train" for name in names if name.isdecimal() and int(name) in numbers}
+    if names and not out:
+        raise PrepError(
+            f"--split published: none of the {len(names)} subjects (such as {names[0]}) is in the published list "
+            f"({', '.join(list(training)[:3])}, ...); --subject-pattern '[0-9]+' makes s008 one with 008."
+        )
+    rest = sorted((name for name in names if name not in out), key=lambda name: _rank(seed, name))
+    out.update((name, "validation" if k < len(rest) // 3 else "test") for k, name in enumerate(rest))
+    return out
+
+
 def _rank(seed: int, subject: str) -> bytes:
     return hashlib.sha256(f"{seed}:{subject}".encode()).digest()
 

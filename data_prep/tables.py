@@ -7,16 +7,19 @@ import csv
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from data_prep.faces import square_on_eyes, square_on_points
-from data_prep.sources import PrepError, Source
+from data_prep.sources import PrepError, Rejected, Source
 
 Square = tuple[float, float, float, float]
 BOX = ("left", "top", "right", "bottom")
 EYES = ("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y")
 POINTS = tuple(f"{axis}{number}" for number in range(68) for axis in "xy")
+UNUSABLE = "line of labels that cannot be used"
+FRAME = ("subject", "take", "frame", "intensity")
 NAMES = {"person": "subject"}
 """Columns that may name a picture in place of `path`, beside subject and expression themselves."""
 
@@ -55,6 +58,73 @@ def intensities(path: Path) -> dict[tuple[str, ...], float]:
             raise PrepError(f"{path}, line {line}: intensity {value:g}; a number from 0 (neutral) to 1 was expected.")
         table[key] = value
     return table
+
+
+class FrameLabels(NamedTuple):
+    """Intensities of frames by CSV.
+
+    path:           the file.
+    values:         (subject, expression, take, frame) -> intensity; the expression is "" if there is no such column.
+    faults:         the same key -> what is wrong with what the file says of that frame.
+    remarks:        lines that name no frame.
+    with_expression: whether there is a column `expression`.
+    """
+
+    path: Path
+    values: dict[tuple[str, str, str, int], float]
+    faults: dict[tuple[str, str, str, int], str]
+    remarks: list[Rejected]
+    with_expression: bool
+
+    def key(self, subject: str, expression: str, take: str, frame: int) -> tuple[str, str, str, int]:
+        return subject, expression if self.with_expression else "", take, frame
+
+
+def frame_intensities(path: Path) -> FrameLabels:
+    """Columns subject, take, frame, intensity (0 neutral to 1) and, if there is one, expression; others are ignored.
+
+    A line that is wrong costs its frame alone. Raises PrepError if a column is missing.
+    """
+    with _open(path) as file:
+        rows = _cells(path, file)
+        header = [name.strip().lower() for name in next(rows, (1, []))[1]]
+        if missing := [name for name in FRAME if name not in header]:
+            raise PrepError(
+                f"{path}, line 1: no column {missing[0]!r}; the columns {', '.join(FRAME)} (and maybe expression) "
+                f"were expected, found {', '.join(header[:8]) or 'nothing'}."
+            )
+        labels = FrameLabels(path, {}, {}, [], "expression" in header)
+        lines: dict[tuple[str, str, str, int], int] = {}
+        for line, cells in rows:
+            if any(cells):
+                _one_frame(labels, lines, line, header, [cell.strip() for cell in cells])
+    return labels
+
+
+def _one_frame(labels: FrameLabels, lines: dict, line: int, header: list[str], cells: list[str]) -> None:
+    where = f"{labels.path}, line {line}"
+    if len(cells) != len(header):
+        said = f"{len(cells)} columns, {len(header)} were expected as in line 1"
+        labels.remarks.append(Rejected(where, f"{UNUSABLE}: {said}"))
+        return
+    row = dict(zip(header, cells, strict=True))
+    if not row["frame"].isdecimal():
+        said = f"frame is {row['frame']!r}, a whole number was expected"
+        labels.remarks.append(Rejected(where, f"{UNUSABLE}: {said}"))
+        return
+    key = labels.key(row["subject"], row.get("expression", "").lower(), row["take"], int(row["frame"]))
+    try:
+        value = float(row["intensity"])
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        said = f"{where}: {row['intensity']!r}, a number from 0 (neutral) to 1 was expected"
+        labels.faults[key] = f"intensity outside 0 to 1 in the labels: {said}"
+    elif labels.values.get(key, value) != value:
+        said = f"{where}: {value:g}, but {labels.values[key]:g} in line {lines[key]}"
+        labels.faults[key] = f"two intensities in the labels: {said}"
+    else:
+        labels.values[key], lines[key] = value, line
 
 
 def lookup(table: dict, source: Source):

@@ -1,12 +1,17 @@
-"""Anybody's photographs: patterns, intensities, boxes and points by CSV."""
+"""Anybody's photographs: patterns, intensities, boxes and points by CSV; and actions of what is no face."""
 
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from data_prep import folder
+from data_prep.__main__ import main
 from data_prep.sources import PrepError
+from facedisent_jax.records import Faces, read_info, read_split
+from facedisent_jax.triplets import Triplets, label_vector
 
 LONDON = r"images/(?P<subject>\d+)_(?P<expression>\w+)\.jpg"
 CLIPS = r"(?P<subject>s\d+)/(?P<expression>\w+)/(?P<sequence>take\d+)/img_(?P<frame>\d+)\.jpg"
@@ -180,3 +185,71 @@ def test_links_in_a_circle_broken_links_and_odd_names_do_not_stop_the_search(tmp
     (raw / "images" / "2_smile.jpg").symlink_to(raw / "gone.jpg")
     found = by_key(folder.find(raw, LONDON))
     assert set(found) == {"images/1_smile.jpg", "a b/ünï 'quoted', with comma.jpg", "images/2_smile.jpg"}
+
+
+WALK = r"(?P<subject>w\d)/(?P<expression>\w+)/(?P<sequence>walk\d)/(?P<frame>\d+)\.png"
+STEPS = np.arange(12)
+
+
+def walking(build: float, colour: tuple[int, int, int], phase: float) -> Image.Image:
+    """A figure of lines in mid-stride: its legs are together at phase 0 and farthest apart at 1."""
+    picture = Image.new("RGB", (160, 120), (230, 230, 225))
+    draw = ImageDraw.Draw(picture)
+    hip, neck, spread = (80, 66), (80, 66 - 30 * build), 22 * build * phase
+    draw.ellipse((80 - 8 * build, neck[1] - 16 * build, 80 + 8 * build, neck[1]), fill=colour)
+    draw.line((neck, hip), fill=colour, width=6)
+    for side in (-1, 1):
+        draw.line((hip, (80 + side * spread, 66 + 40 * build)), fill=colour, width=5)
+        draw.line((neck, (80 - 0.7 * side * spread, 66 - 4 * build)), fill=colour, width=4)
+    return picture
+
+
+def walks(raw: Path) -> Path:
+    """Four walkers, two walks of 12 frames each; the intensities of one stride are its phase, there and back."""
+    builds = ((1.0, (40, 60, 150)), (0.8, (160, 50, 40)), (1.15, (30, 110, 60)), (0.9, (90, 40, 120)))
+    lines = ["path,intensity"]
+    for who, (build, colour) in enumerate(builds):
+        for walk in range(2):
+            folder = raw / f"w{who}" / "gait" / f"walk{walk}"
+            folder.mkdir(parents=True)
+            for step in STEPS:
+                phase = round(float(abs((step + 3 * walk) % 8 - 4)) / 4, 2)
+                walking(build, colour, phase).save(folder / f"{step:02}.png")
+                lines.append(f"w{who}/gait/walk{walk}/{step:02}.png,{phase}")
+    return table(raw / "phase.csv", "\n".join(lines) + "\n")
+
+
+def test_a_periodic_action_of_something_that_is_no_face_becomes_records_and_triplets(tmp_path):
+    phases = walks(tmp_path / "raw")
+    options = ["--no-face", "--pattern", WALK, "--intensities", str(phases), "--workers", "1"]
+    main(["folder", str(tmp_path / "raw"), str(tmp_path / "out"), *options])
+    info = read_info(tmp_path / "out")
+    assert info["found_by"] == {"none": 96} and info["detector"] == "none" and not info["rejected"]
+    faces = Faces.join([read_split(tmp_path / "out", split) for split in ("train", "validation", "test")])
+    assert set(faces.expression) == {"gait"} and len(faces) == 96
+    middle = np.asarray(Image.open(tmp_path / "raw/w0/gait/walk0/00.png").crop((20, 0, 140, 120)).resize((64, 64)))
+    (first,) = np.flatnonzero((faces.subject == "w0") & (faces.sequence == "walk0") & (faces.frame == 0))
+    assert np.abs(faces.image[first].astype(int) - middle).mean() < 3, "the middle square, and no face was looked for"
+    assert faces.intensity[first] == 1
+    triplets = Triplets(faces)
+    index = triplets.index(0, 0, 960)
+    a, b, c = index.a, index.b, index.c
+    assert index.has_pair.all() and index.has_peer.all() and not triplets.shortage()
+    assert (faces.subject[a] == faces.subject[b]).all() and (faces.sequence[a] == faces.sequence[b]).all()
+    assert (faces.intensity[a] != faces.intensity[b]).all()
+    assert (faces.subject[a] != faces.subject[c]).all() and (faces.intensity[a] == faces.intensity[c]).all()
+    label = triplets.gather(index).label[:, 0]
+    gait = label_vector("gait")
+    assert set(gait) == {0, 1} and (label_vector("smile") != gait).any()
+    assert label == pytest.approx(faces.intensity[a].round(1)[:, None] * gait)
+
+
+def test_no_face_with_boxes_crops_there_and_with_a_detector_is_a_contradiction(tmp_path):
+    walks(tmp_path / "raw")
+    boxes = table(tmp_path / "b.csv", "path,left,top,right,bottom\nw0/gait/walk0/00.png,50,20,110,80\n")
+    options = ["--no-face", "--pattern", WALK, "--workers", "1"]
+    main(["folder", str(tmp_path / "raw"), str(tmp_path / "out"), *options, "--boxes", str(boxes)])
+    info = read_info(tmp_path / "out")
+    assert info["found_by"] == {"given": 12} and info["rejected"] == {"no box given": 84}
+    with pytest.raises(SystemExit, match="--no-face looks for no face, and --detector haar does"):
+        main(["folder", str(tmp_path / "raw"), str(tmp_path / "other"), *options, "--detector", "haar"])
