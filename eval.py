@@ -150,7 +150,8 @@ def video(command: Video) -> None:
     print(f"{data['clips']} clips of {data['subjects']} held-out subjects, {data['onset_frames']['all']} onset frames")
     for reason, count in data["rejected"].items():
         print(f"rejected {count:4d} takes: {reason}")
-    print("\n".join(f"Note: {sentence}" for sentence in dict.fromkeys([*data["easier_than_video"], *found["missing"]])))
+    for sentence in dict.fromkeys([*data["easier_than_video"], *found["missing"]]):
+        print(f"Note: {sentence}")
     print(videos.video_page.as_text(found))
     print(command.run / "video" / "index.html")
 
@@ -159,6 +160,7 @@ def compare(command: Compare) -> None:
     from facedisent_jax import comparison
 
     if command.out is not None:
+        comparison.check_out(command.out)
         _check_files(command.out)
     groups = comparison.groups(command.runs)
     table = comparison.compare(groups, _asked(command), lambda run: print(f"Judging {run}", file=sys.stderr))
@@ -290,7 +292,7 @@ def _mistyped(arguments: Sequence[str]) -> str | None:
 def _sentences() -> tuple[type[Exception], ...]:
     """The errors whose message is meant for the person at the keyboard; any other is a bug and keeps its traceback."""
     from data_prep import faces, landmarks
-    from facedisent_jax import checkpoint, figures, records, report, study
+    from facedisent_jax import checkpoint, figures, records, report, study, video
 
     prep = (faces.FaceError, landmarks.LandmarkError, records.RecordError)
     return (
@@ -299,6 +301,7 @@ def _sentences() -> tuple[type[Exception], ...]:
         figures.FigureError,
         report.ReportError,
         study.StudyError,
+        video.VideoError,
         CommandError,
         OSError,
     )

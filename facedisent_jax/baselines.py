@@ -83,11 +83,11 @@ def morph(a: np.ndarray, b: np.ndarray, points_a: np.ndarray, points_b: np.ndarr
     warp is linear within each Delaunay triangle of the landmarks and of fixed points on the border.
     """
     import cv2
-    from scipy.interpolate import LinearNDInterpolator
+    from matplotlib.tri import LinearTriInterpolator, Triangulation
 
     height, width = a.shape[:2]
     border = np.array([(x, y) for x in np.linspace(0, 1, 5) for y in np.linspace(0, 1, 5) if {x, y} & {0, 1}])
-    border = border * (width - 1, height - 1)
+    border = border * (width, height) - 0.5
     inside = ((np.minimum(points_a, points_b) > 0) & (np.maximum(points_a, points_b) < (width - 1, height - 1))).all(1)
     source, target = (np.concatenate([points[inside], border]) for points in (points_a, points_b))
     y, x = np.mgrid[:height, :width]
@@ -95,8 +95,12 @@ def morph(a: np.ndarray, b: np.ndarray, points_a: np.ndarray, points_b: np.ndarr
     out = np.empty((len(alpha), *a.shape), np.float32)
     for k, weight in enumerate(np.asarray(alpha, np.float64)):
         between = (1 - weight) * source + weight * target
-        # where each pixel of the picture in between comes from, in a (first two columns) and in b
-        places = LinearNDInterpolator(between, np.concatenate([source, target], axis=1))(x, y).astype(np.float32)
+        mesh = Triangulation(*between.T)
+        finder = mesh.get_trifinder()
+        # where each pixel of the picture in between comes from: x and y in a, x and y in b
+        columns = np.concatenate([source, target], axis=1).T
+        from_x_y = [LinearTriInterpolator(mesh, column, finder)(x, y) for column in columns]
+        places = np.stack(from_x_y, axis=-1).astype(np.float32)
         from_a, from_b = (
             cv2.remap(np.asarray(image, np.float32), place, np.empty(0), way, borderMode=beyond)
             for image, place in ((a, places[..., :2].copy()), (b, places[..., 2:].copy()))

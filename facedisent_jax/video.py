@@ -1,7 +1,7 @@
 """Video truth: decoded paths from neutral to the apex against the real frames between (docs/video.md).
 
-`write` measures a run and writes RUN/video; `measured` is what comparisons take: the figures of RUN/video where they
-are of the same data, split, checkpoint and judges, measured anew where not. Imports report and what lies below it.
+`write` measures a run and writes RUN/video; `held` reads what is there if it is what would be measured. Imports report
+and what lies below it.
 """
 
 import json
@@ -98,19 +98,15 @@ def write(run: Path | str, asked: Asked) -> dict:
     return found
 
 
-def measured(run: Path | str, asked: Asked) -> tuple[dict, bool]:
-    """The figures of a run, and whether they were there already; nothing is written."""
+def held(run: Path | str, asked: Asked) -> dict | None:
+    """The figures in RUN/video, if they are of the same data, split, clips, weights and judges as those asked for."""
     run = Path(run)
-    begun = prepare(run, asked)
-    held = run / "video" / "metrics.json"
-    if held.is_file():
-        try:
-            found = json.loads(held.read_text())
-        except json.JSONDecodeError:
-            found = {}
-        if found.get("key") == begun.key:
-            return found, True
-    return measure(begun, asked)[1], False
+    key = prepare(run, asked).key
+    try:
+        found = json.loads((run / "video" / "metrics.json").read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+    return found if found.get("key") == key else None
 
 
 def prepare(run: Path, asked: Asked) -> Study:
