@@ -115,9 +115,7 @@ def compare(held: dict[str, list[Path]], asked: Asked, tell: Callable[[Path], No
     for name, ones in found.items():
         for run, one in zip(held[name], ones, strict=True):
             if one["key"]["clips"] != first["key"]["clips"] or one["key"]["judges"] != first["key"]["judges"]:
-                raise VideoError(
                 raise VideoError(f"{run} was judged on other clips or by other judges than the first run.")
-                )
     return Table(facts(held, found), table(found))
 
 

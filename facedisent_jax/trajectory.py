@@ -59,6 +59,8 @@ def figures(alpha: np.ndarray, s: np.ndarray, real: np.ndarray) -> dict[str, flo
 
     alpha, s: [K] in order of alpha, equally spaced; real: [t] the smile measured on the real clip's frames.
     """
+    if not (np.isfinite(s).all() and np.isfinite(real).all()):  # the judge found no face in a picture
+        return dict.fromkeys(("smoothness", "spearman", "inversions", "r2", "range"), np.nan)
     across = real[-1] - real[0]
     reached = (s[-1] - s[0]) / across if abs(across) > 1e-9 else np.nan
     moves = abs(reached) >= STILL  # False for NaN
