@@ -112,7 +112,8 @@ def perceptual() -> Judge | Missing:
             rows = slice(start, min(start + BATCH, len(images)))
             pair = np.full((2, BATCH, *images.shape[1:]), 0.5, np.float32)
             pair[0, : rows.stop - start], pair[1, : rows.stop - start] = images[rows], truth[rows]
-            out[rows] = np.asarray(compiled(params, *(2 * pair - 1)))[: rows.stop - start]
+            with jax.numpy_rank_promotion("allow"):  # the package adds arrays of different rank
+                out[rows] = np.asarray(compiled(params, *(2 * pair - 1)))[: rows.stop - start]
         return out
 
     return Judge("LPIPS (AlexNet)", measure)
