@@ -1,4 +1,4 @@
-"""Video truth on people of flat colours: what every way makes, what a perfect network scores, the page, the refusals."""
+"""Video truth on people of flat colours: what every way makes, what a perfect network scores, the page, refusals."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def no_networks():
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run trained on four people; three others in the test split, one of them with a clip, a short take, an odd name."""
+    """A run trained on four people; three others in the test split, one with a clip, a short take and an odd name."""
     folder = tmp_path_factory.mktemp("video")
     train = [r for k in range(4) for r in person(k, LEVELS)]
     test = [r for k in range(4, 6) for r in person(k, LEVELS)]
