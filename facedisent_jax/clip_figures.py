@@ -142,9 +142,12 @@ def on_grid(alpha: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def lpips_length(path: np.ndarray, perceptual: Judge) -> float:
-    """Sum of LPIPS between neighbours / LPIPS between the ends; NaN where the ends are equal."""
-    ends = float(perceptual.measure(path[:1], path[-1:])[0])
-    return float(perceptual.measure(path[:-1], path[1:]).sum()) / ends if ends > 1e-6 else np.nan
+    """Sum of LPIPS between neighbours / LPIPS between the ends; NaN where the ends are equal.
+
+    LPIPS is a squared distance: K even steps along a straight line of its features give 1 / (K - 1), one jump 1.
+    """
+    told = perceptual.measure(np.concatenate([path[:-1], path[:1]]), np.concatenate([path[1:], path[-1:]]))
+    return float(told[:-1].sum() / told[-1]) if told[-1] > 1e-6 else np.nan
 
 
 def relative(s: np.ndarray, real: np.ndarray) -> np.ndarray:

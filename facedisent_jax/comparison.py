@@ -24,7 +24,7 @@ ALONG = (
     ("trajectory/inversions", "inversions", 2, "less"),
     ("trajectory/without_inversion", "clips without inversion", 2, "more"),
     ("trajectory/range", "range, real clip = 1", 2, ""),
-    ("trajectory/lpips_length", "LPIPS length (1 is shortest)", 2, "less"),
+    ("trajectory/lpips_length", "LPIPS of the steps / of the ends", 2, "less"),
     ("identity/distance", "identity distance", 3, "less"),
     ("intensity/whole/psnr", "face PSNR, dB", 2, "more"),
     ("intensity/whole/ssim", "face SSIM", 3, "more"),
@@ -211,7 +211,7 @@ def said(held: dict) -> list[str]:
 def lines(rows: list[Row]) -> list[str]:
     """The table as text. A difference clear of zero is marked * if better, ! if worse, ~ if neither."""
     names = [figure.group for figure in rows[0].figures] if rows else []
-    wide = max([30, *(len(name) + 2 for name in names)])
+    wide = max([34, *(len(name) + 2 for name in names)])
     out, what = [" " * 34 + "".join(f"{name:>{wide}s}" for name in names)], ""
     for row in rows:
         if row.what != what:

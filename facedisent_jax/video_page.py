@@ -222,7 +222,7 @@ def trajectory_table(found: dict) -> str:
             cells += [cell(held.get(figure), digits) for figure, digits in places]
             cells.append(cell(method.get("identity", {}).get("distance"), 3))
             rows.append(row(name, "".join(cells)))
-    heads = ["", "smoothness", "95 %", "R2", "Spearman", "inversions", "range", "LPIPS length", "identity distance", ""]
+    heads = ["", "smoothness", "95 %", "R2", "Spearman", "inversions", "range", "LPIPS steps", "identity distance", ""]
     between = found["identity_between_people"]
     note = f"Identity distance between different people: {between:.2f}." if between is not None else ""
     return page.table(heads, rows) + f'<p class="note">{escape(note)}</p>'
@@ -280,5 +280,6 @@ or more. Every way sees the two end frames alone (one picture: the neutral one);
 then over a person's clips, then over people; intervals are 95 % bootstrap over people. Mouth: rows 38-59, columns
 14-49. Smoothness: max|ds| / |s1 - s0| - 1 / (K - 1) for the smile s measured at K = 11 equal steps of alpha; 0 is even.
 R2: of the straight line of s over alpha. Inversions: steps that go back. Range: s1 - s0 over the real clip's. LPIPS
-length: sum over neighbours / LPIPS of the ends, 1 for the shortest. Identity distance: to the real neutral frame, mean
-of alpha 0.5 and 1. All figures, and those of each clip, are in <a href="metrics.json">metrics.json</a>.</p>"""
+steps: sum over neighbours / LPIPS of the ends; LPIPS is a squared distance, so that even steps in a straight line give
+0.1 and one jump 1. Identity distance: to the real neutral frame, mean of alpha 0.5 and 1. All figures, and those of
+each clip, are in <a href="metrics.json">metrics.json</a>.</p>"""

@@ -290,3 +290,11 @@ def test_figures_are_held_only_for_what_they_were_measured_on(run, found, tmp_pa
     assert video.held(run, Asked((data,), most=1)) is None  # other clips
     assert video.held(run, Asked((shutil.copytree(data, tmp_path / "copy"),))) is None
     assert video.held(run, Asked((data,), points=lambda picture: None)) is None  # another judge
+
+
+def test_the_lpips_of_even_steps_is_told_from_a_jump():
+    squared = judges.Judge("squared distance", lambda a, b: np.square(a - b).mean((1, 2, 3)))
+    even = np.linspace(0, 1, 11)[:, None, None, None] * np.ones((64, 64, 3))
+    assert clip_figures.lpips_length(even, squared) == pytest.approx(0.1)
+    assert clip_figures.lpips_length(np.where(even > 0.55, 1.0, 0.0), squared) == pytest.approx(1)
+    assert np.isnan(clip_figures.lpips_length(np.zeros((11, 64, 64, 3)), squared))
