@@ -4,6 +4,7 @@ Reads the command line and the photographs; everything else is in the library, i
 """
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -83,17 +84,66 @@ class Table1:
     """Random seeds, each a run of every row."""
 
 
-COMMANDS = {"report": Report, "interpolate": Interpolate, "swap": Swap, "table1": Table1}
+@dataclass(frozen=True)
+class Video:
+    """Compare the path from neutral to the apex with real clips it never saw: RUN/video/index.html, metrics.json."""
+
+    run: tyro.conf.Positional[Path]
+    """Run folder, made by train.py."""
+    data: tuple[Path, ...] = ()
+    """Data folders with clips, made by `python -m data_prep`; none: those the run was trained with."""
+    split: Literal["test", "validation", "train"] = "test"
+    """Which subjects. Subjects that the run was trained on are refused."""
+    step: Step = "best"
+    """Checkpoint: the best on validation subjects, the last, or that of a step."""
+    clips: int = 32
+    """Clips to judge at most, drawn by seed, each person's first before anybody's second; 0 for all."""
+    landmarker: Path | None = None
+    """Model file of the face mesh, which judges the smile and morphs; without it, the one fetched by data_prep."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Video figures of several runs in one table, with paired differences to the first."""
+
+    runs: tyro.conf.Positional[tuple[str, ...]]
+    """Run folders, two or more; several seeds of one kind as NAME=RUN,RUN,... count as one."""
+    data: tuple[Path, ...] = ()
+    """Data folders with clips; none: those the first run was trained with."""
+    split: Literal["test", "validation", "train"] = "test"
+    """Which subjects. Subjects that any of the runs was trained on are refused."""
+    step: Step = "best"
+    """Checkpoint of each run: the best on validation subjects, the last, or that of a step."""
+    clips: int = 32
+    """Clips to judge at most, the same for every run; 0 for all."""
+    landmarker: Path | None = None
+    """Model file of the face mesh; without it, the one fetched by data_prep."""
+    out: Path | None = None
+    """.csv or .json: the table as a file."""
+
+
+COMMANDS = {
+    "report": Report,
+    "video": Video,
+    "compare": Compare,
+    "table1": Table1,
+    "interpolate": Interpolate,
+    "swap": Swap,
+}
 
 
 class CommandError(ValueError):
     """A command that cannot be carried out; the message is a sentence for the person at the keyboard."""
 
 
-def main(command: Report | Interpolate | Swap | Table1) -> None:
+def main(command: Report | Video | Compare | Table1 | Interpolate | Swap) -> None:
     """Carry out a command; can be imported and called."""
     if isinstance(command, Report):
         report(command)
+    elif isinstance(command, Video):
+        video(command)
+    elif isinstance(command, Compare):
+        compare(command)
     elif isinstance(command, Interpolate):
         interpolate(command)
     elif isinstance(command, Swap):
@@ -115,6 +165,79 @@ def report(command: Report) -> None:
     if found["intensity"]["spearman"] is not None:
         print(f"{'intensity':15s} Spearman {found['intensity']['spearman']:.3f}")
     print(command.run / "report" / "index.html")
+
+
+def video(command: Video) -> None:
+    from facedisent_jax import video as videos
+
+    found = videos.write(command.run, _asked(command))
+    data = found["data"]
+    print(f"{data['clips']} clips of {data['subjects']} held-out subjects, {data['onset_frames']['all']} onset frames")
+    for reason, count in data["rejected"].items():
+        print(f"rejected {count:4d} takes: {reason}")
+    for sentence in dict.fromkeys([*data["easier_than_video"], *found["missing"]]):
+        print(f"Note: {sentence}")
+    print(videos.video_page.as_text(found))
+    print(command.run / "video" / "index.html")
+
+
+def compare(command: Compare) -> None:
+    from facedisent_jax import comparison
+
+    if command.out is not None:
+        comparison.check_out(command.out)
+        _check_files(command.out)
+    groups = comparison.groups(command.runs)
+    table = comparison.compare(groups, _asked(command), lambda run: print(f"Judging {run}", file=sys.stderr))
+    print(table.text())
+    if command.out is not None:
+        comparison.save(table, command.out)
+        print(command.out)
+
+
+def _asked(command: Video | Compare):
+    """What the video figures are asked for, with the face mesh where it can be had."""
+    from tqdm import tqdm
+
+    from facedisent_jax import video as videos
+
+    points = face_points(command.landmarker)
+    return videos.Asked(
+        command.data,
+        command.split,
+        _step(command.step),
+        command.clips,
+        None if isinstance(points, str) else points,
+        points if isinstance(points, str) else "",
+        lambda clips: tqdm(clips, unit="clip", dynamic_ncols=True),
+    )
+
+
+def face_points(landmarker: Path | None):
+    """The face mesh of 64x64 crops, as judges.Points; or a sentence that says why there is none. Fetches nothing."""
+    import cv2
+    import numpy as np
+
+    from data_prep import landmarks
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facedisent_jax" / "face_landmarker.task"
+    if landmarker is None and not cache.is_file():
+        extra = "pip install 'facedisent-jax[judges]'"
+        return f"The face mesh needs {extra} and its model file: give it by --landmarker FILE."
+    try:
+        mesh = landmarks.load(landmarks.model_file(landmarker or cache))
+    except landmarks.LandmarkError as error:
+        if landmarker is not None:
+            raise
+        return str(error)
+    side = 256  # the mesh network's own
+
+    def points(picture: np.ndarray) -> np.ndarray | None:
+        large = cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC)
+        found = mesh.points(large, (0, 0, side, side))  # the crop is where the face is: no need to look for it
+        return None if found is None else (found + 0.5) * picture.shape[0] / side - 0.5
+
+    return points
 
 
 def interpolate(command: Interpolate) -> None:
@@ -224,7 +347,7 @@ def _sentences() -> tuple[type[Exception], ...]:
     """The errors whose message is meant for the person at the keyboard; any other is a bug and keeps its traceback."""
     import train
     from data_prep import faces, landmarks
-    from facedisent_jax import checkpoint, config, figures, records, report, study, training
+    from facedisent_jax import checkpoint, config, figures, records, report, study, training, video
 
     prep = (faces.FaceError, landmarks.LandmarkError, records.RecordError)
     return (
@@ -233,6 +356,7 @@ def _sentences() -> tuple[type[Exception], ...]:
         figures.FigureError,
         report.ReportError,
         study.StudyError,
+        video.VideoError,
         config.ConfigError,
         train.RunError,
         training.NonFiniteError,

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -163,6 +164,36 @@ def readings(truth: np.ndarray, read: np.ndarray, kinds: np.ndarray) -> Image.Im
     axis.set_xlim(-0.05, 1.05)
     axis.set_ylim(min(-0.05, read.min() - 0.05), max(1.05, read.max() + 0.05))
     axis.legend(fontsize=8, frameon=False, loc="upper left")
+    return _drawn(figure)
+
+
+class Line(NamedTuple):
+    """One line of a chart. strong: drawn thick; dashed: a rival; faint: one of many, without a name."""
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    colour: str
+    strong: bool = False
+    dashed: bool = False
+    faint: bool = False
+
+
+def charts(panels: Sequence[tuple[str, Sequence[Line]]], across: str, up: str) -> Image.Image:
+    """Panels of lines side by side, (title, lines) each, with one legend for all at the right."""
+    figure, axes = _axes(len(panels), (4.1 * len(panels) + 2.3, 3.8))
+    named = {}
+    for axis, (title, lines) in zip(axes, panels, strict=True):
+        for line in lines:
+            width = 0.6 if line.faint else 2.2 if line.strong else 1.2
+            style, strength = ("--" if line.dashed else "-"), (0.45 if line.faint else 1.0)
+            (drawn,) = axis.plot(line.x, line.y, style, color=line.colour, linewidth=width, alpha=strength)
+            if not line.faint:
+                named.setdefault(line.name, drawn)
+        axis.set_title(title, loc="left", fontsize=10)
+        axis.set_xlabel(across)
+    axes[0].set_ylabel(up)
+    figure.legend(list(named.values()), list(named), loc="outside right upper", fontsize=8, frameon=False)
     return _drawn(figure)
 
 

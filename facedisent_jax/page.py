@@ -137,6 +137,12 @@ def codes_table(figures: dict) -> str:
         ("intensity read from the expression code, Spearman", number(read["spearman"], 3), "0", most),
         ("the same, mean absolute error", number(read["mae"], 3), "", ""),
     ]
+    return codes_rows(rows + probe_rows(probe, figures["leakage"]))
+
+
+def probe_rows(probe: dict, leakage: float | None) -> list[tuple[str, str, str, str]]:
+    """What linear probes find in the codes: name, figure, chance, explanation."""
+    rows = []
     for wanted, of in ((False, "expression"), (True, "identity")):
         p = probe[f"subject_from_{of}"]
         what = p["how"] + ("; should be high" if wanted else "; should be at chance")
@@ -147,7 +153,12 @@ def codes_table(figures: dict) -> str:
         rows.append((f"intensity from the {of} code, Spearman", number(p["spearman"], 3), "0", what))
         rows.append(("the same, mean absolute error", number(p["mae"], 3), number(p["chance_mae"], 3), ""))
     text = "variance over one person's pictures / variance over people; 0 is none"
-    rows.append(("leakage into the identity code", number(figures["leakage"], 3), "", text))
+    rows.append(("leakage into the identity code", number(leakage, 3), "", text))
+    return rows
+
+
+def codes_rows(rows: Iterable[tuple[str, str, str, str]]) -> str:
+    """The table of figures of the codes: name, figure, chance, explanation."""
     body = []
     for name, value, chance, what in rows:
         cells = f"<td>{escape(name)}</td><td>{value}</td><td>{chance}</td><td class='what'>{escape(what)}</td>"

@@ -71,8 +71,10 @@ def write(run: Path | str, data: Sequence[Path | str] = (), split: str = "test",
     return json.loads(text)
 
 
-def held_out(face: study.Face, run: Path, folders: Sequence[Path], split: str) -> tuple[Faces, int]:
-    """The pictures of a split, and how many were left out to keep to MOST_PICTURES; refused if trained on."""
+def held_out(
+    face: study.Face, run: Path, folders: Sequence[Path], split: str, most: int = MOST_PICTURES
+) -> tuple[Faces, int]:
+    """The pictures of a split, and how many were left out to keep to `most`; refused if trained on."""
     if split not in records.SPLITS:
         raise ReportError(f'There is no split "{split}": the splits are {", ".join(records.SPLITS)}.')
     trained = set(face.info["train_subjects"])
@@ -94,7 +96,7 @@ def held_out(face: study.Face, run: Path, folders: Sequence[Path], split: str) -
     if not total:
         where = ", ".join(map(str, folders)) or "no data folder"
         raise ReportError(f"There are no {split} pictures in {where}: make more subjects, or choose another --split.")
-    chosen = [part.take(whole_takes(part, MOST_PICTURES * len(part) // total)) for part in parts]
+    chosen = [part.take(whole_takes(part, most * len(part) // total)) for part in parts]
     faces = Faces.join([part for part in chosen if len(part)])
     return faces, total - len(faces)
 
@@ -300,6 +302,8 @@ def plain(value: Any) -> Any:
         return {name: plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
     if isinstance(value, float | np.floating):
         return float(value) if np.isfinite(value) else None
     return int(value) if isinstance(value, np.integer) else value

@@ -51,6 +51,28 @@ def test_report_writes_the_page_and_says_where(run):
     assert (run / "report" / "metrics.json").is_file()
 
 
+@pytest.fixture(scope="module")
+def clips(run):
+    """A data folder of three unseen people with eleven levels each, one of them to train a reader on."""
+    levels = [k / 10 for k in range(11)]
+    return write_folder(
+        run.parent / "clips", {"train": person(8, levels), "test": person(6, levels) + person(7, levels)}
+    )
+
+
+def test_video_and_compare_write_their_tables_and_say_where(run, clips, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no face mesh that happens to be there
+    done = evaluate("video", run, "--data", clips, "--clips", "2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith(str(run / "video" / "index.html"))
+    assert "2 clips of 2 held-out subjects, 22 onset frames" in done.stdout and "cross-fade" in done.stdout
+    assert "by a fallback. The face mesh needs pip install" in done.stdout
+    done = evaluate("compare", run, f"again={run}", "--data", clips, "--clips", "2", "--out", tmp_path / "table.csv")
+    assert done.returncode == 0, done.stderr
+    assert "Judging" not in done.stderr  # what the first command measured is used
+    assert "difference to the first" in done.stdout and (tmp_path / "table.csv").read_text().startswith("what,figure")
+
+
 def test_interpolate_writes_strips_and_animations(run, tmp_path):
     import eval as command
 
@@ -112,6 +134,15 @@ def test_own_photographs_are_cropped_as_in_prep(run, tmp_path):
         (["report", "{run}", "--step", "bst"], "no checkpoint"),
         (["report", "{run}", "--data", "{there}/nothing"], "no data folder"),
         (["report", "{run}", "--split", "train"], "was trained on 3 of the 3 subjects (p000, p001, p002)"),
+        (["video", "{run}"], "no clips in"),
+        (["video", "{run}", "--split", "train"], "was trained on 3 of the 3 subjects"),
+        (["video", "{run}", "--landmarker", "{there}/nothing.task"], "no landmarker file"),
+        (["video", "{run}", "--clips", "-2"], "-2 clips"),
+        (["compare", "{run}"], "two runs or groups, 1 given"),
+        (["compare", "{run}", "{run}"], "given twice"),
+        (["compare", "{run}", "b={run}", "--out", "{there}/table.tex"], ".csv or .json"),
+        (["compare", "{run}", "b={run}", "--out", "{there}/no/table.csv"], "no folder"),
+        (["compare", "{run}", "b={there}/nowhere"], "no clips in"),
         (["interpolate", "{run}", "{there}/photo0.png", "{there}/nobody.jpg"], "no photograph"),
         (["interpolate", "{run}", "{photo}", "{photo}", "--out", "{there}/strip.tif"], '".tif"'),
         (["interpolate", "{run}", "{photo}", "{photo}", "--out", "{there}/no/strip.png"], "no folder"),

@@ -1,0 +1,162 @@
+"""Ways from the neutral frame of a clip to its apex: the network's, and what they have to beat.
+
+A way makes a picture for every alpha from the two end frames alone (or from one of them); what stands beside the real
+frames is made from each of them. Imports baselines, clips, data, metrics, model, records and study.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from facedisent_jax import baselines, judges, metrics, records, study
+from facedisent_jax.clips import Clip
+from facedisent_jax.data import read_faces
+from facedisent_jax.model import Codes
+from facedisent_jax.records import Faces
+
+SEED = 0
+COMPONENTS = 128
+APEX, NEUTRAL = 0.95, 0.05
+"""Training frames count as full expression from this intensity up, as neutral up to this one."""
+MOST_ENCODED = 500
+"""Most training frames of which a mean code is taken, drawn by seed."""
+Way = Callable[[np.ndarray], np.ndarray]
+"""alpha [k] -> pictures [k, 64, 64, 3] float in [0, 1]."""
+
+TITLES = {
+    "expression": ("expression code", "the network: expression code moved between the ends, identity of the neutral"),
+    "whole": ("whole code", "the network: both codes moved between the ends"),
+    "one_picture": ("one picture", "the network: neutral frame alone, moved to the training set's mean smile code"),
+    "reconstruction": ("reconstruction", "the ceiling: each real frame encoded and decoded"),
+    "cross_fade": ("cross-fade", "of the two real end frames"),
+    "cross_fade_reconstructions": ("cross-fade, reconstructed", "of the reconstructions of the two end frames"),
+    "morph": ("landmark morph", "both end frames warped to the shape in between, and cross-faded"),
+    "mean_difference": ("mean difference", "neutral frame + the training set's mean difference of smile and neutral"),
+    "unchanged": ("unchanged", "the neutral frame"),
+    "pca_128": ("PCA-128", "each real frame rebuilt from 128 principal components of the training pictures"),
+    "nearest": ("nearest frame", "the training picture nearest to each real frame"),
+    "real": ("real frames", "the clip itself, for the judges' own figures"),
+}
+"""Every way and what stands beside: its name for readers, and what it is."""
+MODES = ("expression", "whole", "one_picture")
+SEES_THE_FRAMES = ("real", "reconstruction", "pca_128", "nearest")
+"""Made from each real frame, not from the ends."""
+
+
+class Learnt(NamedTuple):
+    """What the training pictures of the run tell; None and empty where they are gone, and `missing` says so.
+
+    smile_code: mean expression code of full expression [64], by action. difference: mean picture of full expression
+    minus neutral, over people, by action.
+    """
+
+    faces: Faces | None
+    pca: baselines.Components | None
+    smile_code: dict[str, np.ndarray]
+    difference: dict[str, np.ndarray]
+    missing: list[str]
+
+
+class Given(NamedTuple):
+    """A clip as the ways see it. real, rebuilt: its t frames and their reconstructions, [t, 64, 64, 3] float."""
+
+    clip: Clip
+    real: np.ndarray
+    rebuilt: np.ndarray
+    codes: Codes
+
+
+def learn(face: study.Face, actions: set[str]) -> Learnt:
+    """From the run's own data folders."""
+    try:
+        faces = read_faces(face.info["data"], "train", memory=1.0)
+    except records.RecordError as error:
+        why = "PCA, nearest frame, mean difference and the path from one picture: the run's training pictures are gone."
+        return Learnt(None, None, {}, {}, [f"Missing: {why} {error}"])
+    shown = metrics.action(faces.expression, faces.intensity)
+    codes, differences, missing = {}, {}, []
+    for action in sorted(actions):
+        apex = np.flatnonzero((faces.expression == action) & (faces.intensity >= APEX))
+        if len(apex):
+            drawn = np.sort(np.random.default_rng(SEED).permutation(apex)[:MOST_ENCODED])
+            codes[action] = np.asarray(face.encode(faces.image[drawn]).expression).mean(0)
+        else:
+            missing.append(f"Missing: the path from one picture, as no training picture shows {action} in full.")
+        difference = mean_difference(faces, shown, action)
+        if difference is None:
+            missing.append(f"Missing: mean difference, as no training person shows both neutral and full {action}.")
+        else:
+            differences[action] = difference
+    return Learnt(faces, baselines.fit(faces.image, COMPONENTS, SEED), codes, differences, missing)
+
+
+def mean_difference(faces: Faces, shown: np.ndarray, action: str) -> np.ndarray | None:
+    """Mean over people of (mean picture of full expression - mean neutral picture), [64, 64, 3]; None for nobody."""
+    full = (shown == action) & (faces.intensity >= APEX)
+    neutral = (faces.intensity <= NEUTRAL) & (shown != "")
+    total, people = np.zeros((64, 64, 3), np.float32), 0
+    for subject in np.unique(faces.subject[full]):
+        both = [np.flatnonzero((faces.subject == subject) & mask) for mask in (full, neutral)]
+        if subject and all(map(len, both)):
+            high, low = (np.asarray(faces.image[rows], np.float32).mean(0) / 255 for rows in both)
+            total += high - low
+            people += 1
+    return total / people if people else None
+
+
+def given(face: study.Face, faces: Faces, clip: Clip) -> Given:
+    """Encode and rebuild the frames of a clip."""
+    pictures = np.asarray(faces.image[clip.rows])
+    codes = face.encode(pictures)
+    return Given(clip, pictures.astype(np.float32) / 255, face.decode(codes), codes)
+
+
+def ways(face: study.Face, known: Given, learnt: Learnt, points: "judges.Points | None" = None) -> dict[str, Way]:
+    """Every way that can be gone between the ends of a clip; points: the face mesh, for the morph."""
+    first, last = known.real[0], known.real[-1]
+    identity, expression = (np.asarray(code) for code in known.codes)
+    action, intensity = known.clip.action, known.clip.intensity
+
+    def decoded(start: tuple, end: tuple) -> Way:
+        def way(alpha: np.ndarray) -> np.ndarray:
+            weight = np.asarray(alpha, np.float32)[:, None]
+            return face.decode([(1 - weight) * a + weight * b for a, b in zip(start, end, strict=True)])
+
+        return way
+
+    def degree(alpha: np.ndarray) -> np.ndarray:
+        """How far from neutral to the full expression of the training set: that is intensity 1, not this clip's."""
+        absolute = intensity[0] + np.asarray(alpha) * (intensity[-1] - intensity[0])
+        return (absolute - intensity[0]) / (1 - intensity[0])
+
+    neutral = (identity[0], expression[0])
+    out: dict[str, Way] = {
+        "expression": decoded(neutral, (identity[0], expression[-1])),
+        "whole": decoded(neutral, (identity[-1], expression[-1])),
+        "cross_fade": lambda alpha: baselines.cross_fade(first, last, alpha),
+        "cross_fade_reconstructions": lambda alpha: baselines.cross_fade(known.rebuilt[0], known.rebuilt[-1], alpha),
+        "unchanged": lambda alpha: np.repeat(first[None], len(alpha), axis=0),
+    }
+    if action in learnt.smile_code:
+        full = decoded(neutral, (identity[0], learnt.smile_code[action]))
+        out["one_picture"] = lambda alpha: full(degree(alpha))
+    if action in learnt.difference:
+        step = learnt.difference[action]
+        out["mean_difference"] = lambda alpha: np.clip(
+            first + degree(alpha).astype(np.float32)[:, None, None, None] * step, 0, 1
+        )
+    meshes = [points(picture) for picture in judges.as_bytes(known.real[[0, -1]])] if points else []
+    if len(both := [mesh for mesh in meshes if mesh is not None]) == 2:
+        out["morph"] = lambda alpha: baselines.morph(first, last, both[0], both[1], alpha)
+    return {name: out[name] for name in TITLES if name in out}
+
+
+def beside(known: Given, learnt: Learnt) -> dict[str, np.ndarray]:
+    """What is made from each real frame of a clip: pictures [t, 64, 64, 3] float."""
+    out = {"real": known.real, "reconstruction": known.rebuilt}
+    if learnt.faces is not None and learnt.pca is not None:
+        out["pca_128"] = baselines.reconstruct(learnt.pca, known.real, COMPONENTS)
+        rows = baselines.nearest(learnt.faces.image, known.real)
+        out["nearest"] = np.stack([np.asarray(learnt.faces.image[row : row + 1])[0] for row in rows]) / np.float32(255)
+    return out

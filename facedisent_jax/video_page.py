@@ -1,0 +1,285 @@
+"""The page of video truth and its pictures: curves over alpha, strips under the real frames. Imports page and figures.
+
+People are drawn by seed, never by eye. Everything that comes from data is escaped.
+"""
+
+from collections.abc import Sequence
+from html import escape
+
+import numpy as np
+
+from facedisent_jax import figures, judges, page, paths, study
+from facedisent_jax.clips import Clip
+from facedisent_jax.figures import Line
+from facedisent_jax.gallery import Shown
+from facedisent_jax.records import Faces
+
+SEED = 0
+STRIPS, COLUMNS = 4, 8
+COLOURS = {
+    "expression": "#c0392b",
+    "whole": "#e08214",
+    "one_picture": "#8e44ad",
+    "reconstruction": "#555555",
+    "cross_fade": "#1f77b4",
+    "cross_fade_reconstructions": "#7fb3d9",
+    "morph": "#16836a",
+    "mean_difference": "#8bbf4d",
+    "unchanged": "#b09060",
+    "pca_128": "#d48ab0",
+    "nearest": "#a0a0a0",
+    "real": "#000000",
+}
+IN_STRIPS = ("expression", "whole", "one_picture", "reconstruction", "cross_fade", "morph")
+FIGURES = (("psnr", "PSNR", 2), ("ssim", "SSIM", 3), ("lpips", "LPIPS", 3))
+
+
+def draw(
+    face: study.Face,
+    faces: Faces,
+    chosen: Sequence[Clip],
+    learnt: paths.Learnt,
+    found: dict,
+    points: "judges.Points | None",
+) -> list[Shown]:
+    """All pictures of the page, in its order."""
+    out = [error_curves(found), smile_curves(found)]
+    people: dict[str, Clip] = {}
+    for k in np.random.default_rng(SEED).permutation(len(chosen)):
+        people.setdefault(chosen[k].subject, chosen[k])
+    for number, clip in enumerate(list(people.values())[:STRIPS]):
+        out.append(strip(number, face, faces, clip, learnt, points))
+    return out
+
+
+def line_of(found: dict, name: str, key: str, alpha: np.ndarray) -> Line | None:
+    """A way's curve, None where there is none."""
+    curve = found["methods"].get(name, {}).get("curves", {}).get(key)
+    if curve is None or None in curve:
+        return None
+    strong = name in paths.MODES or name == "real"
+    return Line(paths.TITLES[name][0], alpha, np.array(curve), COLOURS[name], strong, name not in paths.MODES)
+
+
+def error_curves(found: dict) -> Shown:
+    alpha = np.array(found["alpha"])
+    panels = []
+    for region, title in (("whole", "whole face"), ("mouth", "mouth region")):
+        lines = [line_of(found, name, f"error_{region}", alpha) for name in paths.TITLES]
+        panels.append((title, [line for line in lines if line]))
+    caption = (
+        "Root mean squared error against the real frame of equal intensity, mean over people. Dashed lines are rivals "
+        "and the ceiling. The two ends are given, so a cross-fade has no error there."
+    )
+    image = figures.charts(panels, "alpha: 0 neutral, 1 apex", "error, grey levels of 255")
+    return Shown("error", "Error over alpha", caption, image)
+
+
+def smile_curves(found: dict) -> Shown:
+    alpha = np.array(found["alpha"])
+    straight = Line("straight", np.array([0, 1]), np.array([0, 1]), "#cccccc")
+    panels = []
+    for title, names in (
+        ("the network", ("real", "reconstruction", *paths.MODES)),
+        ("its rivals", [name for name in paths.TITLES if name not in ("reconstruction", *paths.MODES)]),
+    ):
+        lines = [line_of(found, name, "trajectory", alpha) for name in names]
+        panels.append((title, [straight, *(line for line in lines if line)]))
+    each = [one["methods"]["expression"]["series"]["trajectory"] for one in found["clips"]]
+    thin = [Line("", alpha, np.array(s), COLOURS["expression"], faint=True) for s in each if None not in s]
+    panels.append(("expression code, each clip", [straight, *thin]))
+    caption = (
+        f"Smile on the decoded pictures, measured by {found['judges']['smile']['name']}; 0 and 1 are what it measures "
+        "on the real neutral frame and apex. Mean over people; at the right every clip."
+    )
+    image = figures.charts(panels, "alpha: 0 neutral, 1 apex", "measured smile")
+    return Shown("smile", "Measured smile over alpha", caption, image)
+
+
+def strip(
+    number: int,
+    face: study.Face,
+    faces: Faces,
+    clip: Clip,
+    learnt: paths.Learnt,
+    points: "judges.Points | None",
+) -> Shown:
+    """The real frames of a clip above what each way makes at their intensities."""
+    known = paths.given(face, faces, clip)
+    alpha = clip.alpha
+    columns = np.unique([abs(alpha - wanted).argmin() for wanted in np.linspace(0, 1, COLUMNS)])
+    ways, made = paths.ways(face, known, learnt, points), paths.beside(known, learnt)
+    cells, left = [list(known.real[columns])], ["real"]
+    for name in IN_STRIPS:
+        if name in ways or name in made:
+            cells.append(list(ways[name](alpha[columns]) if name in ways else made[name][columns]))
+            left.append(paths.TITLES[name][0].replace(" ", "\n", 1))
+    image = figures.grid(cells, [f"{alpha[k]:.2f}" for k in columns], left, margin_rows=1)
+    caption = (
+        f"Top: real frames of {clip.name} with their place between the ends by intensity. Below: each way's pictures "
+        "at the same alpha; all but the reconstruction are made from the end frames alone. Drawn by seed."
+    )
+    return Shown(f"strip_{number + 1}", f"Beside the real frames: {clip.subject}", caption, image)
+
+
+def render(run: str, found: dict, shown: Sequence[Shown]) -> str:
+    """The page. found: what metrics.json holds (None where a figure could not be computed)."""
+    data = found["data"]
+    parts = [
+        "<!doctype html>",
+        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+        f"<title>{escape(run)}: video truth</title><style>{page.STYLE}</style></head><body>",
+        f"<h1>{escape(run)}: video truth</h1>",
+        f'<p class="lead">Paths decoded from two end frames, against the real frames between: {data["clips"]} clips of '
+        f"{data['subjects']} people that the network never saw.</p>",
+        page.header(data),
+        judges_list(found),
+        "".join(f'<p class="note">{escape(sentence)}</p>' for sentence in [*data["easier_than_video"], *taken(data)]),
+        "".join(f'<p class="note">{escape(sentence)}</p>' for sentence in dict.fromkeys(found["missing"])),
+        "<h2>Against the real frame of equal intensity</h2>",
+        truth_table(found, "intensity"),
+        "<h2>Along the path</h2>",
+        trajectory_table(found),
+        intensity_table(found),
+    ]
+    for item in shown:
+        source, text = escape(f"figures/{item.name}.png"), escape(item.caption)
+        width = item.image.width // 2 if item.image else 0
+        picture = f'<img src="{source}" alt="{escape(item.title)}" width="{width}">'
+        parts.append(f"<h2>{escape(item.title)}</h2><figure>{picture}<figcaption>{text}</figcaption></figure>")
+    parts += [
+        "<h2>Other alignments, and inside the decoder's own range</h2>",
+        '<p class="note">Against the real frame of equal time.</p>',
+        truth_table(found, "time"),
+        '<p class="note">Under a monotone alignment (dynamic time warping).</p>',
+        truth_table(found, "dtw"),
+        '<p class="note">At equal intensity, against the reconstructions of the real frames: how much the path bends, '
+        "apart from the decoder's blur.</p>",
+        truth_table(found, "own_range"),
+        rejected_table(data),
+    ]
+    return "\n".join([*parts, DEFINITIONS, "</body></html>", ""])
+
+
+def judges_list(found: dict) -> str:
+    """Who judged, with the backbone, or what is missing."""
+    names = {"smile": "smile", "smile_reader": "second smile", "identity": "identity", "lpips": "LPIPS"}
+    rows = []
+    for key, judge in found["judges"].items():
+        said = ". ".join(part for part in (judge["name"], judge.get("note")) if part) or judge.get("missing", "")
+        rows.append(f"<dt>{escape(names[key])} judge</dt><dd>{escape(said)}</dd>")
+    return f"<dl>{''.join(rows)}</dl>"
+
+
+def taken(data: dict) -> list[str]:
+    """How the onsets were trimmed, and how many takes were left out, for which reason."""
+    onset = data["onset_frames"]
+    said = [f"Onsets of {onset['fewest']} to {onset['most']} frames, {onset['all']} in all."]
+    if data["rejected"]:
+        why = "; ".join(f"{count}: {reason}" for reason, count in data["rejected"].items())
+        said.append(f"{sum(data['rejected'].values())} takes were rejected ({why}).")
+    if data["clips_left_out"]:
+        said.append(f"{data['clips_left_out']} more clips were not judged, to keep it quick (--clips 0 judges all).")
+    return said
+
+
+def cell(value: dict | None, digits: int, interval: bool = False) -> str:
+    if value is None or value["mean"] is None:
+        return "<td>–</td>" * (1 + interval)
+    low, high = value["ci95"]
+    between = f"{low:.{digits}f} to {high:.{digits}f}" if interval and low is not None and high is not None else ""
+    return f"<td>{value['mean']:.{digits}f}</td>" + (f"<td>{between}</td>" if interval else "")
+
+
+def row(name: str, cells: str) -> str:
+    own = ' class="own"' if name in paths.MODES else ""
+    title, what = paths.TITLES[name]
+    return f"<tr{own}><td>{escape(title)}</td>{cells}<td class='what'>{escape(what)}</td></tr>"
+
+
+def truth_table(found: dict, alignment: str) -> str:
+    """PSNR with its interval, SSIM and LPIPS, on the whole face and on the mouth region."""
+    heads, rows = [""], []
+    for region in ("face", "mouth"):
+        for figure, title, _ in FIGURES:
+            heads += [f"{region}: {title}" + (", dB" if figure == "psnr" else "")]
+            heads += ["95 %"] if figure == "psnr" else []
+    for name, method in found["methods"].items():
+        if alignment in method:
+            regions = [method[alignment][region] for region in ("whole", "mouth")]
+            cells = [cell(r.get(figure), n, figure == "psnr") for r in regions for figure, _, n in FIGURES]
+            rows.append(row(name, "".join(cells)))
+    return page.table([*heads, ""], rows)
+
+
+def trajectory_table(found: dict) -> str:
+    """Figures of the measured smile along alpha, and the identity distance."""
+    rows = []
+    for name, method in found["methods"].items():
+        if held := method.get("trajectory"):
+            cells = [cell(held.get("smoothness"), 3, True)]
+            places = (("r2", 3), ("spearman", 3), ("inversions", 2), ("range", 2), ("lpips_length", 2))
+            cells += [cell(held.get(figure), digits) for figure, digits in places]
+            cells.append(cell(method.get("identity", {}).get("distance"), 3))
+            rows.append(row(name, "".join(cells)))
+    heads = ["", "smoothness", "95 %", "R2", "Spearman", "inversions", "range", "LPIPS steps", "identity distance", ""]
+    between = found["identity_between_people"]
+    note = f"Identity distance between different people: {between:.2f}." if between is not None else ""
+    return page.table(heads, rows) + f'<p class="note">{escape(note)}</p>'
+
+
+def intensity_table(found: dict) -> str:
+    """Intensity read from the expression code within a clip, and what linear probes find in the codes."""
+    read, of = found["intensity"], found["disentanglement"]
+    names = (
+        ("intensity read from the expression code, Spearman within a clip", "spearman", "0"),
+        ("the same, mean absolute error", "mae", ""),
+        ("the same, after the map fixed by each person's neutral and apex", "mae_per_person", ""),
+    )
+    rows = []
+    for title, key, chance in names:
+        value, (low, high) = read[key]["mean"], read[key]["ci95"]
+        what = f"95 % over people {low:.3f} to {high:.3f}" if low is not None and high is not None else ""
+        rows.append((title, page.number(value, 3), chance, what))
+    return page.codes_rows(rows + page.probe_rows(of["probes"], of["leakage"]))
+
+
+def rejected_table(data: dict) -> str:
+    """Each take that was rejected, with the reason."""
+    if not data["rejected_takes"]:
+        return ""
+    rows = [
+        f"<tr><td>{escape(one['take'])}</td><td class='what'>{escape(one['reason'])}</td></tr>"
+        for one in data["rejected_takes"][:100]
+    ]
+    return "<h2>Takes that were rejected</h2>" + page.table(("take", "reason"), rows)
+
+
+def as_text(found: dict) -> str:
+    """The most telling figures for the terminal, one line a way."""
+    heads = ("", "face dB", "mouth dB", "smoothness", "R2", "Spearman", "range")
+    lines = [f"{heads[0]:26s}" + "".join(f"{head:>11s}" for head in heads[1:])]
+    for name, method in found["methods"].items():
+        truth, along = method.get("intensity", {}), method.get("trajectory", {})
+        held = [truth.get(region, {}).get("psnr") for region in ("whole", "mouth")]
+        held += [along.get(key) for key in ("smoothness", "r2", "spearman", "range")]
+        digits = (2, 2, 3, 3, 3, 2)
+        values = [page.number(value["mean"] if value else None, n) for value, n in zip(held, digits, strict=True)]
+        lines.append(f"{paths.TITLES[name][0]:26s}" + "".join(f"{value:>11s}" for value in values))
+    read = {key: page.number(value["mean"], 3) for key, value in found["intensity"].items()}
+    lines.append(
+        f"intensity read from the expression code: Spearman within a clip {read['spearman']}, mean absolute error "
+        f"{read['mae']}, per person {read['mae_per_person']}"
+    )
+    return "\n".join(lines)
+
+
+DEFINITIONS = """<h2>Definitions</h2>
+<p class="foot">Onset: from the last frame below 5 % of the take's range of intensity to the first above 95 %, 8 frames
+or more. Every way sees the two end frames alone (one picture: the neutral one); means are over the frames in between,
+then over a person's clips, then over people; intervals are 95 % bootstrap over people. Mouth: rows 38-59, columns
+14-49. Smoothness: max|ds| / |s1 - s0| - 1 / (K - 1) for the smile s measured at K = 11 equal steps of alpha; 0 is even.
+R2: of the straight line of s over alpha. Inversions: steps that go back. Range: s1 - s0 over the real clip's. LPIPS
+steps: sum over neighbours / LPIPS of the ends; LPIPS is a squared distance, so that even steps in a straight line give
+0.1 and one jump 1. Identity distance: to the real neutral frame, mean of alpha 0.5 and 1. All figures, and those of
+each clip, are in <a href="metrics.json">metrics.json</a>.</p>"""
