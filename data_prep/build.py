@@ -235,10 +235,14 @@ def _collect(
     rejected: list[Rejected] = []
     remarks: list[Rejected] = []
     found_by: Counter[str] = Counter()
-    with tqdm(items, "Cropping" if total else "Drawing", total, unit=" pictures") as bar:
-        for item in bar:
+    with tqdm(desc="Cropping" if total else "Drawing", total=total, unit=" pictures") as bar:
+        for item in items:
+            if item.remark:
+                remarks.append(Rejected(item.key, item.reason))
+                continue
+            bar.update()
             if item.record is None:
-                (remarks if item.remark else rejected).append(Rejected(item.key, item.reason))
+                rejected.append(Rejected(item.key, item.reason))
                 continue
             spool.add(item.key, item.record._replace(subject=splits.canonical(item.record.subject, pattern)))
             if item.found_by:
