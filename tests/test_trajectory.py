@@ -37,6 +37,8 @@ def test_a_path_that_stays_has_no_smoothness():
         found = trajectory.figures(ALPHA, s, REAL)
         assert np.isnan(found["smoothness"]) and np.isnan(found["inversions"])
     assert trajectory.figures(ALPHA, np.full(11, 2.0), REAL)["range"] == 0
+    rounding = trajectory.figures(ALPHA, 2 + 1e-9 * ALPHA, REAL)  # equal pictures, judged by a network
+    assert np.isnan(rounding["r2"]) and np.isnan(rounding["spearman"])
     unseen = trajectory.figures(ALPHA, np.full(11, np.nan), REAL)  # the judge found no face
     assert all(np.isnan(value) for value in unseen.values())
     assert np.isnan(trajectory.figures(ALPHA, ALPHA, np.ones(11))["range"])
