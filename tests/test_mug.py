@@ -231,7 +231,12 @@ def test_order_alone_leaves_the_intensity_open(tmp_path):
     take(tmp_path / "raw/001/happiness/take000", 0)
     main(["mug", str(tmp_path / "raw"), str(tmp_path / "out"), "--intensity", "order", "--workers", "1"])
     stored = everything(tmp_path / "out")
-    assert len(stored) == len(RISE) and all(math.isnan(value) for value, _ in stored.values())
+    frames = sorted(key[-1] for key in stored)
+    apex = int(np.argmax(RISE))
+    assert all(math.isnan(value) for value, _ in stored.values())
+    # of the onset, and of it alone: in time order they show more and more
+    assert frames == list(range(frames[0], frames[-1] + 1)) and 4 <= len(frames) and abs(frames[-1] - apex) <= 1
+    assert RISE[frames[0]] <= 0.1 and (tmp_path / "out" / "rejected.csv").read_text().count("not of the onset") > 0
 
 
 def test_another_expression_by_its_name_keeps_it_in_the_record(tmp_path):
