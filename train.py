@@ -49,7 +49,8 @@ def main(config: Config) -> Path:
     run = Path(config.run)
     check_same_run(config, run)
     print(f"Reading {', '.join(map(str, folders))}")
-    triplets = Triplets(data.read_faces(folders, "train", config.memory), config.intensity_step)
+    faces = data.read_faces(folders, "train", config.memory)
+    triplets = Triplets(data.ends(faces) if config.ends_only else faces, config.intensity_step)
     if not len(triplets):
         raise RunError(f"No training picture in {', '.join(map(str, folders))}: see `python -m data_prep inspect`.")
     held_out = Triplets(data.read_faces(folders, "validation", config.memory), config.intensity_step)

@@ -106,6 +106,8 @@ class Config:
     """A run whose weights this one begins with."""
     intensity_step: float = 0.1
     """Label vectors are filled with the intensity in steps of this; pictures in one step count as equal."""
+    ends_only: bool = False
+    """Train on neutral and full expressions alone (intensity below 0.05 or above 0.95): clips as binary data."""
     memory: float = 8.0
     """GiB of pictures to hold in memory; larger data sets are read from disk as they are needed."""
     log_every: int = 50

@@ -142,6 +142,14 @@ def test_settings_that_no_run_can_have_are_named(folder, tmp_path, options):
     assert not (tmp_path / "run").exists()
 
 
+def test_ends_only_trains_on_neutral_and_apex_of_clips(tmp_path, capsys):
+    levels = (0.0, 0.04, 0.3, 0.6, 0.97, 1.0)
+    splits = {"train": person(1, levels) + person(2, levels), "validation": person(3), "test": person(4)}
+    folder = write_folder(tmp_path / "clips", splits)
+    train.main(config(folder, tmp_path / "run", 1, ends_only=True))
+    assert "8 training pictures of 2 subjects" in capsys.readouterr().out
+
+
 def test_a_folder_that_is_no_run_is_left_alone(folder, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(train.RunError, match="not a run"):
