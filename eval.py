@@ -235,7 +235,7 @@ def face_points(landmarker: Path | None):
     def points(picture: np.ndarray) -> np.ndarray | None:
         large = cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC)
         found = mesh.points(large, (0, 0, side, side))  # the crop is where the face is: no need to look for it
-        return None if found is None else (found + 0.5) * picture.shape[0] / side - 0.5
+        return None if found is None else (found[:, :2] + 0.5) * picture.shape[0] / side - 0.5
 
     return points
 
