@@ -371,6 +371,8 @@ def run(arguments: Sequence[str]) -> None:
         sys.exit(said)
     about = (__doc__ or "").partition("\n")[0]
     command = tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="eval.py", description=about, args=arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's notices are not for the user
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     if isinstance(command, Table1):
         import train
 
