@@ -40,6 +40,9 @@ class LossConfig:
     expression_triplet: float = 0.0
     expression_l1: float = 0.0
     label: float = 0.0
+    label_numbers: int = CODE
+    """The first so many numbers of the expression code say how much is shown: the label, the ranking and the terms
+    between codes hold them. The others are free to say how this person does it; reconstruction and swap hold them."""
     label_between: bool = True
     """False: the label holds neutral and apex alone, as anchors of the ranking."""
     ranking: float = 0.0
@@ -218,6 +221,7 @@ def check(config: Config) -> None:
         "log-every": (config.log_every, 1),
         "validate-every": (config.validate_every, 1),
         "model.blocks": (config.model.blocks, 0),
+        "loss.label-numbers": (config.loss.label_numbers, 8),
         "optim.warmup": (config.optim.warmup, 0),
         "optim.schedule": (config.optim.schedule, config.optim.warmup + 1),
     }
@@ -230,6 +234,8 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"--model.width is {config.model.width}: a {config.model.kind} network's is a multiple of {multiple}."
         )
+    if config.loss.label_numbers > CODE:
+        raise ConfigError(f"--loss.label-numbers is {config.loss.label_numbers}: the code has {CODE}.")
     if not 0 < config.intensity_step <= 1:
         raise ConfigError(f"--intensity-step is {config.intensity_step:g}: above 0 and at most 1 was expected.")
 
