@@ -148,7 +148,7 @@ ABOUT = {
 }
 """What each preset is, for the command's help."""
 
-_CLIPS = replace(DISENTANGLING, reconstruction=4.0, label=0.1, expression_l1=0.01)
+_CLIPS = replace(DISENTANGLING, reconstruction=4.0, label=0.1, label_numbers=16, expression_l1=0.01)
 _PLAIN = ModelConfig(kind="plain", width=32)
 _UNCHANGED = AugmentConfig(enabled=False)
 
