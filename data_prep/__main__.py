@@ -120,6 +120,14 @@ class Inspect:
 
 
 @dataclass(frozen=True)
+class Verify:
+    """Whether a data folder is whole: checksums, features, counts, people; and a hash of its content to compare."""
+
+    folder: Annotated[Positional[Path], arg(metavar="OUT")]
+    """The data folder."""
+
+
+@dataclass(frozen=True)
 class Synthetic:
     """The built-in faces: drawn people at exact smile intensities."""
 
@@ -173,6 +181,11 @@ def run(command) -> None:
         c = command
         found = mug.find(c.raw, c.expressions, c.labels, c.min_onset, c.boxes, c.points)
         make("mug", command, detector, found, takes, mug.PUBLISHED_TRAINING if c.split == "published" else ())
+    elif isinstance(command, Verify):
+        from data_prep import shards, verification
+
+        shards.quiet_tensorflow()
+        print(verification.describe(command.folder, verification.verify(command.folder)))
     else:
         inspect(command)
 
@@ -275,7 +288,14 @@ def report(out: Path, info: dict) -> None:
     print(f"{out} is ready: `python -m data_prep inspect {out}` shows it.")
 
 
-COMMANDS = {"multipie": MultiPie, "mug": Mug, "folder": Folder, "synthetic": Synthetic, "inspect": Inspect}
+COMMANDS = {
+    "multipie": MultiPie,
+    "mug": Mug,
+    "folder": Folder,
+    "synthetic": Synthetic,
+    "inspect": Inspect,
+    "verify": Verify,
+}
 
 
 def main(arguments: list[str]) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from data_prep import shards, splits
 from data_prep.intensity import Takes
 from data_prep.sources import Found, PrepError, Rejected
-from facedisent_jax.records import NAME, PREP_FILE, SIZE, SPLITS, Record, read_info
+from facedisent_jax.records import NAME, PREP_FILE, SIZE, SPLITS, Record, content_hash, digest, read_info
 
 VERSION = 1
 REJECTED_FILE = "rejected.csv"
@@ -166,6 +166,7 @@ def build(
             "splits": {split: len(numbers) for split, numbers in rows.items()},
             "subjects": {split: sorted(who for who, at in placed.items() if at == split) for split in SPLITS},
             "pictures": len(spool.rows),
+            "content": content_hash(spool.digests),
             "found_by": dict(found_by),
             "rejected": dict(Counter(entry.kind for entry in rejected).most_common()),
             "remarks": dict(Counter(entry.kind for entry in remarks).most_common()),
@@ -194,6 +195,7 @@ class Spool:
         self._path = path
         self.rows: list[Record] = []  # with an empty image
         self.keys: list[str] = []
+        self.digests: list[bytes] = []  # of the records that were streamed
 
     def __enter__(self) -> "Spool":
         self._file = self._path.open("wb")
@@ -219,7 +221,9 @@ class Spool:
             self._file.flush()
             pixels = np.memmap(self._path, np.uint8, "r").reshape(-1, SIZE, SIZE, 3)
             for number in tqdm(numbers, f"Writing {split}", unit=" pictures", leave=False):
-                yield self.keys[number], self.rows[number]._replace(image=pixels[number])
+                record = self.rows[number]._replace(image=pixels[number])
+                self.digests.append(digest(split, record))
+                yield self.keys[number], record
 
         return records
 
