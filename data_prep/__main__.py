@@ -17,7 +17,7 @@ from tyro.conf import Positional, arg
 
 from data_prep.faces import FaceError
 from data_prep.landmarks import LandmarkError
-from data_prep.sources import PrepError
+from data_prep.sources import PrepError, printable
 from facedisent_jax.records import RecordError
 
 
@@ -274,7 +274,7 @@ def make(source: str, command, detector: str, found, takes=None, training: tuple
 def report(out: Path, info: dict) -> None:
     """Say what was made."""
     for note in info["notes"]:
-        print(f"Note: {note}", file=sys.stderr)
+        print(f"Note: {printable(note)}", file=sys.stderr)
     for split, number in info["splits"].items():
         print(f"{split:12}{number:8} pictures of {len(info['subjects'][split])} subjects")
     for kind, number in info["left_out"].items():
@@ -285,7 +285,7 @@ def report(out: Path, info: dict) -> None:
         print(f"            {number:8} {reason}")
     for remark, number in info["remarks"].items():
         print(f"noticed     {number:8} {remark} (listed in remarks.csv)")
-    print(f"{out} is ready: `python -m data_prep inspect {out}` shows it.")
+    print(printable(f"{out} is ready: `python -m data_prep inspect {out}` shows it."))
 
 
 COMMANDS = {
@@ -314,9 +314,9 @@ def main(arguments: list[str]) -> None:
     except BrokenPipeError:
         os._exit(0)  # the reader of our output has seen enough
     except (PrepError, RecordError, FaceError, LandmarkError) as error:
-        sys.exit(f"data_prep: {error}")
+        sys.exit(printable(f"data_prep: {error}"))
     except OSError as error:
-        sys.exit(f"data_prep: {error.filename or 'the data folder'}: {error.strerror or error}.")
+        sys.exit(printable(f"data_prep: {error.filename or 'the data folder'}: {error.strerror or error}."))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 """Multi-PIE's landmark labels, .mat files with the key `pts`. Imports none of ours; SciPy where a file is read."""
 
+import stat
 from pathlib import Path
 
 import numpy as np
 
-LARGEST = 1_000_000
+LARGEST = 100_000
 """Bytes: a label file of 68 points has about 1,300; what is larger is none and is not read."""
+NUMBERS = ("double", "single", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 
 
 def read_points(path: Path) -> np.ndarray | None:
@@ -13,7 +15,11 @@ def read_points(path: Path) -> np.ndarray | None:
     import scipy.io
 
     try:
-        if path.stat().st_size > LARGEST:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST:
+            return None
+        said = [(shape, kind) for name, shape, kind in scipy.io.whosmat(str(path)) if name == "pts"]
+        if len(said) != 1 or said[0][0] != (68, 2) or said[0][1] not in NUMBERS:  # nothing else is unpacked
             return None
         content = scipy.io.loadmat(str(path), variable_names=["pts"], verify_compressed_data_integrity=True)
         points = content.get("pts")
