@@ -115,7 +115,7 @@ def contact_sheet(folder: Path, most: int = 168) -> Image.Image:
 
 def _fitting(text: str, draw: ImageDraw.ImageDraw, font) -> str:
     """As much of the text as fits below a picture."""
-    text = text.encode("latin-1", "replace").decode("latin-1")  # what the built-in font can draw
+    text = printable(text).encode("latin-1", "replace").decode("latin-1")  # what the built-in font can draw
     while len(text) > 1 and draw.textlength(text, font) > TILE:
         text = text[:-1]
     return text

@@ -39,6 +39,7 @@ class _Video:
 
     def __init__(self, path: Path):
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints go to the terminal, past Python
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
         os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", FFMPEG)
         import cv2
 
@@ -47,9 +48,11 @@ class _Video:
         if path.stat().st_size == 0:
             raise PictureError("empty file")
         try:
-            self.capture, self.next = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG), 0
-        except UnicodeEncodeError:
+            name = str(path.absolute())
+            name.encode()
+        except UnicodeEncodeError:  # OpenCV would crash
             raise PictureError("its name is not UTF-8, which OpenCV needs") from None
+        self.capture, self.next = cv2.VideoCapture(name, cv2.CAP_FFMPEG), 0
         if not self.capture.isOpened():
             raise PictureError("damaged video, or of a type that is not read")
         width, height = (self.capture.get(name) for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))

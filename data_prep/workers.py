@@ -6,6 +6,7 @@ killed.) Imports none of ours.
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import threading
 import time
@@ -138,6 +139,7 @@ def _unstopped():
 
 def _serve(work: Callable, pipe: connection.Connection) -> None:
     """In a worker process: answer jobs until the main process is gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders complain there, past Python: a hundred lines a bad TIFF
     with contextlib.suppress(EOFError, OSError):
         while True:
             job = pipe.recv()
