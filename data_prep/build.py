@@ -310,8 +310,10 @@ def _clear_remains(out: Path) -> None:
         return
     for left in sorted(out.parent.iterdir()):
         named = re.fullmatch(rf"{re.escape(out.name)}\.(incomplete|replaced)-(.+)-(\d+)", left.name)
-        here = named is not None and named[2] == socket.gethostname()
-        if not named or (here and _alive(int(named[3])) or not here) and _seconds_since_change(left) < FORGOTTEN:
+        if not named:
+            continue
+        dead = named[2] == socket.gethostname() and not _alive(int(named[3]))
+        if not dead and _seconds_since_change(left) < FORGOTTEN:
             continue
         if named[1] == "replaced" and not out.exists():
             left.rename(out)
