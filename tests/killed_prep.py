@@ -1,4 +1,4 @@
-"""Builds a data folder in processes that are killed at each of their steps in the file system, and looks at what is left.
+"""Builds a data folder in processes that are killed at each of their steps in the file system; what is left?
 
 `python killed_prep.py FOLDER SCENARIO STRIDE [tensorflow]` prints, as JSON, how many were killed and what was wrong. A
 program of its own, as processes with TensorFlow's threads are not to be forked: it forks before there are any. Without

@@ -1,4 +1,4 @@
-"""Prep killed at any moment: no folder that looks finished, nothing finished lost, and the same command again succeeds."""
+"""Prep killed at any moment: no folder looks finished, nothing finished is lost, the same command again succeeds."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from test_prep_command import PATTERN, children, linux, photographs, run, start
 
 from data_prep import build
 from data_prep.sources import PrepError
-from facedisent_jax.records import read_info, read_split
+from facedisent_jax.records import SPLITS, read_info, read_split
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes that it forks")
@@ -63,9 +63,7 @@ def test_the_command_may_be_killed_at_any_moment_and_so_may_its_workers(tmp_path
     finished = out.exists()
     code, _, err = run("folder", raw, out, *options)
     assert code == (1 if finished else 0), err
-    assert (
-        read_info(out)["pictures"] == 16 and sum(len(read_split(out, s)) for s in ("train", "validation", "test")) == 16
-    )
+    assert sum(len(read_split(out, split)) for split in SPLITS) == read_info(out)["pictures"] == 16
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"] and -signal.SIGKILL in ends
 
 
