@@ -146,6 +146,7 @@ def test_a_run_that_is_stopped_ends_quietly_and_leaves_nothing(tmp_path, sent, c
 
 
 @linux
+@pytest.mark.slow
 def test_what_a_killed_worker_was_at_work_on_is_done_by_another(tmp_path):
     process = at_work(tmp_path, 2)
     os.kill(children(process.pid)[0], signal.SIGKILL)
