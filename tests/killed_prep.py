@@ -103,6 +103,8 @@ def main(folder: Path, scenario: str, stride: int) -> None:
         kept = [content(path) for path in out.parent.glob("out.replaced-*")]
         if replace and there not in (old, new) and old not in kept:
             wrong.append(f"step {step}: what was finished is lost")
+        if any(one != old for one in kept):
+            wrong.append(f"step {step}: half a folder is kept to be brought back")
         again = in_child(lambda: make(False))
         if again != (3 if replace or there == new else 0):
             wrong.append(f"step {step}: the next run without --overwrite ended with {again}")
