@@ -418,7 +418,7 @@ MATS = {
     "more promised than there is": matrix(b"pts", 68, 2, NUMBERS, said=2**31 - 16),
     "negative": matrix(b"pts", -68, 2, NUMBERS),
     "cells in cells": matrix(b"pts", 68, 2, nested_cells(2_000), kind=1),
-    "too large": matrix(b"pts", 68, 2, NUMBERS) + bytes(200_000),
+    "too large": matrix(b"pts", 68, 2, NUMBERS) + bytes(25_000_000),
     "nothing": b"",
     "text": b"pts = [1 2 3];" * 20,
 }

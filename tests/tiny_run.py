@@ -69,12 +69,12 @@ HARM = "<script>alert(1)</script><img src=x onerror='alert(2)'>\"&\n"
 
 
 def harmful(value):
-    """The same figures, every text in them replaced by one that would run in a page."""
+    """The same figures, every text in them preceded by one that would run in a page."""
     if isinstance(value, dict):
         return {name: harmful(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [harmful(inner) for inner in value]
-    return HARM if isinstance(value, str) else value
+    return HARM + value if isinstance(value, str) else value
 
 
 def tags(html: str) -> list[tuple[str, list[str]]]:
