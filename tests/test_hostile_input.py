@@ -434,7 +434,7 @@ def test_landmark_files_are_read_with_limits(tmp_path, kind):
     finally:
         tracemalloc.stop()
     assert found is None
-    assert peak < 20_000_000 or kind == "more promised than there is"  # which SciPy reserves and never fills
+    assert peak < 20_000_000
 
 
 @posix
