@@ -17,7 +17,7 @@ from tyro.conf import Positional, arg
 
 from data_prep.faces import FaceError
 from data_prep.landmarks import LandmarkError
-from data_prep.sources import PrepError
+from data_prep.sources import PrepError, printable
 from facedisent_jax.records import RecordError
 
 
@@ -120,6 +120,14 @@ class Inspect:
 
 
 @dataclass(frozen=True)
+class Verify:
+    """Whether a data folder is whole: checksums, features, counts, people; and a hash of its content to compare."""
+
+    folder: Annotated[Positional[Path], arg(metavar="OUT")]
+    """The data folder."""
+
+
+@dataclass(frozen=True)
 class Synthetic:
     """The built-in faces: drawn people at exact smile intensities."""
 
@@ -173,6 +181,11 @@ def run(command) -> None:
         c = command
         found = mug.find(c.raw, c.expressions, c.labels, c.min_onset, c.boxes, c.points)
         make("mug", command, detector, found, takes, mug.PUBLISHED_TRAINING if c.split == "published" else ())
+    elif isinstance(command, Verify):
+        from data_prep import shards, verification
+
+        shards.quiet_tensorflow()
+        print(verification.describe(command.folder, verification.verify(command.folder)))
     else:
         inspect(command)
 
@@ -261,7 +274,7 @@ def make(source: str, command, detector: str, found, takes=None, training: tuple
 def report(out: Path, info: dict) -> None:
     """Say what was made."""
     for note in info["notes"]:
-        print(f"Note: {note}", file=sys.stderr)
+        print(f"Note: {printable(note)}", file=sys.stderr)
     for split, number in info["splits"].items():
         print(f"{split:12}{number:8} pictures of {len(info['subjects'][split])} subjects")
     for kind, number in info["left_out"].items():
@@ -272,10 +285,17 @@ def report(out: Path, info: dict) -> None:
         print(f"            {number:8} {reason}")
     for remark, number in info["remarks"].items():
         print(f"noticed     {number:8} {remark} (listed in remarks.csv)")
-    print(f"{out} is ready: `python -m data_prep inspect {out}` shows it.")
+    print(printable(f"{out} is ready: `python -m data_prep inspect {out}` shows it."))
 
 
-COMMANDS = {"multipie": MultiPie, "mug": Mug, "folder": Folder, "synthetic": Synthetic, "inspect": Inspect}
+COMMANDS = {
+    "multipie": MultiPie,
+    "mug": Mug,
+    "folder": Folder,
+    "synthetic": Synthetic,
+    "inspect": Inspect,
+    "verify": Verify,
+}
 
 
 def main(arguments: list[str]) -> None:
@@ -294,9 +314,9 @@ def main(arguments: list[str]) -> None:
     except BrokenPipeError:
         os._exit(0)  # the reader of our output has seen enough
     except (PrepError, RecordError, FaceError, LandmarkError) as error:
-        sys.exit(f"data_prep: {error}")
+        sys.exit(printable(f"data_prep: {error}"))
     except OSError as error:
-        sys.exit(f"data_prep: {error.filename or 'the data folder'}: {error.strerror or error}.")
+        sys.exit(printable(f"data_prep: {error.filename or 'the data folder'}: {error.strerror or error}."))
 
 
 if __name__ == "__main__":

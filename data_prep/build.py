@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import socket
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,14 +21,16 @@ import numpy as np
 
 from data_prep import shards, splits
 from data_prep.intensity import Takes
-from data_prep.sources import Found, PrepError, Rejected
-from facedisent_jax.records import NAME, PREP_FILE, SIZE, SPLITS, Record, read_info
+from data_prep.sources import Found, PrepError, Rejected, text_of
+from facedisent_jax.records import NAME, PREP_FILE, SIZE, SPLITS, Record, content_hash, digest, read_info
 
 VERSION = 1
 REJECTED_FILE = "rejected.csv"
 REMARKS_FILE = "remarks.csv"
 SHEET_FILE = "contact_sheet.png"
 CURVES_FILE = "intensity_curves.png"
+FORGOTTEN = 24 * 3600
+"""Seconds after which what a run left unfinished, and nobody has written to since, is taken away."""
 
 
 class Plan(NamedTuple):
@@ -166,6 +169,7 @@ def build(
             "splits": {split: len(numbers) for split, numbers in rows.items()},
             "subjects": {split: sorted(who for who, at in placed.items() if at == split) for split in SPLITS},
             "pictures": len(spool.rows),
+            "content": content_hash(spool.digests),
             "found_by": dict(found_by),
             "rejected": dict(Counter(entry.kind for entry in rejected).most_common()),
             "remarks": dict(Counter(entry.kind for entry in remarks).most_common()),
@@ -175,15 +179,16 @@ def build(
         _list(made / REJECTED_FILE, "reason", rejected)
         if remarks:
             _list(made / REMARKS_FILE, "remark", remarks)
-        (made / PREP_FILE).write_text(json.dumps(info, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        _put_in_place(made, out)
+        text = json.dumps(info, indent=1, ensure_ascii=False) + "\n"
+        (made / PREP_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")  # as JSON writes it
+        _put_in_place(made, out, staging)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return info
 
 
 def _list(path: Path, what: str, entries: list[Rejected]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         csv.writer(file).writerows([("file", what), *sorted(entries)])
 
 
@@ -194,6 +199,7 @@ class Spool:
         self._path = path
         self.rows: list[Record] = []  # with an empty image
         self.keys: list[str] = []
+        self.digests: list[bytes] = []  # of the records that were streamed
 
     def __enter__(self) -> "Spool":
         self._file = self._path.open("wb")
@@ -219,7 +225,9 @@ class Spool:
             self._file.flush()
             pixels = np.memmap(self._path, np.uint8, "r").reshape(-1, SIZE, SIZE, 3)
             for number in tqdm(numbers, f"Writing {split}", unit=" pictures", leave=False):
-                yield self.keys[number], self.rows[number]._replace(image=pixels[number])
+                record = self.rows[number]._replace(image=pixels[number])
+                self.digests.append(digest(split, record))
+                yield self.keys[number], record
 
         return records
 
@@ -241,8 +249,11 @@ def _collect(
                 remarks.append(Rejected(item.key, item.reason))
                 continue
             bar.update()
-            if item.record is None:
-                rejected.append(Rejected(item.key, item.reason))
+            reason = item.reason if item.record is None else ""
+            if item.record is not None and item.record.frame >= 2**63:
+                reason = "frame number of more than 18 digits"
+            if item.record is None or reason:
+                rejected.append(Rejected(item.key, reason))
                 continue
             spool.add(item.key, item.record._replace(subject=splits.canonical(item.record.subject, pattern)))
             if item.found_by:
@@ -271,6 +282,8 @@ def _plain(value: Any) -> Any:
 def check_out(out: Path | str, overwrite: bool) -> Path:
     """The place of the new folder, all links resolved; refused if it holds anything that this run must not replace."""
     out = Path(out).resolve()
+    if text_of(str(out)) != str(out):
+        raise PrepError(f"{text_of(str(out))} is not UTF-8, which TensorFlow needs: choose another name.")
     _clear_remains(out)
     if not out.exists():
         return out
@@ -297,12 +310,23 @@ def _clear_remains(out: Path) -> None:
         return
     for left in sorted(out.parent.iterdir()):
         named = re.fullmatch(rf"{re.escape(out.name)}\.(incomplete|replaced)-(.+)-(\d+)", left.name)
-        if not named or named[2] != socket.gethostname() or _alive(int(named[3])):
+        if not named:
+            continue
+        dead = named[2] == socket.gethostname() and not _alive(int(named[3]))
+        if not dead and _seconds_since_change(left) < FORGOTTEN:
             continue
         if named[1] == "replaced" and not out.exists():
             left.rename(out)
         else:
             shutil.rmtree(left, ignore_errors=True)
+
+
+def _seconds_since_change(folder: Path) -> float:
+    """A run writes all the time: what it left on another machine is known to be dead by this alone."""
+    try:
+        return time.time() - max(path.lstat().st_mtime for path in [folder, *folder.rglob("*")])
+    except OSError:  # somebody is at work on it
+        return 0.0
 
 
 def _alive(process: int) -> bool:
@@ -319,12 +343,17 @@ def _alive(process: int) -> bool:
     return True
 
 
-def _put_in_place(made: Path, out: Path) -> None:
+def _put_in_place(made: Path, out: Path, staging: Path) -> None:
     """Move the finished folder to its place; an older one goes only when the new one is there."""
     if not out.exists() or not any(out.iterdir()):
         made.rename(out)
         return
     old = out.with_name(f"{out.name}.replaced-{socket.gethostname()}-{os.getpid()}")
-    out.rename(old)
-    made.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        out.rename(old)
+        made.rename(out)
+    except BaseException:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        raise
+    old.rename(staging / "replaced")  # goes with the rest: half of it must not be taken for a folder to bring back

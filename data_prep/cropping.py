@@ -29,6 +29,10 @@ FINE_SIDE = 2 * faces.SIZE
 """Side (pixels) that a crop still has in a JPEG read at reduced size."""
 MESH_SIDE = 256
 """The same for the mesh, whose network sees 256 pixels."""
+PATIENCE = 120.0, 10.0
+"""Seconds that a worker may take for a job, and besides for each of its pictures: some damaged files never end."""
+MOST_LOST = 20
+"""So many jobs in a row that end a worker are the machine's fault, not the pictures'."""
 
 
 class Cropping(NamedTuple):
@@ -205,6 +209,11 @@ class _Job(NamedTuple):
     groups: list[list[Source]]
     place: Place | None = None  # of the only group's earlier part
     rest: list[Source] = []  # the only group's later part
+    again: bool = False  # a worker was lost on it already
+
+    @property
+    def sources(self) -> list[Source]:
+        return [source for group in self.groups for source in group]
 
 
 def _jobs(sources: Iterable[Source], whole: bool) -> Iterator[_Job]:
@@ -224,22 +233,45 @@ def _jobs(sources: Iterable[Source], whole: bool) -> Iterator[_Job]:
 
 
 def crop_all(sources: Sequence[Source], how: Cropping, count: int) -> Generator[Crops, None, None]:
-    """The crops of all sources, in the order in which `count` processes finish them; little is held in memory."""
+    """The crops of all sources, in the order in which `count` processes finish them; little is held in memory.
+
+    A crop group that ends its process (a decoder's crash, an endless loop, too little memory) twice is rejected.
+    """
     whole = how.takes is not None and how.takes.measured
-    jobs, later = _jobs(sources, whole), deque[_Job]()
-    done = workers.run(partial(_work, how), lambda: later.popleft() if later else next(jobs, None), count)
-    try:
-        with contextlib.closing(done):
-            for job, (crops, place) in done:
+    jobs, later, lost = _jobs(sources, whole), deque[_Job](), 0
+    next_job = lambda: later.popleft() if later else next(jobs, None)  # noqa: E731
+    with contextlib.closing(workers.run(partial(_work, how), next_job, count, _patience)) as done:
+        for job, answer in done:
+            if not isinstance(answer, workers.Lost):
+                lost = 0
+                crops, place = answer
                 if job.rest:
                     later.append(_Job([job.rest[:PART_PICTURES]], place, job.rest[PART_PICTURES:]))
                 yield crops
-    except workers.DiedError as error:
-        keys = [source.key for group in error.job.groups for source in group]
-        raise PrepError(
-            f"A worker process died at work on {keys[0]} or one of the next {len(keys) - 1} pictures, "
-            "most likely for want of memory: try again with --workers 1."
-        ) from error
+                continue
+            lost += 1
+            if lost > MOST_LOST:
+                raise PrepError(
+                    f"{lost} worker processes in a row died or hung, the last one at work on {job.sources[0].key}, "
+                    "most likely for want of memory: try again with --workers 1."
+                )
+            if not job.again:
+                later.extend(job._replace(groups=[group], again=True) for group in job.groups)
+            else:
+                yield _refused(
+                    [*job.sources, *job.rest],
+                    f"its process {answer.why}: a picture that cannot be read, "
+                    "or too little memory (--workers 1 needs the least)",
+                )
+
+
+def _refused(sources: Sequence[Source], reason: str) -> Crops:
+    nothing = np.empty((0, faces.SIZE, faces.SIZE, 3), np.uint8)
+    return Crops([], nothing, [], [Rejected(source.key, reason) for source in sources])
+
+
+def _patience(job: _Job) -> float:
+    return PATIENCE[0] + PATIENCE[1] * len(job.sources)
 
 
 def _work(how: Cropping, job: _Job) -> tuple[Crops, Place | None]:
@@ -252,10 +284,16 @@ def _work(how: Cropping, job: _Job) -> tuple[Crops, Place | None]:
         from data_prep import landmarks
 
         mesh = landmarks.load(landmarks.model_file(how.landmarker))
-    done = [crop_group(group, how, job.place, mesh) for group in job.groups]
-    if how.takes and how.takes.measured:
-        done = [(measured(crops, place, how.takes, mesh), place) for crops, place in done]
-    parts = [crops for crops, _ in done]
+    parts, place = [], None
+    for group in job.groups:
+        try:
+            crops, place = crop_group(group, how, job.place, mesh)
+            parts.append(measured(crops, place, how.takes, mesh) if how.takes and how.takes.measured else crops)
+        except (faces.FaceError, PrepError):
+            raise
+        except Exception as error:  # one picture must not end the preparation of a hundred thousand
+            place = None
+            parts.append(_refused(group, f"unexpected {type(error).__name__}: {error}"))
     joined = Crops(
         [source for part in parts for source in part.sources],
         np.concatenate([part.images for part in parts]),
@@ -263,4 +301,4 @@ def _work(how: Cropping, job: _Job) -> tuple[Crops, Place | None]:
         [entry for part in parts for entry in part.rejected],
         [entry for part in parts for entry in part.remarks],
     )
-    return joined, done[-1][1]
+    return joined, place

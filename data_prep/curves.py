@@ -1,7 +1,7 @@
 """The intensities of the takes in a data folder: curves over time, and how far they are from a truth.
 
-Imports facedisent_jax.records, mug for the names of expressions, splits and tables; matplotlib and SciPy where they are
-used.
+Imports facedisent_jax.records, mug for the names of expressions, sources, splits and tables; matplotlib and SciPy where
+they are used.
 """
 
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import mug, splits
+from data_prep.sources import printable
 from data_prep.tables import FrameLabels
 from facedisent_jax.records import NEUTRAL, SPLITS, read_info, read_split
 
@@ -69,7 +70,7 @@ def compare(takes: Curves, truth: dict[Key, float]) -> str:
     number = sum(map(len, found.values()))
     lines = [f"against the truth: {number} of {len(takes)} takes; Spearman within each take, mean absolute error"]
     lines.append(f"{'take':22}{'takes':>6}{'Spearman':>10}{'lowest':>8}{'error':>8}{'largest':>9}{'true apex':>11}")
-    rows = [(name, found[name]) for name in sorted(found)][:20]
+    rows = [(printable(name), found[name]) for name in sorted(found)][:20]
     for name, values in [*rows, *([("all", sum(found.values(), []))] if len(rows) > 1 else [])]:
         rank, error, apex = np.array(values).T
         lines.append(
@@ -99,7 +100,8 @@ def plot(takes: Curves, path: Path, truth: dict[Key, float]) -> None:
         if true := true_curve(truth, name, takes[name]):
             ax.plot(sorted(true), [true[k] for k in sorted(true)], "--", color="0.3", lw=1, label="truth")
         subject, expression, sequence = name
-        ax.set_title(f"{subject} {expression} {sequence.rsplit('/', 1)[-1]}", fontsize=9)
+        named = f"{subject} {expression} {sequence.rsplit('/', 1)[-1]}"
+        ax.set_title(printable(named)[:60].replace("$", r"\$"), fontsize=9)  # no formula
         ax.grid(alpha=0.3)
         ax.tick_params(labelsize=8)
         ax.set_ylim(-0.05, 1.05)

@@ -333,6 +333,6 @@ def draw(who: Identity, intensity: float) -> np.ndarray:
     return draw_levels(who, [intensity])[0]
 
 
-def draw_task(task: tuple[Identity, Sequence[float]]) -> np.ndarray:
-    """`draw_levels` of one argument, for worker processes."""
-    return draw_levels(*task)
+def draw_task(task: tuple[int, Identity, Sequence[float]]) -> np.ndarray:
+    """`draw_levels` of one argument, for worker processes; the number is for the caller."""
+    return draw_levels(*task[1:])

@@ -1,4 +1,7 @@
-"""What is in a data folder: counts, a histogram of intensities, a contact sheet. Imports facedisent_jax.records."""
+"""What is in a data folder: counts, a histogram of intensities, a contact sheet.
+
+Imports sources and facedisent_jax.records.
+"""
 
 import textwrap
 from collections import Counter
@@ -7,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from data_prep.sources import printable
 from facedisent_jax.records import SPLITS, Faces, read_info, read_split
 
 TILE, CAPTION, GAP, COLUMNS = 96, 26, 6, 14
@@ -37,7 +41,7 @@ def describe(folder: Path) -> str:
     lines += ["", *_histogram(values)]
     rejected = sum(info["rejected"].values())
     lines += ["", f"left out: {rejected} pictures{' (rejected.csv)' if rejected else ''}"]
-    lines += [f"  {number:8} {reason}" for reason, number in info["rejected"].items()]
+    lines += [f"  {number:8} {printable(reason)}" for reason, number in info["rejected"].items()]
     lines += [f"passed over: {number} {kind}" for kind, number in info["left_out"].items()]
     return "\n".join(lines)
 
@@ -50,7 +54,7 @@ def _table(name: str, counts: dict[str, Counter[str]], most: int = 24) -> list[s
         return [f"{name}: not known of any picture"]
     lines = [f"{name:22}" + "".join(f"{split:>12}" for split in counts)]
     for value in values:
-        shown = value or "(not known)"
+        shown = printable(value) or "(not known)"
         lines.append(f"  {shown[:19]:20}" + "".join(f"{counts[split][value]:12}" for split in counts))
     if len(total) > most:
         lines.append(f"  and {len(total) - most} others")
@@ -59,7 +63,7 @@ def _table(name: str, counts: dict[str, Counter[str]], most: int = 24) -> list[s
 
 def _people(split: str, counts: Counter[str]) -> list[str]:
     """How many pictures there are of each subject."""
-    named = [f"{who or '(not known)'}:{number}" for who, number in sorted(counts.items())]
+    named = [f"{printable(who) or '(not known)'}:{number}" for who, number in sorted(counts.items())]
     text = ", ".join(named) or "none"
     return [
         f"{split} subjects, pictures of each",
@@ -111,7 +115,7 @@ def contact_sheet(folder: Path, most: int = 168) -> Image.Image:
 
 def _fitting(text: str, draw: ImageDraw.ImageDraw, font) -> str:
     """As much of the text as fits below a picture."""
-    text = text.encode("latin-1", "replace").decode("latin-1")  # what the built-in font can draw
+    text = printable(text).encode("latin-1", "replace").decode("latin-1")  # what the built-in font can draw
     while len(text) > 1 and draw.textlength(text, font) > TILE:
         text = text[:-1]
     return text

@@ -22,6 +22,7 @@ from data_prep.sources import (
     Rejected,
     Source,
     pictures_below,
+    text_of,
 )
 from data_prep.tables import FrameLabels
 from facedisent_jax.records import NEUTRAL
@@ -159,7 +160,7 @@ def _labels(path: Path, chosen: set[str]) -> FrameLabels:
 
 def _takes(raw: Path, files, chosen: set[str], found: Found) -> dict[str, tuple[Take, _Files]]:
     """Place of a take (folder, or a video in place of one) -> the take and its files; the rest is accounted for."""
-    root = raw.resolve().parts[1:]
+    root = [text_of(part) for part in raw.resolve().parts[1:]]
     takes: dict[str, tuple[Take, _Files]] = {}
     where: dict[Take, str] = {}
     for path, key in files:

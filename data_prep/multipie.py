@@ -171,7 +171,7 @@ def _labels(folder: Path) -> dict[tuple[str, ...], dict[str, Path]]:
     if not folder.is_dir():
         raise PrepError(f"There is no folder {folder} of landmark labels (--mat-labels).")
     found: dict[tuple[str, ...], dict[str, Path]] = defaultdict(dict)
-    for path in sorted(folder.rglob("*")):
+    for path, _ in pictures_below(folder, types=frozenset({".mat"}))[0]:
         if named := LABEL.fullmatch(path.name):
             found[named.groups()[:4]][named[5]] = path
     if not found:

@@ -4,6 +4,7 @@ A file that cannot be used raises PictureError with a short reason; nothing that
 """
 
 import contextlib
+import errno
 import os
 import stat
 import warnings
@@ -15,7 +16,9 @@ from PIL import Image, ImageOps
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")  # no EPS: it would start a program
 MILLION_PIXELS = 150
-"""Larger pictures are left out: 150 million pixels are 450 MB as RGB, in each worker process."""
+"""Larger pictures are left out: 150 million pixels are 600 MB in each worker process."""
+COSTLY_MILLION_PIXELS = 50
+"""The same where reading takes several copies (WebP and JPEG 2000; alpha, more than 8 bits): up to 20 bytes a pixel."""
 
 
 class PictureError(ValueError):
@@ -60,14 +63,19 @@ def read(path: Path | str, shrink: float = 1.0, longest: int | None = None) -> P
     except MemoryError:
         raise PictureError("too large for the memory") from None
     except Exception as error:  # decoders answer damaged files with errors of every type
+        if isinstance(error, OSError) and error.errno == errno.ELOOP:
+            raise PictureError("a link that leads back to itself") from None
         truncated = "truncated" in str(error).lower()
         raise PictureError("truncated picture" if truncated else "damaged picture") from error
 
 
 def _upright_rgb(image: Image.Image, shrink: float) -> Picture:
     width, height = image.size
-    if width * height > MILLION_PIXELS * 1_000_000:
-        raise PictureError(f"more than {MILLION_PIXELS} million pixels")
+    plain = image.mode in ("1", "L", "P", "RGB", "CMYK", "YCbCr") and "transparency" not in image.info
+    costly = not plain or image.format in ("WEBP", "JPEG2000")
+    most = COSTLY_MILLION_PIXELS if costly else MILLION_PIXELS
+    if width * height > most * 1_000_000:
+        raise PictureError(f"more than {most} million pixels")
     if shrink < 1:
         image.draft(None, (max(1, int(width * shrink)), max(1, int(height * shrink))))
     image.load()

@@ -14,6 +14,16 @@ PICTURE_TYPES = frozenset(
 VIDEO_TYPES = frozenset(".avi .mp4 .m4v .mov .mkv .mpg .mpeg .webm .wmv".split())
 
 
+def text_of(name: str) -> str:
+    """A file's name as text, whatever its bytes: those that are not UTF-8 are written as \\xff."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def printable(text: str) -> str:
+    """For a terminal: what would move its cursor, colour it or break the line is written as an escape."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 class PrepError(ValueError):
     """Preparation cannot go on; the message is a sentence for the person at the keyboard."""
 
@@ -81,7 +91,8 @@ def pictures_below(
     """Every picture file below `raw` as (path, key), in order of the keys, and what was passed over, as counts.
 
     Pictures are known by the ending of their name alone, which is one of `types`. skip_folders: names of folders (lower
-    case) whose files are counted, not listed. Links to folders are followed, each folder being visited once.
+    case) whose files are counted, not listed. Links to folders are followed, each folder being visited once, but for
+    those to a folder that holds `raw`: these would lead to all that lies beside it.
     """
     raw = Path(raw)
     if not raw.exists():
@@ -91,6 +102,7 @@ def pictures_below(
     found: list[tuple[Path, str]] = []
     passed_over: Counter[str] = Counter()
     visited = set()
+    above = {(status.st_dev, status.st_ino) for status in map(os.stat, raw.resolve().parents)}
     waiting = [(str(raw), "", "")]
     while waiting:
         folder, prefix, skipped = waiting.pop()
@@ -99,6 +111,9 @@ def pictures_below(
             if (status.st_dev, status.st_ino) in visited:
                 continue
             visited.add((status.st_dev, status.st_ino))
+            if (status.st_dev, status.st_ino) in above:
+                passed_over["links to a folder that holds RAW"] += 1
+                continue
             entries = list(os.scandir(folder))
         except OSError as error:
             passed_over[f"folders that cannot be read ({error.strerror})"] += 1
@@ -107,8 +122,8 @@ def pictures_below(
             passed_over["data folders made by this command"] += 1
             continue
         for entry in entries:
-            name = os.fsencode(entry.name).decode("utf-8", "backslashreplace")
-            if entry.is_dir():
+            name = text_of(entry.name)
+            if _is_folder(entry):
                 below = skipped or (entry.name.lower() if entry.name.lower() in skip_folders else "")
                 waiting.append((entry.path, f"{prefix}{name}/", below))
             elif skipped:
@@ -121,3 +136,10 @@ def pictures_below(
                 found.append((Path(entry.path), prefix + name))
     found.sort(key=lambda item: item[1])
     return found, dict(passed_over)
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads back to itself
+        return False

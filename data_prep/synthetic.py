@@ -3,18 +3,22 @@
 The truth is exact: any identity at any smile intensity can be drawn (`draw`). Imports facedisent_jax.records.
 """
 
-import multiprocessing
+import contextlib
+from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
 
 from data_prep.drawing import draw, draw_levels, draw_task
 from data_prep.identity import Identity, random_identity
+from data_prep.workers import Lost, run
 from facedisent_jax.records import NEUTRAL, Record
 
 __all__ = ["Identity", "draw", "draw_levels", "random_identity", "records", "subject_records", "take_intensities"]
 
 ACTION = "smile"
+PATIENCE = 600.0
+"""Seconds after which a process that draws a person has hung."""
 
 
 def take_intensities(seed: int, subject: int, take: int) -> np.ndarray:
@@ -84,10 +88,19 @@ def records(
     plans = [_plan(subject, seed, stills, levels, clips) for subject in range(subjects)]
     people = [random_identity(seed, subject) for subject in range(subjects)]
     intensities = [[record.intensity for _, record in plan] for plan in plans]
-    # spawn: forking a process in which TensorFlow or JAX runs threads can hang. A child gets data_prep.drawing alone:
-    # it imports numpy and nothing else, so it starts at once
-    with multiprocessing.get_context("spawn").Pool(min(workers, subjects)) as pool:
-        # one at a time and in order; starmap would wait for all of them
-        drawn = pool.imap(draw_task, zip(people, intensities, strict=True), chunksize=2)
-        for plan, images in zip(plans, drawn, strict=True):
-            yield from _with_images(plan, images)
+    # A child gets data_prep.drawing alone: it imports numpy and nothing else, so it starts at once
+    tasks, again = iter(zip(range(subjects), people, intensities, strict=True)), deque()
+    next_task = lambda: again.popleft() if again else next(tasks, None)  # noqa: E731
+    drawn: dict[int, np.ndarray] = {}
+    number = lost = 0
+    with contextlib.closing(run(draw_task, next_task, min(workers, subjects), lambda _: PATIENCE)) as done:
+        for task, images in done:
+            if not isinstance(images, Lost):
+                drawn[task[0]] = images
+            elif (lost := lost + 1) > workers:  # it was not one process that somebody killed
+                raise ValueError(f"{lost} processes that drew died or hung: try again with --workers 1.")
+            else:
+                again.append(task)
+            while number in drawn:  # in order
+                yield from _with_images(plans[number], drawn.pop(number))
+                number += 1

@@ -108,7 +108,7 @@ def _one_frame(labels: FrameLabels, lines: dict, line: int, header: list[str], c
         labels.remarks.append(Rejected(where, f"{UNUSABLE}: {said}"))
         return
     row = dict(zip(header, cells, strict=True))
-    if not row["frame"].isdecimal():
+    if not row["frame"].isdecimal() or len(row["frame"]) > 18:
         said = f"frame is {row['frame']!r}, a whole number was expected"
         labels.remarks.append(Rejected(where, f"{UNUSABLE}: {said}"))
         return

@@ -8,6 +8,9 @@ from PIL import Image
 
 from data_prep.pictures import MILLION_PIXELS, Picture, PictureError
 
+FFMPEG = "protocol_whitelist;file|format_whitelist;avi,mov,matroska,webm,mpeg,mpegts,mpegvideo,m4v,asf"
+"""A playlist that is named like a video would have FFmpeg open other files, or the network."""
+
 
 def frames(path: Path) -> int:
     """How many frames can be decoded. Raises PictureError, a short reason, for a file that is damaged or no video."""
@@ -36,13 +39,20 @@ class _Video:
 
     def __init__(self, path: Path):
         os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints go to the terminal, past Python
+        os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+        os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", FFMPEG)
         import cv2
 
         if not path.is_file():
             raise PictureError("the file is gone, or a broken link")
         if path.stat().st_size == 0:
             raise PictureError("empty file")
-        self.capture, self.next = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG), 0
+        try:
+            name = str(path.absolute())
+            name.encode()
+        except UnicodeEncodeError:  # OpenCV would crash
+            raise PictureError("its name is not UTF-8, which OpenCV needs") from None
+        self.capture, self.next = cv2.VideoCapture(name, cv2.CAP_FFMPEG), 0
         if not self.capture.isOpened():
             raise PictureError("damaged video, or of a type that is not read")
         width, height = (self.capture.get(name) for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))

@@ -6,25 +6,25 @@ killed.) Imports none of ours.
 
 import contextlib
 import multiprocessing
+import os
 import signal
 import threading
+import time
 import traceback
 from collections.abc import Callable, Generator
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 Job = TypeVar("Job")
 Answer = TypeVar("Answer")
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
-class DiedError(Exception):
-    """A worker process ended without an answer. `job`: what it was working on."""
+class Lost(NamedTuple):
+    """In place of an answer: what became of the process that was at work on the job."""
 
-    def __init__(self, job):
-        super().__init__(job)
-        self.job = job
+    why: str
 
 
 class _Worker(NamedTuple):
@@ -32,54 +32,69 @@ class _Worker(NamedTuple):
     pipe: connection.Connection
 
 
+class _Busy(NamedTuple, Generic[Job]):
+    worker: _Worker
+    job: Job
+    until: float
+
+
 def run(
-    work: Callable[[Job], Answer], next_job: Callable[[], Job | None], count: int
-) -> Generator[tuple[Job, Answer], None, None]:
+    work: Callable[[Job], Answer],
+    next_job: Callable[[], Job | None],
+    count: int,
+    patience: Callable[[Job], float],
+) -> Generator[tuple[Job, Answer | Lost], None, None]:
     """Jobs and what `work` (a function that can be pickled) made of them, as they are done by `count` processes.
 
     next_job: gives a job, or None if there is none now; it is asked again whenever an answer has been taken.
-    Raises DiedError if a process dies, and whatever `work` raises. When the generator ends, all processes are gone.
+    patience: seconds that a job may take; a process that takes longer is killed.
+    The answer is Lost where the process died or was killed. Raises whatever `work` raises. When the generator ends,
+    all processes are gone.
     """
     idle: list[_Worker] = []
-    busy: list[tuple[_Worker, Job]] = []
+    busy: list[_Busy[Job]] = []
+
+    def give(worker: _Worker, job: Job) -> None:
+        with contextlib.suppress(OSError):  # it died meanwhile: its pipe will say so
+            worker.pipe.send(job)
+        busy.append(_Busy(worker, job, time.monotonic() + patience(job)))
+
     try:
         while True:
             while (idle or len(busy) < count) and (job := next_job()) is not None:
-                busy.append((idle.pop() if idle else _start(work), job))
-                _send(*busy[-1])
+                give(idle.pop() if idle else _start(work), job)
             if not busy:
                 return
-            ready = connection.wait([worker.pipe for worker, _ in busy])
-            for entry in [entry for entry in busy if entry[0].pipe in ready]:
-                worker, job = entry
-                answer = _receive(worker, job)
+            rest = min(entry.until for entry in busy) - time.monotonic()
+            ready = connection.wait([entry.worker.pipe for entry in busy], max(0.0, rest))
+            late = time.monotonic()
+            for entry in [entry for entry in busy if entry.worker.pipe in ready or entry.until <= late]:
+                came = entry.worker.pipe in ready
+                answer = _receive(entry.worker) if came else Lost(f"took more than {patience(entry.job):.0f} seconds")
                 busy.remove(entry)
-                following = next_job()  # before the answer is used: the process need not wait for that
-                if following is None:
-                    idle.append(worker)
-                else:
-                    busy.append((worker, following))
-                    _send(worker, following)
-                yield job, answer
+                if isinstance(answer, Lost):
+                    _end(entry.worker)
+                elif (following := next_job()) is None:
+                    idle.append(entry.worker)
+                else:  # before the answer is used: the process need not wait for that
+                    give(entry.worker, following)
+                yield entry.job, answer
     finally:
-        for worker in [*idle, *(worker for worker, _ in busy)]:
-            worker.process.kill()
-            worker.process.join()
-            worker.pipe.close()
+        for worker in [*idle, *(entry.worker for entry in busy)]:
+            _end(worker)
 
 
-def _send(worker: _Worker, job) -> None:
-    try:
-        worker.pipe.send(job)
-    except OSError:
-        raise DiedError(job) from None
+def _end(worker: _Worker) -> None:
+    worker.process.kill()
+    worker.process.join()
+    worker.pipe.close()
 
 
-def _receive(worker: _Worker, job):
+def _receive(worker: _Worker):
     try:
         answer, error = worker.pipe.recv()
     except (EOFError, OSError):
-        raise DiedError(job) from None
+        return Lost("died")
     if error is not None:
         raise error
     return answer
@@ -124,6 +139,7 @@ def _unstopped():
 
 def _serve(work: Callable, pipe: connection.Connection) -> None:
     """In a worker process: answer jobs until the main process is gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # decoders complain there, past Python: a hundred lines a bad TIFF
     with contextlib.suppress(EOFError, OSError):
         while True:
             job = pipe.recv()

@@ -51,7 +51,7 @@ def batches(triplets: Triplets, seed: int, start: int, stop: int, batch: int) ->
     """The batches of steps start .. stop - 1, prepared ahead in other threads, in order.
 
     Step k's batch is `triplets.batch(seed, k, batch)` however the stream was opened, so a resumed run needs no
-    iterator state.
+    iterator state. Raises RecordError for a picture left on disk that is damaged since the folder was opened.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
@@ -59,8 +59,26 @@ def batches(triplets: Triplets, seed: int, start: int, stop: int, batch: int) ->
     tf.config.set_visible_devices([], "GPU")  # the GPU is JAX's
     types = Batch(tf.uint8, *[tf.float32] * (len(Batch._fields) - 1))
 
+    faults: list[RecordError] = []
+
+    def one(step) -> tuple:
+        try:
+            return tuple(triplets.batch(seed, int(step), batch))
+        except RecordError as error:
+            faults.append(error)  # TensorFlow would make it one of its own, with a traceback for a message
+            raise
+
     def gather(step):
-        return tf.numpy_function(lambda k: tuple(triplets.batch(seed, int(k), batch)), [step], list(types))
+        return tf.numpy_function(one, [step], list(types))
 
     stream = tf.data.Dataset.range(start, stop).map(gather, num_parallel_calls=2, deterministic=True).prefetch(4)
-    return (Batch(*fields) for fields in stream.as_numpy_iterator())
+
+    def opened() -> Iterator[Batch]:
+        try:
+            yield from (Batch(*fields) for fields in stream.as_numpy_iterator())
+        except tf.errors.OpError:
+            if faults:
+                raise faults[0] from None
+            raise
+
+    return opened()

@@ -50,6 +50,7 @@ def grid(
     cells: pictures [64, 64, 3], float in [0, 1] or uint8, or None for an empty place. The first `margin_rows` and
     `margin_columns` and the last `end_columns` (the real pictures) stand apart from the rest.
     """
+    top, left = ([_printed(label) for label in labels] for labels in (top, left))
     side = scale * next(len(cell) for row in cells for cell in row if cell is not None)
     columns = max(map(len, cells))
     text = int(TEXT * max(1, columns / 8))  # a wide figure is printed smaller
@@ -95,6 +96,12 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     import matplotlib
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
+def _printed(label: str) -> str:
+    """What a font can draw of a name, whatever it holds; of many lines the first three."""
+    lines = ["".join(letter if letter.isprintable() else "?" for letter in line) for line in label.split("\n")]
+    return "\n".join(lines[:3])
 
 
 def _width(text: str, size: int) -> int:
@@ -158,7 +165,8 @@ def readings(truth: np.ndarray, read: np.ndarray, kinds: np.ndarray) -> Image.Im
     jitter = np.random.default_rng(0).uniform(-0.012, 0.012, len(truth))  # many pictures share one intensity
     for kind in np.unique(kinds):
         chosen = kinds == kind
-        axis.scatter(truth[chosen] + jitter[chosen], read[chosen], s=9, alpha=0.5, linewidths=0, label=kind)
+        name = str(kind)[:40].replace("$", r"\$")  # no formula
+        axis.scatter(truth[chosen] + jitter[chosen], read[chosen], s=9, alpha=0.5, linewidths=0, label=name)
     axis.set_xlabel("true intensity")
     axis.set_ylabel("read from the expression code")
     axis.set_xlim(-0.05, 1.05)

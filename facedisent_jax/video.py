@@ -91,8 +91,9 @@ def write(run: Path | str, asked: Asked) -> dict:
     for item in shown:
         if item.image is not None:
             drawing.save(item.image, unfinished / "figures" / f"{item.name}.png")
-    (unfinished / "metrics.json").write_text(text + "\n")
-    (unfinished / "index.html").write_text(video_page.render(run.name, found, shown))
+    (unfinished / "metrics.json").write_text(text + "\n", encoding="utf-8")
+    html = video_page.render(run.name, found, shown)
+    (unfinished / "index.html").write_text(html, encoding="utf-8", errors="backslashreplace")
     report.publish(unfinished, run / "video", [f"figures/{item.name}.png" for item in shown])
     return found
 

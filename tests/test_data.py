@@ -65,27 +65,6 @@ def test_folders_cropped_with_different_margins_are_refused(folder, tmp_path):
         data.crop_of([folder, other])
 
 
-def damage(folder, kind):
-    shard = next(folder.glob("faces-train*"))
-    content = bytearray(shard.read_bytes())
-    if kind == "flipped":
-        content[len(content) // 2] ^= 1
-    elif kind == "truncated":
-        content = content[:-100]
-    shard.write_bytes(content)
-    if kind == "missing":
-        shard.unlink()
-
-
-@pytest.mark.parametrize(("kind", "said"), [("flipped", "damaged"), ("truncated", "damaged"), ("missing", "0 train")])
-def test_damaged_records_are_a_sentence_that_names_the_file(tmp_path, kind, said):
-    folder = write_folder(tmp_path / "faces", {"train": person(0) + person(1)})
-    damage(folder, kind)
-    with pytest.raises(RecordError, match=said) as raised:
-        read_split(folder, "train")
-    assert str(folder) in str(raised.value)
-
-
 @pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir()])
 def test_a_folder_that_is_no_data_folder_is_a_sentence(tmp_path, make):
     make(tmp_path / "faces")

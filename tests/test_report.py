@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_run import flat_face, person, write_folder, write_run
+from tiny_run import HARM, flat_face, harmful, person, tags, write_folder, write_run
 
-from facedisent_jax import figures, records, report
+from facedisent_jax import figures, gallery, page, records, report
 from facedisent_jax.records import Record
 
 FIGURES = {
@@ -74,6 +74,20 @@ def test_names_are_escaped(run, measured, tmp_path):
         evil.rename(run.parent / "data")
     assert "<script>" not in page and "&lt;script&gt;x&lt;" in page
     assert "No baselines" in page  # the run's own training pictures were not where they had been
+
+
+def test_no_text_of_the_figures_becomes_a_tag(run, measured):
+    drawn = [gallery.Shown(HARM, HARM, HARM, Image.new("RGB", (2, 2))), gallery.Shown(HARM, HARM, HARM)]
+    plain = [gallery.Shown("a", "b", "c", Image.new("RGB", (2, 2))), gallery.Shown("a", "b", "c")]
+    made = page.render(HARM, harmful(measured), drawn, [HARM])
+    assert tags(made) == tags(page.render("run", measured, plain, ["note"])) and made.count("&lt;script&gt;") > 15
+
+
+def test_actions_and_people_may_have_any_name():
+    image = figures.readings(np.zeros(4), np.zeros(4), np.array(["$\\frac{$", "_x", "a\nb", "n" * 300]))
+    assert image.width > 100
+    face = flat_face(0, 0.5)
+    assert figures.grid([[face]], ["a\x1b[1m\udcff\n" * 50], ["\u202e" + "n" * 300]).height < 1000
 
 
 def test_the_untrained_reconstruction_is_the_mean_of_each_pictures_psnr(run, measured):

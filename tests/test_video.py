@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_run import flat_face, person, write_folder, write_run
+from tiny_run import HARM, flat_face, harmful, person, tags, write_folder, write_run
 
 from facedisent_jax import baselines, clip_figures, clips, judges, metrics, paths, records, report, video
 from facedisent_jax.judges import Judges, Missing
@@ -208,6 +208,14 @@ def test_the_page_names_the_run_escapes_all_and_shows_every_figure(run, found):
         assert f'src="figures/{file.name}"' in page
         with Image.open(file) as image:
             assert image.width > 900
+
+
+def test_no_text_of_the_figures_becomes_a_tag(run, found):
+    from facedisent_jax import gallery, video_page
+
+    drawn, plain = ([gallery.Shown(text, text, text, Image.new("RGB", (2, 2)))] for text in (HARM, "a"))
+    made = video_page.render(HARM, harmful(found), drawn)
+    assert tags(made) == tags(video_page.render("run", found, plain)) and made.count("&lt;script&gt;") > 15
 
 
 def test_a_strip_has_the_real_frames_on_top(run, found):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,30 @@ def write_folder(folder: Path, splits: dict[str, list[Record]]) -> Path:
     }
     (folder / PREP_FILE).write_text(json.dumps(info))
     return folder
+
+
+HARM = "<script>alert(1)</script><img src=x onerror='alert(2)'>\"&\n"
+
+
+def harmful(value):
+    """The same figures, every text in them preceded by one that would run in a page."""
+    if isinstance(value, dict):
+        return {name: harmful(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [harmful(inner) for inner in value]
+    return HARM + value if isinstance(value, str) else value
+
+
+def tags(html: str) -> list[tuple[str, list[str]]]:
+    """The tags of a page with the names of their attributes."""
+    found = []
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            found.append((tag, [name for name, _ in attrs]))
+
+    Reader().feed(html)
+    return found
 
 
 def write_run(run: Path, data: Path, crop: dict | None = None) -> Path:
