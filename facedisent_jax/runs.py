@@ -202,7 +202,7 @@ class MetricsLog:
     """The run's metrics.jsonl, TensorBoard events and progress bar.
 
     Lines that cannot be written (a full disk) are kept and written as soon as they can; `flush` raises OSError while
-    they cannot.
+    they cannot. `rewind` comes before all else.
     """
 
     def __init__(self, config: Config):
@@ -214,7 +214,6 @@ class MetricsLog:
         self.events, self.scalar = tf.summary.create_file_writer(config.run), tf.summary.scalar
         self.event_error = tf.errors.OpError
         self.pictures = 3 * config.batch
-        self.rewind(0)
 
     def rewind(self, step: int) -> None:
         """Go back to a step: the lines after it will be written again."""

@@ -1,0 +1,148 @@
+"""Runs train.main in processes of their own and ends them by force: `python tests/killed.py SPEC` (JSON).
+
+The modules are imported once; each job is a fork of that process, with backends, threads and files of its own. A job
+is killed by SIGKILL where it says, or gets a signal there, or meets a fault:
+
+    {"at": [TEXT, N]}        the Nth file operation (open to write, mkdir, rename, delete) on a path with TEXT in it
+    {"at": ["step", N]}      while step N runs; ["compile", N]: while the Nth thing compiles, with an empty cache
+    {"at": ..., "signals": ["SIGTERM", ...]}     these signals, 0.3 s apart, in place of SIGKILL
+    {"full": N}              from the Nth save on no file of more than 100 kB can be written (RLIMIT_FSIZE)
+    {"shell": [N, COMMAND]}  a command, before the Nth save
+    {"poison": [N, ...]}     the batches of these steps have labels that are NaN
+    {"config": {...}}        settings that differ from those of the spec
+
+Prints a line of JSON a job: status as of waitpid (negative: the signal), digest of the last checkpoint and, where
+there was one, the number of file operations.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+
+def main(spec: dict) -> None:
+    import jax  # noqa: F401
+    import orbax.checkpoint  # noqa: F401
+    import tensorflow  # noqa: F401
+
+    import facedisent_jax.report
+    import facedisent_jax.runs  # noqa: F401
+
+    for job in spec["jobs"]:
+        sys.stdout.flush()
+        if not (child := os.fork()):
+            perform(spec["config"] | job.get("config", {}), job)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(json.dumps({"job": job, "status": status}), flush=True)
+
+
+def perform(values: dict, job: dict) -> None:
+    """Train in this process and end it."""
+    import jax
+    import numpy as np
+
+    import train
+    from facedisent_jax import checkpoint, config, preemption, runs, training
+    from facedisent_jax.triplets import Triplets
+
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    made = config.from_dict(values)
+    arm(job, made.run)
+    gather = Triplets.batch
+
+    def poisoned(self, seed, step, batch):
+        made = gather(self, seed, step, batch)
+        return made._replace(label=made.label * np.float32("nan")) if step + 1 in job.get("poison", ()) else made
+
+    Triplets.batch = poisoned
+    begin, states = training.init_state, []
+    training.init_state = lambda *a: states.append(begin(*a)) or states[-1]
+    status = 0
+    try:
+        train.main(made)
+    except preemption.Stopped as stopped:
+        print(stopped, flush=True)
+        status = stopped.status
+    except (runs.RunError, checkpoint.CheckpointError, training.NonFiniteError) as error:
+        print(error, flush=True)
+        status = 1
+    if checkpoint.steps(made.run):
+        state = states[-1] if states else begin(made, None)
+        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), state)
+        state, unlogged = checkpoint.restore(made.run, shapes, made)
+        leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
+        print(json.dumps({"digest": hashlib.sha256(b"".join(leaves)).hexdigest(), "events": COUNT[0]}), flush=True)
+    os._exit(status)
+
+
+COUNT = [0]
+
+
+def arm(job: dict, run: str) -> None:
+    """Set what the job is to meet."""
+    import resource
+
+    from facedisent_jax import checkpoint, training
+
+    text, n = job.get("at", ["", 0])
+    left, lock = [n], threading.RLock()
+
+    def strike():
+        if "signals" not in job:
+            os.kill(os.getpid(), signal.SIGKILL)
+        for k, name in enumerate(job["signals"]):
+            threading.Timer(0.3 * k, os.kill, (os.getpid(), getattr(signal, name))).start()
+
+    def hear(event, arguments):
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if not writes and event not in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):
+            return
+        path = " ".join(os.fsdecode(a) for a in arguments if isinstance(a, str | bytes | os.PathLike))
+        if run in path:
+            with lock:
+                COUNT[0] += 1
+                left[0] -= text in path
+                due = left[0] == 0 and text in path
+            if due:
+                strike()
+
+    sys.addaudithook(hear)
+    step, calls = training.train_step, [0]
+
+    def stepping(*arguments):
+        calls[0] += 1
+        if text == "compile":
+            import jax
+
+            jax.config.update("jax_compilation_cache_dir", None)
+            threading.Timer(0.5, strike).start()
+        if text == "step" and calls[0] == n:
+            threading.Timer(0.01, strike).start()
+        return step(*arguments)
+
+    training.train_step = stepping
+    save, saves = checkpoint.Checkpoints.save, [0]
+
+    def saving(self, *arguments):
+        saves[0] += 1
+        if saves[0] == job.get("full"):
+            self.wait()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        if saves[0] == job.get("shell", [0])[0]:
+            self.wait()
+            os.system(job["shell"][1])
+        return save(self, *arguments)
+
+    checkpoint.Checkpoints.save = saving
+
+
+if __name__ == "__main__":
+    time.sleep(0)
+    main(json.loads(sys.argv[1]))
