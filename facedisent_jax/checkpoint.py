@@ -107,6 +107,11 @@ class Checkpoints:
             except Exception as error:
                 raise self._failure(error) from error
 
+    def poll(self) -> None:
+        """Raise CheckpointError if the last save is known to have failed, without waiting for it."""
+        if self._writing and self._writing.done():
+            self.wait()
+
     def close(self) -> None:
         """Wait for the files of the last save, whether or not they could be written."""
         self._thread.shutdown()

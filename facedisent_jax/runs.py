@@ -62,6 +62,11 @@ def train(config: Config, triplets: Triplets, held_out: Triplets, info: dict, pa
                 log.flush()  # a checkpoint is never ahead of the log
                 checkpoints.save(state, config, info, figures, unlogged)
 
+        def asked(step: int) -> bool:
+            with _going_on(config, log):
+                checkpoints.poll()
+            return stop.asked(step)
+
         try:
             while True:
                 state, unlogged = _begin(config, triplets, params)
@@ -69,9 +74,7 @@ def train(config: Config, triplets: Triplets, held_out: Triplets, info: dict, pa
                 stream = data.batches(triplets, config.seed, int(state.step), config.steps, config.batch)
                 try:
                     with stop.after_step():
-                        state = training.fit(
-                            config, state, stream, log.training, save, unlogged, skipped(run), stop.asked
-                        )
+                        state = training.fit(config, state, stream, log.training, save, unlogged, skipped(run), asked)
                         log.flush()
                         checkpoints.wait()
                     break

@@ -1,12 +1,14 @@
-"""Runs train.main in processes of their own and ends them by force: `python tests/killed.py SPEC` (JSON).
+"""Runs train.main in processes of their own and ends them by force, for test_resume and test_preemption.
 
-The modules are imported once; each job is a fork of that process, with backends, threads and files of its own. A job
+As a command, `python tests/killed.py SPEC` (JSON), this does the jobs of `perform`. The modules are imported once; each job is a fork of that process, with backends, threads and files of its own. A job
 is killed by SIGKILL where it says, or gets a signal there, or meets a fault:
 
     {"at": [TEXT, N]}        the Nth file operation (open to write, mkdir, rename, delete) on a path with TEXT in it
-    {"at": ["step", N]}      while step N runs; ["compile", N]: while the Nth thing compiles, with an empty cache
+    {"at": ["step", N]}      while the Nth step runs; in place of "step" also "compile" (the step's, with no cache),
+                             "validate" and "read" (of data)
     {"at": ..., "signals": ["SIGTERM", ...]}     these signals, 0.3 s apart, in place of SIGKILL
     {"full": N}              from the Nth save on no file of more than 100 kB can be written (RLIMIT_FSIZE)
+    {"room": N}              from the Nth save on it can again
     {"shell": [N, COMMAND]}  a command, before the Nth save
     {"poison": [N, ...]}     the batches of these steps have labels that are NaN
     {"config": {...}}        settings that differ from those of the spec
@@ -19,12 +21,65 @@ import hashlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
-import time
+from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tiny_run import terms
+
+from facedisent_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig, to_dict
+
+TINY = Config(
+    steps=6,
+    batch=4,
+    log_every=2,
+    validate_every=3,  # so that a checkpoint falls between two lines of the log
+    report=False,
+    model=ModelConfig(width=128, blocks=0),
+    augment=AugmentConfig(enabled=False),
+    optim=OptimConfig(warmup=2, schedule=8),
+)
+
+
+def perform(work: Path, run: str, *jobs: dict, environment=None, **settings) -> list[dict]:
+    """Do jobs (see killed.py) one after the other in one run; what each printed, its status and its digest."""
+    config = replace(TINY, data=(str(work / "data"),), run=str(work / run))
+    spec = {"config": to_dict(config) | settings, "jobs": list(jobs)}
+    done = subprocess.run(
+        [sys.executable, __file__, json.dumps(spec)],
+        env=os.environ
+        | {"XDG_CACHE_HOME": str(work / "cache"), "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
+        | (environment or {}),
+        capture_output=True,
+        text=True,
+    )
+    results, result = [], {"said": ""}
+    for line in done.stdout.splitlines():
+        if line.startswith('{"job"'):
+            results.append(result | json.loads(line))
+            result = {"said": ""}
+        elif line.startswith('{"digest"'):
+            result |= json.loads(line)
+        else:
+            result["said"] += line + "\n"
+    assert len(results) == len(jobs), done.stderr[-3000:]
+    return results
+
+
+def check_equal(work: Path, run: str, result: dict) -> None:
+    """The run ended as the one left alone: status, all numbers of the last checkpoint, log, checkpoints kept."""
+    from facedisent_jax import checkpoint
+
+    assert result["status"] == 0, result["said"]
+    assert result["digest"] == (work / "digest").read_text()
+    assert terms(work / run) == terms(work / "alone")
+    assert checkpoint.steps(work / run) == checkpoint.steps(work / "alone")
+    assert {p.name for p in (work / run / "checkpoints").iterdir()} <= {"3", "6"}
 
 
 def main(spec: dict) -> None:
@@ -89,7 +144,7 @@ def arm(job: dict, run: str) -> None:
     """Set what the job is to meet."""
     import resource
 
-    from facedisent_jax import checkpoint, training
+    from facedisent_jax import checkpoint, data, training
 
     text, n = job.get("at", ["", 0])
     left, lock = [n], threading.RLock()
@@ -118,7 +173,7 @@ def arm(job: dict, run: str) -> None:
 
     def stepping(*arguments):
         calls[0] += 1
-        if text == "compile":
+        if text == "compile" and calls[0] == n:
             import jax
 
             jax.config.update("jax_compilation_cache_dir", None)
@@ -128,6 +183,8 @@ def arm(job: dict, run: str) -> None:
         return step(*arguments)
 
     training.train_step = stepping
+    for module, name in ((training, "validate"), (data, "read_faces")):
+        setattr(module, name, striking(getattr(module, name), strike if text and text in name else None, left))
     save, saves = checkpoint.Checkpoints.save, [0]
 
     def saving(self, *arguments):
@@ -135,6 +192,8 @@ def arm(job: dict, run: str) -> None:
         if saves[0] == job.get("full"):
             self.wait()
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        if saves[0] == job.get("room"):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         if saves[0] == job.get("shell", [0])[0]:
             self.wait()
             os.system(job["shell"][1])
@@ -143,6 +202,17 @@ def arm(job: dict, run: str) -> None:
     checkpoint.Checkpoints.save = saving
 
 
+def striking(function, strike, left):
+    """The function, the Nth call of which is struck."""
+
+    def call(*arguments):
+        left[0] -= strike is not None
+        if strike and left[0] == 0:
+            strike()
+        return function(*arguments)
+
+    return call
+
+
 if __name__ == "__main__":
-    time.sleep(0)
     main(json.loads(sys.argv[1]))

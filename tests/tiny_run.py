@@ -87,18 +87,6 @@ def write_run(run: Path, data: Path, crop: dict | None = None) -> Path:
     return run
 
 
-def last_state(run: Path) -> list[np.ndarray]:
-    """All numbers of a run's last checkpoint: step, parameters, optimiser state, averaged weights."""
-    import jax
-
-    from facedisent_jax import checkpoint, training
-    from facedisent_jax.records import Faces
-
-    config = checkpoint.load(run, "last").config
-    state, _ = checkpoint.restore(run, training.init_state(config, Faces.of(person(0))), config)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
-
-
 def terms(run: Path) -> list[dict]:
     """The lines of metrics.jsonl without what the clock tells."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
