@@ -1,7 +1,8 @@
 """Runs train.main in processes of their own and ends them by force, for test_resume and test_preemption.
 
-As a command, `python tests/killed.py SPEC` (JSON), this does the jobs of `perform`. The modules are imported once; each job is a fork of that process, with backends, threads and files of its own. A job
-is killed by SIGKILL where it says, or gets a signal there, or meets a fault:
+As a command, `python tests/killed.py SPEC` (JSON), this does the jobs of `perform`. The modules are imported
+once; each job is a fork of that process, with backends, threads and files of its own. A job is killed by SIGKILL where
+it says, or gets a signal there, or meets a fault:
 
     {"at": [TEXT, N]}        the Nth file operation (open to write, mkdir, rename, delete) on a path with TEXT in it
     {"at": ["step", N]}      while the Nth step runs; in place of "step" also "compile" (the step's, with no cache),
@@ -27,13 +28,11 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
-
 from tiny_run import terms
 
 from facedisent_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig, to_dict
 
+ROOT = Path(__file__).parents[1]
 TINY = Config(
     steps=6,
     batch=4,
@@ -53,7 +52,12 @@ def perform(work: Path, run: str, *jobs: dict, environment=None, **settings) -> 
     done = subprocess.run(
         [sys.executable, __file__, json.dumps(spec)],
         env=os.environ
-        | {"XDG_CACHE_HOME": str(work / "cache"), "TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": "0"}
+        | {
+            "XDG_CACHE_HOME": str(work / "cache"),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "TF_ENABLE_ONEDNN_OPTS": "0",
+            "PYTHONPATH": str(ROOT),
+        }
         | (environment or {}),
         capture_output=True,
         text=True,
@@ -93,12 +97,12 @@ def main(spec: dict) -> None:
     for job in spec["jobs"]:
         sys.stdout.flush()
         if not (child := os.fork()):
-            perform(spec["config"] | job.get("config", {}), job)
+            train_here(spec["config"] | job.get("config", {}), job)
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         print(json.dumps({"job": job, "status": status}), flush=True)
 
 
-def perform(values: dict, job: dict) -> None:
+def train_here(values: dict, job: dict) -> None:
     """Train in this process and end it."""
     import jax
     import numpy as np
@@ -152,8 +156,10 @@ def arm(job: dict, run: str) -> None:
     def strike():
         if "signals" not in job:
             os.kill(os.getpid(), signal.SIGKILL)
-        for k, name in enumerate(job["signals"]):
-            threading.Timer(0.3 * k, os.kill, (os.getpid(), getattr(signal, name))).start()
+        first, *more = (getattr(signal, name) for name in job["signals"])
+        os.kill(os.getpid(), first)
+        for k, number in enumerate(more, 1):
+            threading.Timer(0.3 * k, os.kill, (os.getpid(), number)).start()
 
     def hear(event, arguments):
         writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
@@ -179,7 +185,7 @@ def arm(job: dict, run: str) -> None:
             jax.config.update("jax_compilation_cache_dir", None)
             threading.Timer(0.5, strike).start()
         if text == "step" and calls[0] == n:
-            threading.Timer(0.01, strike).start()
+            strike() if "signals" in job else threading.Timer(0.01, strike).start()
         return step(*arguments)
 
     training.train_step = stepping

@@ -7,6 +7,7 @@ The runs are processes of their own (killed.py), ended by SIGKILL.
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -297,3 +298,10 @@ def test_nothing_is_unpickled_or_run():
             if isinstance(node, ast.Call):
                 assert not (isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec")), path
                 assert not any(k.arg == "allow_pickle" for k in node.keywords), path
+
+
+def test_the_tests_that_the_readme_names_are_there():
+    named = re.findall(r"(test_\w+\.py)::(test_\w+)", (ROOT / "README.md").read_text())
+    assert len(named) >= 8
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / "tests" / file).read_text(), test
