@@ -81,7 +81,7 @@ class Checkpoints:
 
         self.wait()
         step = int(state.step)
-        terms = [[k, {name: float(value) for name, value in values.items()}] for k, values in unlogged]
+        terms = [[int(k), {name: float(value) for name, value in values.items()}] for k, values in unlogged]
         items = {
             "state": ocp.args.StandardSave({"step": state.step, "params": state.params, "opt_state": state.opt_state}),
             "params": ocp.args.StandardSave(state.average),

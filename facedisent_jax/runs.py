@@ -8,7 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from facedisent_jax import checkpoint, data, training
@@ -77,12 +77,12 @@ def train(config: Config, triplets: Triplets, held_out: Triplets, info: dict, pa
                         state = training.fit(config, state, stream, log.training, save, unlogged, skipped(run), asked)
                         log.flush()
                         checkpoints.wait()
+                        if int(state.step) not in checkpoint.steps(run):  # with --when-saving-fails go-on
+                            raise RunError(f"{run}: step {int(state.step)}, the last, could not be saved.")
                     break
                 except training.NonFiniteError as error:
                     checkpoints.wait()
                     _leave_out(config, log, error, record_ids(triplets, config, error.step))
-        except OSError as error:
-            raise RunError(f"{log.path} cannot be written ({error.strerror}).") from error
         finally:
             log.close()
     if stop.number:
@@ -107,7 +107,7 @@ def _going_on(config: Config, log: "MetricsLog") -> Iterator[None]:
     """Within, what cannot be written stops the run or is a warning, as the config says."""
     try:
         yield
-    except (checkpoint.CheckpointError, OSError) as error:
+    except (checkpoint.CheckpointError, RunError) as error:
         if config.when_saving_fails == "stop":
             raise
         log.say(f"Warning: {error} Training goes on, and tries again at the next checkpoint.")
@@ -153,10 +153,8 @@ def locked(run: Path) -> Iterator[None]:
                 owner = file.read().strip() or "another process"
                 raise RunError(f"{run} is being trained by {owner}: wait for it, or choose another --run.") from None
             print(f"{run}: no lock here ({error.strerror}); never train twice in it at the same time.")
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
-        file.flush()
+        with suppress(OSError):  # a full disk: the lock holds without its owner's name
+            (run / LOCK).write_text(f"process {os.getpid()} on {os.uname().nodename}\n")
         yield
 
 
@@ -204,7 +202,7 @@ def record_ids(triplets: Triplets, config: Config, step: int) -> list[str]:
 class MetricsLog:
     """The run's metrics.jsonl, TensorBoard events and progress bar.
 
-    Lines that cannot be written (a full disk) are kept and written as soon as they can; `flush` raises OSError while
+    Lines that cannot be written (a full disk) are kept and written as soon as they can; `flush` raises RunError while
     they cannot. `rewind` comes before all else.
     """
 
@@ -249,10 +247,8 @@ class MetricsLog:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         self.unwritten += json.dumps({"step": step} | values) + "\n"
-        try:
+        with suppress(RunError):  # the next flush tries again
             self.flush()
-        except OSError:
-            return  # the next flush tries again
         try:
             with self.events.as_default(step=step):
                 for name, value in values.items():
@@ -261,8 +257,8 @@ class MetricsLog:
             pass  # the same numbers are in metrics.jsonl
 
     def flush(self) -> None:
-        """Write all lines to the disk. Raises OSError; what was written in part is written again the next time."""
-        with self.path.open("r+b") as file:
+        """Write all lines to the disk. Raises RunError; what was written in part is written again the next time."""
+        with _writing(self.path), self.path.open("r+b") as file:
             file.truncate(self.size)
             file.seek(self.size)
             text = self.unwritten.encode()
@@ -288,13 +284,22 @@ def _step(line: str) -> float:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a kill, never finds half of it."""
+    """Write a file so that a reader, or a kill, never finds half of it. Raises RunError where it cannot be written."""
     partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with _writing(path):
+        with partial.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(f"{path} cannot be written ({error.strerror}).") from error
 
 
 def some(names: Iterable[str], most: int = 6) -> str:

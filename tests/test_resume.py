@@ -270,7 +270,7 @@ def test_a_log_is_continued_after_what_a_kill_or_a_full_disk_left_of_it(tmp_path
     path.write_text('{"step": 2}\n{"ste')  # a line cut short by a full disk
     path.rename(tmp_path / "away")
     log.write(3, {"loss": 1.0})
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(runs.RunError, match="No such file"):
         log.flush()
     (tmp_path / "away").rename(path)
     log.write(4, {"loss": 2.0})
