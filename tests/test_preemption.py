@@ -10,7 +10,7 @@ import time
 
 import pytest
 from killed import ROOT, check_equal, perform
-from tiny_run import terms
+from tiny_run import person, terms, write_folder
 
 from facedisent_jax import checkpoint
 from facedisent_jax.preemption import Stopped, StopRequest
@@ -66,6 +66,20 @@ def test_a_second_ctrl_c_does_not_wait_for_the_compiler(work):
     assert stopped["status"] == 130 and "saved" not in stopped["said"]
     assert checkpoint.steps(work / "twice-c") == [6]  # of the second start
     check_equal(work, "twice-c", again)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_the_command_exits_with_the_status_that_says_so(tmp_path, number, status):
+    data = write_folder(tmp_path / "data", {"train": person(0), "validation": person(1), "test": person(2)})
+    command = [sys.executable, "train.py", "--data", str(data), "--run", str(tmp_path / "run")]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    run = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert run.stdout and run.stdout.readline().startswith("Reading")
+    run.send_signal(number)
+    said = run.communicate()[1]
+    assert run.returncode == status and "Nothing was lost" in said and "Traceback" not in said
 
 
 def raise_signal(number: int) -> None:
