@@ -13,6 +13,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from facedisent_jax import preemption
+
 Step = Annotated[str, tyro.conf.arg(metavar="best|last|N")]
 
 
@@ -283,6 +285,7 @@ def table1(command: Table1) -> None:
     import json
 
     import train
+    from facedisent_jax import runs
     from facedisent_jax import table1 as tables
     from facedisent_jax.config import PRESETS
 
@@ -300,7 +303,7 @@ def table1(command: Table1) -> None:
         found[variant.name] = dict(zip(map(str, command.seeds), outcomes, strict=True))
         rows[variant.name] = tables.spread(outcomes)
         facts = {"preset": command.preset, "steps": config.steps, "pixels": size, "data": list(map(str, command.data))}
-        train.write_atomically(
+        runs.write_atomically(
             command.out / "table1.json", json.dumps(facts | {"rows": rows, "seeds": found}, indent=2) + "\n"
         )
     print(f"\nPSNR in dB on the face at {size}x{size} pixels, held-out people, mean and spread of the seeds")
@@ -349,9 +352,8 @@ def _mistyped(arguments: Sequence[str]) -> str | None:
 
 def _sentences() -> tuple[type[Exception], ...]:
     """The errors whose message is meant for the person at the keyboard; any other is a bug and keeps its traceback."""
-    import train
     from data_prep import faces, landmarks
-    from facedisent_jax import checkpoint, config, figures, records, report, study, training, video
+    from facedisent_jax import checkpoint, config, figures, records, report, runs, study, training, video
 
     prep = (faces.FaceError, landmarks.LandmarkError, records.RecordError)
     return (
@@ -362,7 +364,7 @@ def _sentences() -> tuple[type[Exception], ...]:
         study.StudyError,
         video.VideoError,
         config.ConfigError,
-        train.RunError,
+        runs.RunError,
         training.NonFiniteError,
         CommandError,
         OSError,
@@ -383,6 +385,9 @@ def run(arguments: Sequence[str]) -> None:
         train.settle_environment()
     try:
         main(command)
+    except preemption.Stopped as stopped:
+        print(f"eval.py: {stopped}", file=sys.stderr)
+        sys.exit(stopped.status)
     except Exception as error:
         if not isinstance(error, _sentences()):
             raise

@@ -1,5 +1,12 @@
 """Checkpoints of a run. The only file that knows Orbax; imports training's state type, model and config."""
 
+import json
+import os
+import re
+import shutil
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +24,7 @@ METRIC = "validation/error"
 
 
 class CheckpointError(ValueError):
-    """A run or checkpoint that cannot be used; the message is a sentence for the person at the keyboard."""
+    """A run or checkpoint that cannot be used or written; the message is a sentence for the person at the keyboard."""
 
 
 class Loaded(NamedTuple):
@@ -35,57 +42,135 @@ class Loaded(NamedTuple):
     step: int
 
 
-def manager(run: str | Path, read_only: bool = False):
-    """Orbax's manager of the run's checkpoints: the best by validation error and the last are kept."""
-    import logging
+class Checkpoints:
+    """The writer of a run's checkpoints; the best by validation error and the last are kept. There must be but one.
 
-    import orbax.checkpoint as ocp
-    from orbax.checkpoint.checkpoint_managers import preservation_policy as keep
+    A checkpoint is written beside the training, under another name, and gets its own once it is whole; only then are
+    older ones deleted, after they have lost their name. So a kill leaves nothing behind that looks like a checkpoint.
+    """
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax reports each of its steps
-    best = keep.BestN(get_metric_fn=lambda metrics: -metrics[METRIC], n=1)
-    options = ocp.CheckpointManagerOptions(
-        best_fn=lambda metrics: metrics[METRIC],
-        best_mode="min",
-        preservation_policy=keep.AnyPreservationPolicy([keep.LatestN(1), best]),
-        read_only=read_only,
-    )
-    handlers = {
-        "state": ocp.StandardCheckpointHandler(),
-        "params": ocp.StandardCheckpointHandler(),
-        "meta": ocp.JsonCheckpointHandler(),
-    }
-    folder = (Path(run) / FOLDER).absolute()
-    return ocp.CheckpointManager(folder, options=options, item_handlers=handlers)
+    def __init__(self, run: str | Path):
+        """run: its folder, which must be there. Raises CheckpointError where nothing can be written to it."""
+        self.run, self.folder = Path(run), Path(run).absolute() / FOLDER
+        self._thread = ThreadPoolExecutor(1, "checkpoints")
+        self._writing: Future | None = None
+        self._step = 0
+        try:
+            self.folder.mkdir(exist_ok=True)
+            self._tidy()
+        except OSError as error:
+            raise CheckpointError(f"{self.folder} cannot be written to ({_reason(error)}).") from error
+        self._orbax = _writer()
+
+    def save(
+        self,
+        state: TrainState,
+        config: Config,
+        info: dict,
+        metrics: dict[str, float] | None,
+        unlogged: Sequence[tuple[int, dict]] = (),
+    ) -> None:
+        """Save the training state; its averaged weights apart, with all that is needed to use them.
+
+        metrics:  the validation figures; None: it was not judged, and is never the best.
+        unlogged: step and terms of the steps since the last logged one, so that the next log line is the same.
+        Returns while the files are still being written; the next `save` or `wait` raises CheckpointError if they
+        could not be.
+        """
+        import orbax.checkpoint as ocp
+
+        self.wait()
+        step = int(state.step)
+        terms = [[int(k), {name: float(value) for name, value in values.items()}] for k, values in unlogged]
+        items = {
+            "state": ocp.args.StandardSave({"step": state.step, "params": state.params, "opt_state": state.opt_state}),
+            "params": ocp.args.StandardSave(state.average),
+            "meta": ocp.args.JsonSave({"config": configs.to_dict(config), "info": info, "unlogged": terms}),
+        }
+        if metrics is not None:
+            items["metrics"] = ocp.args.JsonSave({METRIC: float(metrics[METRIC])})
+        self._step = step
+        try:
+            if not self.folder.is_dir():  # Orbax would make a new one
+                raise FileNotFoundError(f"{self.folder} is gone")
+            self._orbax.save(self.folder / str(step), args=ocp.args.Composite(**items))
+        except Exception as error:
+            raise self._failure(error) from error
+        self._writing = self._thread.submit(self._finish)
+
+    def wait(self) -> None:
+        """Wait for the files of the last save. Raises CheckpointError if it failed; the ones before it are kept."""
+        writing, self._writing = self._writing, None
+        if writing:
+            try:
+                writing.result()
+            except Exception as error:
+                raise self._failure(error) from error
+
+    def poll(self) -> None:
+        """Raise CheckpointError if the last save is known to have failed, without waiting for it."""
+        if self._writing and self._writing.done():
+            self.wait()
+
+    def close(self) -> None:
+        """Wait for the files of the last save, whether or not they could be written."""
+        self._thread.shutdown()
+        self._orbax.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _finish(self) -> None:
+        self._orbax.wait_until_finished()
+        self._tidy()
+
+    def _failure(self, error: Exception) -> CheckpointError:
+        self._orbax = _writer()  # the old one would repeat its error
+        last = (steps(self.run) or [None])[-1]
+        kept = "there is no earlier one" if last is None else f"the last good one is of step {last}"
+        return CheckpointError(f"No checkpoint of step {self._step} in {self.folder} ({_reason(error)}); {kept}.")
+
+    def _tidy(self) -> None:
+        """Delete what a kill or an error has left unfinished, and what is neither best nor last."""
+        for unfinished in self.folder.glob("[0-9]*.*"):
+            shutil.rmtree(unfinished)
+        present = steps(self.run)
+        for step in set(present) - {*present[-1:], best_step(self.run)}:
+            unnamed = self.folder / f"{step}.deleted"
+            (self.folder / str(step)).rename(unnamed)
+            shutil.rmtree(unnamed)
 
 
-def save(checkpoints, state: TrainState, config: Config, info: dict, metrics: dict[str, float]) -> None:
-    """Save the training state; its averaged weights apart, with all that is needed to use them.
+def restore(run: str | Path, state: TrainState, config: Config) -> tuple[TrainState, list[tuple[int, dict]]]:
+    """The last saved training state of a run, in the shapes and on the devices of `state`; and `unlogged` of `save`.
 
-    Returns while the files are still being written; `checkpoints.wait_until_finished()` waits for them.
+    Raises CheckpointError where there is none, where it is of another network, and where it is damaged.
     """
     import orbax.checkpoint as ocp
 
-    step = int(state.step)
-    if step in checkpoints.all_steps():
-        return
-    items = ocp.args.Composite(
-        state=ocp.args.StandardSave({"step": state.step, "params": state.params, "opt_state": state.opt_state}),
-        params=ocp.args.StandardSave(state.average),
-        meta=ocp.args.JsonSave({"config": configs.to_dict(config), "info": info}),
-    )
-    checkpoints.save(step, args=items, metrics={METRIC: float(metrics[METRIC])})
-
-
-def restore(checkpoints, state: TrainState) -> TrainState:
-    """The last saved training state, in the shapes of `state`."""
-    import orbax.checkpoint as ocp
-
+    last = _chosen(run, "last")
+    where = f"{run}, step {last}"
+    meta = _read_json(run, last, "meta")
+    there = _config_of(meta, where)
+    if config.model != there.model:
+        both = configs.differences(config, replace(config, model=there.model), "in the checkpoint")
+        raise CheckpointError(f"{where}, is of another network: {'; '.join(both)}.")
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     kept = {"step": abstract.step, "params": abstract.params, "opt_state": abstract.opt_state}
-    items = ocp.args.Composite(state=ocp.args.StandardRestore(kept), params=ocp.args.StandardRestore(abstract.average))
-    restored = checkpoints.restore(checkpoints.latest_step(), args=items)
-    return TrainState(**restored["state"], average=restored["params"])
+    restored = _read_arrays(run, last, "state", kept)
+    average = _read_arrays(run, last, "params", abstract.average)
+    unlogged = [(k, {name: np.float32(v) for name, v in values.items()}) for k, values in meta.get("unlogged", [])]
+    return TrainState(**restored, average=average), unlogged
+
+
+def best_step(run: str | Path) -> int | None:
+    """The step of the finished checkpoint with the least validation error; None where none was judged."""
+    folder = Path(run) / FOLDER
+    judged = [step for step in steps(run) if (folder / str(step) / "metrics").is_dir()]
+    return min(judged, key=lambda step: (_read_json(run, step, "metrics")[METRIC], -step), default=None)
 
 
 def steps(run: str | Path) -> list[int]:
@@ -109,29 +194,95 @@ def _differing_shapes(here, there) -> str:
 def load(run: str | Path, step: str | int = "best") -> Loaded:
     """Load the parameters of a run: its best checkpoint by validation error, its "last", or that of a step.
 
-    Raises CheckpointError where there is no such run or step.
+    Raises CheckpointError where there is no such run or step, and where it is damaged or of another version.
     """
-    import orbax.checkpoint as ocp
+    chosen = _chosen(run, step)
+    meta = _read_json(run, chosen, "meta")
+    config = _config_of(meta, f"{run}, step {chosen}")
+    abstract = jax.eval_shape(lambda: model.init(config.model, jax.random.key(0)))
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), abstract)
+    params = _read_arrays(run, chosen, "params", abstract)
+    return Loaded(jax.tree.map(np.asarray, params), config, meta["info"], chosen)
 
-    run = Path(run)
-    if not run.is_dir():
+
+def _chosen(run: str | Path, step: str | int) -> int:
+    if not Path(run).is_dir():
         raise CheckpointError(f"There is no run folder {run}: train one with `python train.py --run {run}`.")
     present = steps(run)
     if not present:
         raise CheckpointError(f"{run} holds no finished checkpoint yet: train on with `python train.py --run {run}`.")
-    with manager(run, read_only=True) as checkpoints:
-        chosen = {"best": checkpoints.best_step(), "last": checkpoints.latest_step()}.get(step, step)  # type: ignore
-        if chosen not in present:
-            raise CheckpointError(f"{run} has no checkpoint {step!r}; there are best, last and {present}.")
-        meta = checkpoints.restore(chosen, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-        config = configs.from_dict(meta["config"])
-        abstract = jax.eval_shape(lambda: model.init(config.model, jax.random.key(0)))
-        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), abstract)
-        saved = checkpoints.item_metadata(chosen)["params"]
-        if differing := _differing_shapes(abstract, saved):
-            raise CheckpointError(
-                f"The weights of {run}, step {chosen}, do not fit this version's network: {differing}."
-            )
-        params = checkpoints.restore(chosen, args=ocp.args.Composite(params=ocp.args.StandardRestore(abstract)))
-    return Loaded(jax.tree.map(np.asarray, params["params"]), config, meta["info"], int(chosen))
+    if step == "best":
+        best = best_step(run)
+        return present[-1] if best is None else best
+    chosen = present[-1] if step == "last" else step
+    if chosen not in present:
+        raise CheckpointError(f"{run} has no checkpoint {step!r}; there are best, last and {present}.")
+    return int(chosen)
+
+
+def _config_of(meta: dict, where: str) -> Config:
+    try:
+        return configs.from_dict(meta["config"])
+    except configs.ConfigError as error:
+        raise CheckpointError(f"{where}, was made by another version: {error}") from error
+
+
+def _handler():
+    import orbax.checkpoint as ocp
+
+    arrays, text = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
+    return ocp.CompositeCheckpointHandler(
+        state=arrays(), params=arrays(), meta=text(), metrics=text(filename="metrics")
+    )  # fmt: skip
+
+
+def _writer():
+    import logging
+
+    import orbax.checkpoint as ocp
+
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports each of its steps, and errors at length
+    # Where a folder cannot be made, that is known before anything waits for it.
+    options = ocp.options.AsyncOptions(create_directories_asynchronously=False)
+    return ocp.AsyncCheckpointer(_handler(), async_options=options)
+
+
+def _read_arrays(run: str | Path, step: int, item: str, abstract) -> Any:
+    """An item of a checkpoint, in the shapes and on the devices of `abstract`."""
+    import orbax.checkpoint as ocp
+
+    where = Path(run).absolute() / FOLDER / str(step)
+    try:
+        with ocp.Checkpointer(_handler()) as reader:
+            saved = reader.metadata(where).item_metadata[item]
+            if differing := _differing_shapes(abstract, saved):
+                raise CheckpointError(f"The weights of {run}, step {step}, do not fit this network: {differing}.")
+            return reader.restore(where, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}))[item]
+    except CheckpointError:
+        raise
+    except Exception as error:
+        raise _damaged(where, error) from error
+
+
+def _read_json(run: str | Path, step: int, item: str) -> dict:
+    where = Path(run).absolute() / FOLDER / str(step)
+    try:
+        return json.loads((where / item / {"meta": "metadata", "metrics": "metrics"}[item]).read_text())
+    except (OSError, ValueError) as error:
+        raise _damaged(where, error) from error
+
+
+def _damaged(where: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"The checkpoint {where} cannot be read ({_reason(error)}): delete that folder to go back to the one before."
+    )
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in the system's words where an error of the system is behind it."""
+    number = getattr(error, "errno", None) or re.search(r"os_error_code='(\d+)'", str(error))
+    if number:
+        return os.strerror(number if isinstance(number, int) else int(number[1]))
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

@@ -116,6 +116,11 @@ class Config:
     log_every: int = 50
     validate_every: int = 500
     """Steps between validations, each followed by a checkpoint."""
+    when_saving_fails: Literal["stop", "go-on"] = "stop"
+    """On a full disk, a read-only or a vanished folder: stop, or go on with a warning and try again at the next
+    checkpoint. The checkpoints that are there are kept either way."""
+    when_not_finite: Literal["stop", "skip"] = "stop"
+    """On a loss that is NaN or infinite: stop, or start again from the last checkpoint and leave that batch out."""
     report: bool = True
     """Write the report when training ends."""
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -246,24 +251,38 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """The inverse of `to_dict`. A key that is not known is an error; one that is missing has its default."""
+    """The inverse of `to_dict`. A key that is missing has its default; one that is not known, or a value of another
+    kind, is a ConfigError."""
     return _build(Config, values, "")
 
 
-def _build(cls, values: Mapping[str, Any], where: str):
-    known = {f.name: f for f in dataclasses.fields(cls)}
-    if unknown := sorted(set(values) - set(known)):
-        raise ValueError(f"Unknown setting {where}{unknown[0]} in the run's config: it was made by another version.")
-    nested = {"model": ModelConfig, "loss": LossConfig, "augment": AugmentConfig, "optim": OptimConfig}
+def _build(cls, values: Any, where: str):
+    if not isinstance(values, Mapping):
+        raise ConfigError(
+            f"The settings {where.rstrip('.') or 'of the run'} are {values!r}: names and values expected."
+        )
+    defaults = cls()
+    known = {f.name for f in dataclasses.fields(cls)}
+    if unknown := sorted(set(values) - known):
+        raise ConfigError(f"Unknown setting {where}{unknown[0]} in the run's config: it was made by another version.")
     made = {}
     for name, value in values.items():
-        if cls is Config and name in nested:
-            value = _build(nested[name], value, f"{name}.")
-        made[name] = tuple(value) if isinstance(value, list) else value
+        default = getattr(defaults, name)
+        if dataclasses.is_dataclass(default):
+            value = _build(type(default), value, f"{where}{name}.")
+        elif isinstance(default, tuple):
+            value = tuple(value) if isinstance(value, list) else value
+        # JSON writes 1.0 as 1 where somebody has edited it; a bool is no number.
+        wanted = (int, float) if isinstance(default, float) else type(default)
+        if not isinstance(value, wanted) or isinstance(value, bool) != isinstance(default, bool):
+            raise ConfigError(
+                f"The setting {where}{name} is {value!r} in the run's config: {default!r} is its default."
+            )
+        made[name] = value
     return cls(**made)
 
 
-def differences(here: Config, there: Config) -> list[str]:
+def differences(here: Config, there: Config, where: str = "there") -> list[str]:
     """What differs between two configs, as `model.width 96 here, 64 there`."""
 
     def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -273,4 +292,4 @@ def differences(here: Config, there: Config) -> list[str]:
         return out
 
     a, b = flat(to_dict(here)), flat(to_dict(there))
-    return [f"{name} {a[name]} here, {b[name]} there" for name in a if a[name] != b[name]]
+    return [f"{name} {a[name]} here, {b[name]} {where}" for name in a if a[name] != b[name]]

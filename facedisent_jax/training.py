@@ -21,7 +21,14 @@ PRINCIPAL_PICTURES = 1000
 
 
 class NonFiniteError(ArithmeticError):
-    """A term of the loss is NaN or infinite; the message names the term and the step."""
+    """A term of the loss is NaN or infinite; the message names the term and the step.
+
+    terms: the names of all terms that are; step: the first step (from 1) where one is.
+    """
+
+    def __init__(self, terms: list[str], step: int):
+        super().__init__(f"{', '.join(terms)} not finite at step {step}.")
+        self.terms, self.step = terms, step
 
 
 class TrainState(NamedTuple):
@@ -121,15 +128,11 @@ def validate(config: Config, params, triplets: Triplets) -> dict[str, float]:
     return figures
 
 
-def check_finite(metrics: list[dict[str, np.ndarray]], first_step: int) -> None:
+def check_finite(metrics: list[tuple[int, dict[str, np.ndarray]]]) -> None:
     """Raise NonFiniteError for the first step with a term that is not finite."""
-    for k, values in enumerate(metrics):
-        bad = [name for name, value in values.items() if not np.isfinite(value)]
-        if bad:
-            raise NonFiniteError(
-                f"Training stopped: {', '.join(bad)} not finite at step {first_step + k}. The last checkpoint is from "
-                "before it; a lower --optim.lr may help."
-            )
+    for step, values in metrics:
+        if bad := [name for name, value in values.items() if not np.isfinite(value)]:
+            raise NonFiniteError(bad, step)
 
 
 def fit(
@@ -137,23 +140,42 @@ def fit(
     state: TrainState,
     batches: Iterator[Batch],
     log: Callable[[int, dict[str, float]], None],
-    checkpoint: Callable[[TrainState], None],
+    checkpoint: Callable[[TrainState, bool, list], None],
+    unlogged: list[tuple[int, dict]] | None = None,
+    skipped: frozenset[int] = frozenset(),
+    stop: Callable[[int], bool] = lambda step: False,
 ) -> TrainState:
-    """Run the steps from state.step to config.steps.
+    """Run the steps from state.step to config.steps, or until `stop`; returns the last state, which is saved.
 
-    log:        called every `log_every` steps with the means of the terms since the last call.
-    checkpoint: called every `validate_every` steps and at the end, never with weights from a step that is not finite.
+    log:        called every `log_every` steps and before each validation with the means of the terms since the last
+                call.
+    checkpoint: called as checkpoint(state, judge, unlogged) every `validate_every` steps and at the end (judge true),
+                and where the run stops in between (judge false); never with weights from a step that is not finite.
+    unlogged:   steps and terms since the last `log` before `state`, of a run that was stopped in between.
+    skipped:    steps (from 1) that are counted but not trained on.
+    stop:       asked after each step whether to save and return.
+    Raises NonFiniteError.
     """
-    pending: list[dict[str, Array]] = []
+    pending: list[tuple[int, Any]] = list(unlogged or [])
     for step, batch in enumerate(batches, int(state.step) + 1):
-        state, metrics = train_step(config, state, batch)
-        pending.append(metrics)
-        due = step % config.validate_every == 0 or step == config.steps
+        if step in skipped:
+            state = state._replace(step=state.step + 1)
+        else:
+            if len(pending) > 1:
+                jax.block_until_ready(pending[-2])  # one step is queued behind the running one, or to stop takes long
+            state, metrics = train_step(config, state, batch)
+            pending.append((step, metrics))
+        due, stopping = step % config.validate_every == 0 or step == config.steps, stop(step)
+        if due or stopping or step % config.log_every == 0:
+            pending = jax.device_get(pending)
+            check_finite(pending)
         if due or step % config.log_every == 0:
-            values = jax.device_get(pending)
-            check_finite(values, step - len(values) + 1)
-            log(step, {name: float(np.mean([v[name] for v in values])) for name in values[0]})
+            if pending:
+                values = [terms for _, terms in pending]
+                log(step, {name: float(np.mean([v[name] for v in values])) for name in values[0]})
             pending = []
-        if due:
-            checkpoint(state)
+        if due or stopping:
+            checkpoint(state, due, pending)
+        if stopping:
+            break
     return state

@@ -5,8 +5,23 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 CHECKED = [f"facedisent_jax.{name}" for name in ("losses", "model", "objective", "augment", "training")]
 install_import_hook(CHECKED, "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory):
+    """A folder with the data, the compilation cache and, in `alone`, a run left alone."""
+    made = tmp_path_factory.mktemp("resume")
+    from killed import perform
+    from tiny_run import person, write_folder
+
+    splits = {"train": [r for k in range(5) for r in person(k)], "validation": person(8) + person(9), "test": person(7)}
+    write_folder(made / "data", splits)
+    (alone,) = perform(made, "alone", {})
+    (made / "digest").write_text(alone["digest"])
+    return made

@@ -1,0 +1,224 @@
+"""Runs train.main in processes of their own and ends them by force, for test_resume and test_preemption.
+
+As a command, `python tests/killed.py SPEC` (JSON), this does the jobs of `perform`. The modules are imported
+once; each job is a fork of that process, with backends, threads and files of its own. A job is killed by SIGKILL where
+it says, or gets a signal there, or meets a fault:
+
+    {"at": [TEXT, N]}        the Nth file operation (open to write, mkdir, rename, delete) on a path with TEXT in it
+    {"at": ["step", N]}      while the Nth step runs; in place of "step" also "compile" (the step's, with no cache),
+                             "validate" and "read" (of data)
+    {"at": ..., "signals": ["SIGTERM", ...]}     these signals, 0.3 s apart, in place of SIGKILL
+    {"full": N}              from the Nth save on no file of more than 100 kB can be written (RLIMIT_FSIZE)
+    {"room": N}              from the Nth save on it can again
+    {"shell": [N, COMMAND]}  a command, before the Nth save
+    {"poison": [N, ...]}     the batches of these steps have labels that are NaN
+    {"config": {...}}        settings that differ from those of the spec
+
+Prints a line of JSON a job: status as of waitpid (negative: the signal), digest of the last checkpoint and, where
+there was one, the number of file operations.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from tiny_run import terms
+
+from facedisent_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig, to_dict
+
+ROOT = Path(__file__).parents[1]
+TINY = Config(
+    steps=6,
+    batch=4,
+    log_every=2,
+    validate_every=3,  # so that a checkpoint falls between two lines of the log
+    report=False,
+    model=ModelConfig(width=128, blocks=0),
+    augment=AugmentConfig(enabled=False),
+    optim=OptimConfig(warmup=2, schedule=8),
+)
+
+
+def perform(work: Path, run: str, *jobs: dict, environment=None, **settings) -> list[dict]:
+    """Do jobs (see killed.py) one after the other in one run; what each printed, its status and its digest."""
+    config = replace(TINY, data=(str(work / "data"),), run=str(work / run))
+    spec = {"config": to_dict(config) | settings, "jobs": list(jobs)}
+    done = subprocess.run(
+        [sys.executable, __file__, json.dumps(spec)],
+        env=os.environ
+        | {
+            "XDG_CACHE_HOME": str(work / "cache"),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "TF_ENABLE_ONEDNN_OPTS": "0",
+            "PYTHONPATH": str(ROOT),
+        }
+        | (environment or {}),
+        capture_output=True,
+        text=True,
+    )
+    results, result = [], {"said": ""}
+    for line in done.stdout.splitlines():
+        if line.startswith('{"job"'):
+            results.append(result | json.loads(line))
+            result = {"said": ""}
+        elif line.startswith('{"digest"'):
+            result |= json.loads(line)
+        else:
+            result["said"] += line + "\n"
+    assert len(results) == len(jobs), done.stderr[-3000:]
+    return results
+
+
+def check_equal(work: Path, run: str, result: dict) -> None:
+    """The run ended as the one left alone: status, all numbers of the last checkpoint, log, checkpoints kept."""
+    from facedisent_jax import checkpoint
+
+    assert result["status"] == 0, result["said"]
+    assert result["digest"] == (work / "digest").read_text()
+    assert terms(work / run) == terms(work / "alone")
+    assert checkpoint.steps(work / run) == checkpoint.steps(work / "alone")
+    assert {p.name for p in (work / run / "checkpoints").iterdir()} <= {"3", "6"}
+
+
+def main(spec: dict) -> None:
+    import jax  # noqa: F401
+    import orbax.checkpoint  # noqa: F401
+    import tensorflow  # noqa: F401
+
+    import facedisent_jax.report
+    import facedisent_jax.runs  # noqa: F401
+
+    for job in spec["jobs"]:
+        sys.stdout.flush()
+        if not (child := os.fork()):
+            train_here(spec["config"] | job.get("config", {}), job)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(json.dumps({"job": job, "status": status}), flush=True)
+
+
+def train_here(values: dict, job: dict) -> None:
+    """Train in this process and end it."""
+    import jax
+    import numpy as np
+
+    import train
+    from facedisent_jax import checkpoint, config, preemption, runs, training
+    from facedisent_jax.triplets import Triplets
+
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    made = config.from_dict(values)
+    arm(job, made.run)
+    gather = Triplets.batch
+
+    def poisoned(self, seed, step, batch):
+        made = gather(self, seed, step, batch)
+        return made._replace(label=made.label * np.float32("nan")) if step + 1 in job.get("poison", ()) else made
+
+    Triplets.batch = poisoned
+    begin, states = training.init_state, []
+    training.init_state = lambda *a: states.append(begin(*a)) or states[-1]
+    status = 0
+    try:
+        train.main(made)
+    except preemption.Stopped as stopped:
+        print(stopped, flush=True)
+        status = stopped.status
+    except (runs.RunError, checkpoint.CheckpointError, training.NonFiniteError) as error:
+        print(error, flush=True)
+        status = 1
+    if checkpoint.steps(made.run):
+        state = states[-1] if states else begin(made, None)
+        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), state)
+        state, unlogged = checkpoint.restore(made.run, shapes, made)
+        leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
+        print(json.dumps({"digest": hashlib.sha256(b"".join(leaves)).hexdigest(), "events": COUNT[0]}), flush=True)
+    os._exit(status)
+
+
+COUNT = [0]
+
+
+def arm(job: dict, run: str) -> None:
+    """Set what the job is to meet."""
+    import resource
+
+    from facedisent_jax import checkpoint, data, training
+
+    text, n = job.get("at", ["", 0])
+    left, lock = [n], threading.RLock()
+
+    def strike():
+        if "signals" not in job:
+            os.kill(os.getpid(), signal.SIGKILL)
+        first, *more = (getattr(signal, name) for name in job["signals"])
+        os.kill(os.getpid(), first)
+        for k, number in enumerate(more, 1):
+            threading.Timer(0.3 * k, os.kill, (os.getpid(), number)).start()
+
+    def hear(event, arguments):
+        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if not writes and event not in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):
+            return
+        path = " ".join(os.fsdecode(a) for a in arguments if isinstance(a, str | bytes | os.PathLike))
+        if run in path:
+            with lock:
+                COUNT[0] += 1
+                left[0] -= text in path
+                due = left[0] == 0 and text in path
+            if due:
+                strike()
+
+    sys.addaudithook(hear)
+    step, calls = training.train_step, [0]
+
+    def stepping(*arguments):
+        calls[0] += 1
+        if text == "compile" and calls[0] == n:
+            import jax
+
+            jax.config.update("jax_compilation_cache_dir", None)
+            threading.Timer(0.5, strike).start()
+        if text == "step" and calls[0] == n:
+            strike() if "signals" in job else threading.Timer(0.01, strike).start()
+        return step(*arguments)
+
+    training.train_step = stepping
+    for module, name in ((training, "validate"), (data, "read_faces")):
+        setattr(module, name, striking(getattr(module, name), strike if text and text in name else None, left))
+    save, saves = checkpoint.Checkpoints.save, [0]
+
+    def saving(self, *arguments):
+        saves[0] += 1
+        if saves[0] == job.get("full"):
+            self.wait()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+        if saves[0] == job.get("room"):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        if saves[0] == job.get("shell", [0])[0]:
+            self.wait()
+            os.system(job["shell"][1])
+        return save(self, *arguments)
+
+    checkpoint.Checkpoints.save = saving
+
+
+def striking(function, strike, left):
+    """The function, the Nth call of which is struck."""
+
+    def call(*arguments):
+        left[0] -= strike is not None
+        if strike and left[0] == 0:
+            strike()
+        return function(*arguments)
+
+    return call
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))
