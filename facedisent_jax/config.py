@@ -43,6 +43,9 @@ class LossConfig:
     expression_triplet: float = 0.0
     expression_l1: float = 0.0
     label: float = 0.0
+    label_numbers: int = CODE
+    """The first so many numbers of the expression code say how much is shown: the label, the ranking and the terms
+    between codes hold them. The others are free to say how this person does it; reconstruction and swap hold them."""
     label_between: bool = True
     """False: the label holds neutral and apex alone, as anchors of the ranking."""
     ranking: float = 0.0
@@ -57,8 +60,6 @@ class LossConfig:
     """warp: pictures decoded from a source are encoded again; their codes must be those asked for."""
     mouth: float = 3.0
     """warp: weight of the mouth region (1 elsewhere) in the errors of pictures decoded from a source."""
-    label_numbers: int = CODE
-    """The label holds the first so many numbers of the expression code; the others are free to tell the kind."""
     ranking_margin: float = 1.0
     """How much larger at an intensity difference of 1; in proportion below, 0 where only the order is known."""
     identity_margin: float = 1.0
@@ -163,7 +164,7 @@ ABOUT = {
 }
 """What each preset is, for the command's help."""
 
-_CLIPS = replace(DISENTANGLING, reconstruction=4.0, label=0.1, expression_l1=0.01)
+_CLIPS = replace(DISENTANGLING, reconstruction=4.0, label=0.1, label_numbers=16, expression_l1=0.01)
 _PLAIN = ModelConfig(kind="plain", width=32)
 _UNCHANGED = AugmentConfig(enabled=False)
 
@@ -200,7 +201,7 @@ PRESETS = {
         batch=12,
         validate_every=500,
         model=ModelConfig(kind="warp"),
-        loss=replace(_CLIPS, label_numbers=16, source=1.0, between=1.0, smooth=0.01, cycle=0.01),
+        loss=replace(_CLIPS, source=1.0, between=1.0, smooth=0.01, cycle=0.01),
         augment=AugmentConfig(motion=1.0),
         optim=OptimConfig(schedule=3000),
     ),
@@ -248,6 +249,7 @@ def check(config: Config) -> None:
         "log-every": (config.log_every, 1),
         "validate-every": (config.validate_every, 1),
         "model.blocks": (config.model.blocks, 0),
+        "loss.label-numbers": (config.loss.label_numbers, 8),
         "optim.warmup": (config.optim.warmup, 0),
         "optim.schedule": (config.optim.schedule, config.optim.warmup + 1),
     }
@@ -260,6 +262,8 @@ def check(config: Config) -> None:
         raise ConfigError(
             f"--model.width is {config.model.width}: a {config.model.kind} network's is a multiple of {multiple}."
         )
+    if config.loss.label_numbers > CODE:
+        raise ConfigError(f"--loss.label-numbers is {config.loss.label_numbers}: the code has {CODE}.")
     if not 0 < config.intensity_step <= 1:
         raise ConfigError(f"--intensity-step is {config.intensity_step:g}: above 0 and at most 1 was expected.")
 

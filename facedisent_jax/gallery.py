@@ -12,7 +12,6 @@ from PIL import Image
 from facedisent_jax import figures, metrics, study
 from facedisent_jax.model import Codes
 from facedisent_jax.records import Faces
-from facedisent_jax.triplets import label_vector
 
 SEED = 0
 STEPS = 11
@@ -39,7 +38,7 @@ def draw(
         strips(face, faces, people, "both"),
         strips(face, faces, people, "expression"),
         reconstructions(face, faces, codes, people),
-        intensities(faces, codes),
+        intensities(face, faces, codes),
         training(history),
     ]
 
@@ -174,7 +173,7 @@ def reconstructions(face: study.Face, faces: Faces, codes: Codes, people: list[t
     return Shown("reconstruction", "Reconstructions of held-out people", caption, figures.grid(cells, left=left))
 
 
-def intensities(faces: Faces, codes: Codes) -> Shown:
+def intensities(face: study.Face, faces: Faces, codes: Codes) -> Shown:
     title = "Intensity read from the expression code"
     shown = metrics.action(faces.expression, faces.intensity)
     actions = [action for action in np.unique(shown) if action not in ("", metrics.NEUTRAL)]
@@ -184,7 +183,7 @@ def intensities(faces: Faces, codes: Codes) -> Shown:
     for action in actions:
         rows = (shown == action) | ((shown == metrics.NEUTRAL) & (len(actions) == 1))
         truth.append(faces.intensity[rows])
-        read.append(metrics.projection(np.asarray(codes.expression[rows]), label_vector(str(action))))
+        read.append(face.intensity(codes.expression[rows], str(action)))
         kinds.append(shown[rows])
     image = figures.readings(*(np.concatenate(parts) for parts in (truth, read, kinds)))
     caption = (

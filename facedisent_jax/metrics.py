@@ -137,8 +137,11 @@ def spearman_ceiling(truth: np.ndarray) -> float:
 
 
 def projection(code: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Intensity read from expression codes: 0 at neutral, 1 at the label vector. For all ones, the code's mean."""
-    return code @ label / (label @ label)
+    """Intensity read from expression codes: 0 at neutral, 1 at the label vector. For all ones, the code's mean.
+
+    code: [n, 64]; label: [k], of the first k numbers of the code -> [n].
+    """
+    return code[:, : len(label)] @ label / (label @ label)
 
 
 def leakage(identity: np.ndarray, subject: np.ndarray) -> float:

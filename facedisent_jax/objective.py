@@ -32,8 +32,8 @@ def mean(values: Float[Array, "batch"], mask: Float[Array, "batch"]) -> Float[Ar
     return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
-def direction(expression: Float[Array, "*batch 64"]) -> Float[Array, "*batch 64"]:
-    """The expression code as a direction for cosine terms: 2p - 1, so that neutral and full are opposite."""
+def direction(expression: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
+    """Expression codes as a direction for cosine terms: 2p - 1, so that neutral and full are opposite."""
     return 2.0 * expression - 1.0
 
 
@@ -68,17 +68,16 @@ def terms(config: Config, params: Params, images: Float[Array, "batch k 64 64 3"
     clear = jnp.abs(batch.intensity - 0.5) > 0.2
     clear = clear.astype(jnp.float32).swapaxes(0, 1) * labelled
     opposite = clear[A] * clear[B] * (gap > 0.5)
-    free, numbers = expression, config.loss.label_numbers
-    expression = expression[..., :numbers]  # what the label and the terms on codes hold; the others are free
-    face, vector = direction(expression), batch.action[:, :numbers]
-    # How much of the action a and b show: 0 at neutral, 1 at its label vector.
-    extent = jnp.maximum(jnp.sum(vector, axis=-1), 1.0)
-    shown = [jnp.sum(expression[k] * vector, axis=-1) / extent for k in (A, B)]
-    rise = batch.order * (shown[B] - shown[A])
     c = config.loss
+    degree = expression[..., : c.label_numbers]  # what says how much is shown
+    face = direction(degree)
+    # How much of the action a and b show: 0 at neutral, 1 at its label vector.
+    action = batch.action[:, : c.label_numbers]
+    extent = jnp.maximum(jnp.sum(action, axis=-1), 1.0)
+    shown = [jnp.sum(degree[k] * action, axis=-1) / extent for k in (A, B)]
+    rise = batch.order * (shown[B] - shown[A])
     end = jnp.abs(batch.intensity - jnp.rint(batch.intensity)).swapaxes(0, 1) < END
     held = labelled * (1.0 if c.label_between else end)
-    label, logits = batch.label[..., :numbers].swapaxes(0, 1), logits[..., :numbers]
     values = {
         "reconstruction": mean(error[:3].ravel(), weight[:3].ravel()),
         "swap": mean(error[3:].ravel(), weight[3:].ravel()),
@@ -91,17 +90,20 @@ def terms(config: Config, params: Params, images: Float[Array, "batch k 64 64 3"
         )
         + mean(losses.cosine_embedding(face[A], face[B], same=False), batch.has_pair * opposite),
         "expression_triplet": mean(
-            losses.triplet_margin(expression[A], expression[C], expression[B], c.expression_margin * gap), both
+            losses.triplet_margin(degree[A], degree[C], degree[B], c.expression_margin * gap), both
         ),
-        "expression_l1": mean(losses.l1(expression[A], expression[C]), batch.has_peer),
+        "expression_l1": mean(losses.l1(degree[A], degree[C]), batch.has_peer),
         "label": mean(
-            losses.label_bce(logits.reshape(3 * n, -1), label.reshape(3 * n, -1)),
+            losses.label_bce(
+                logits[..., : c.label_numbers].reshape(3 * n, -1),
+                batch.label[..., : c.label_numbers].swapaxes(0, 1).reshape(3 * n, -1),
+            ),
             (known * held).ravel(),
         ),
         "ranking": mean(losses.ranking(rise, c.ranking_margin * gap), jnp.abs(batch.order) * batch.has_pair),
     }
     if config.model.kind == "warp":
-        values |= source_terms.terms(config, params, images, batch, Codes(identity, free))
+        values |= source_terms.terms(config, params, images, batch, Codes(identity, expression))
     return values
 
 

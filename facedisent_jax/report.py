@@ -17,7 +17,6 @@ from facedisent_jax import baselines, figures, gallery, metrics, page, records, 
 from facedisent_jax.data import read_faces
 from facedisent_jax.model import Codes
 from facedisent_jax.records import Faces
-from facedisent_jax.triplets import label_vector
 
 MOST_PICTURES = 4000
 """Most held-out pictures judged; of more, whole takes are drawn by seed, alike for every person."""
@@ -147,7 +146,7 @@ def judge(face: study.Face, faces: Faces) -> Judged:
         | {f"same_subject_{name}": own[name] for name in ("psnr", "ssim")}
         | {f"unswapped_{name}": unchanged[name] for name in ("psnr", "ssim")}
         | {"swaps": len(swaps.target), "targets": len(targets)},
-        "intensity": intensity(np.asarray(codes.expression), faces, shown),
+        "intensity": intensity(face, np.asarray(codes.expression), faces, shown),
         "probes": probes(codes, faces, take, shown),
         "leakage": metrics.leakage(np.asarray(codes.identity)[known], faces.subject[known]),
         "baselines": linear_rivals(face, faces),
@@ -175,13 +174,13 @@ def quality(faces: Faces, rows: np.ndarray, make: Callable[[np.ndarray], np.ndar
     return {"psnr": psnr.mean(), "ssim": ssim.mean(), "psnr_by_subject": mean, "psnr_ci95": [low, high]}
 
 
-def intensity(code: np.ndarray, faces: Faces, shown: np.ndarray) -> dict:
+def intensity(face: study.Face, code: np.ndarray, faces: Faces, shown: np.ndarray) -> dict:
     """Intensity read from the expression code, each action with the neutral pictures; the mean over actions."""
     actions = [name for name in np.unique(shown) if name not in ("", metrics.NEUTRAL)]
     each = {}
     for name in actions:
         rows = (shown == name) | (shown == metrics.NEUTRAL)
-        read, truth = metrics.projection(code[rows], np.asarray(label_vector(str(name)))), faces.intensity[rows]
+        read, truth = face.intensity(code[rows], str(name)), faces.intensity[rows]
         each[str(name)] = {
             "spearman": metrics.spearman(truth, read),
             "spearman_ceiling": metrics.spearman_ceiling(truth),

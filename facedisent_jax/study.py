@@ -1,6 +1,6 @@
 """Load a trained run and study it: encode, decode, swap, interpolate. What researchers call.
 
-Needs neither the data nor TensorFlow. Imports model and checkpoint.
+Needs neither the data nor TensorFlow. Imports model, checkpoint, metrics and triplets.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from facedisent_jax import checkpoint, model
+from facedisent_jax import checkpoint, metrics, model
 from facedisent_jax.config import CODE, Config
 from facedisent_jax.model import SIZE, Codes
+from facedisent_jax.triplets import label_vector
 
 Move = Literal["expression", "identity", "both"]
 BATCH = 32
@@ -48,6 +49,10 @@ class Face:
     def encode(self, images: np.ndarray) -> Codes:
         """images: [n, 64, 64, 3] uint8, or float in [0, 1] -> Codes(identity [n, 64], expression [n, 64] in [0, 1])."""
         return Codes._make(_batched(self._encode, [checked(images)], [(CODE,), (CODE,)]))
+
+    def intensity(self, expression: np.ndarray | jax.Array, action: str = "smile") -> np.ndarray:
+        """How much of an action expression codes show, [n, 64] -> [n]: 0 at neutral, 1 at the action's label vector."""
+        return metrics.projection(np.asarray(expression), label_vector(action)[: self.config.loss.label_numbers])
 
     def decode(self, codes: Codes | Sequence[np.ndarray]) -> np.ndarray:
         """codes: Codes, or (identity, expression), [n, 64] each -> [n, 64, 64, 3] float in [0, 1]."""

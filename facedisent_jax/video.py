@@ -34,7 +34,6 @@ from facedisent_jax.clips import Clip
 from facedisent_jax.judges import Judges
 from facedisent_jax.model import Codes
 from facedisent_jax.records import Faces
-from facedisent_jax.triplets import label_vector
 
 VERSION = 1
 """Of what is measured and how: figures of another version are measured anew."""
@@ -234,10 +233,7 @@ def read_intensities(face: study.Face, faces: Faces, chosen: list[Clip]) -> tupl
     fixed it do not count in the error after it.
     """
     codes = [face.encode(np.asarray(faces.image[clip.take])) for clip in chosen]
-    read = [
-        metrics.projection(np.asarray(code.expression), label_vector(clip.action))
-        for code, clip in zip(codes, chosen, strict=True)
-    ]
+    read = [face.intensity(code.expression, clip.action) for code, clip in zip(codes, chosen, strict=True)]
     person = [(clip.subject, clip.action) for clip in chosen]
     mapped: list[np.ndarray] = [np.empty(0)] * len(chosen)
     for who in dict.fromkeys(person):

@@ -111,6 +111,7 @@ def test_projection_is_the_mean_for_a_smile_and_one_at_any_label_vector():
     assert metrics.projection(code, np.ones(64)) == pytest.approx(code.mean(1))
     label = (np.arange(64) % 3 == 0).astype(float)
     assert metrics.projection(0.3 * label[None], label) == pytest.approx([0.3])
+    assert metrics.projection(code, np.ones(8)) == pytest.approx(code[:, :8].mean(1))  # the other numbers are free
 
 
 def test_leakage_of_planted_codes():

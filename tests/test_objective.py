@@ -96,6 +96,23 @@ def test_identity_terms_send_no_gradient_into_the_expression_head_and_the_revers
     assert into_identity == 0 and into_expression > 0
 
 
+def test_expression_numbers_beside_the_label_are_held_by_the_pictures_alone(params):
+    batch = batch_of()
+
+    config = replace(CONFIG, loss=replace(DISENTANGLING, label_numbers=16))
+    names = ["label", "ranking", "expression_l1", "swap"]
+
+    def values(bias):
+        encoder = params["encoder"] | {"expression": params["encoder"]["expression"] | {"bias": bias}}
+        terms = objective.terms(config, params | {"encoder": encoder}, floats(batch), batch)
+        return jnp.stack([terms[name] for name in names])
+
+    gradients = np.asarray(jax.jacrev(values)(params["encoder"]["expression"]["bias"]))  # [term, number of the code]
+    for name, gradient in zip(names[:3], gradients, strict=False):
+        assert abs(gradient[:16]).min() > 0 and not gradient[16:].any(), name
+    assert abs(gradients[3]).min() > 0
+
+
 def test_swap_and_reconstruction_teach_both_heads_and_the_decoder(params):
     for name in ("swap", "reconstruction"):
         assert min(head_gradient(params, [name])) > 0
@@ -185,4 +202,4 @@ def test_total_is_the_weighted_sum():
 def test_every_term_has_its_weight(params):
     batch = batch_of()
     names = set(objective.terms(CONFIG, params, floats(batch), batch))
-    assert names == {name for name in vars(DISENTANGLING) if not name.endswith(("margin", "between"))}
+    assert names == {name for name in vars(DISENTANGLING) if not name.endswith(("margin", "between", "numbers"))}
