@@ -1,4 +1,4 @@
-"""Random changes of training pictures on the device, alike for the pictures of a triplet but for a motion between them."""
+"""Random changes of training pictures on the device, alike for those of a triplet but for a motion between them."""
 
 import jax
 import jax.numpy as jnp

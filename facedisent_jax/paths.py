@@ -28,7 +28,9 @@ TITLES = {
     "expression": ("expression code", "the network: expression code moved between the ends, identity of the neutral"),
     "whole": ("whole code", "the network: both codes moved between the ends"),
     "one_picture": ("one picture", "the network: neutral frame alone, moved to the training set's mean smile code"),
+    "own_smile": ("one picture, own smile", "the network: neutral frame alone, moved to the apex's expression code"),
     "reconstruction": ("reconstruction", "the ceiling: each real frame encoded and decoded"),
+    "from_another": ("from another frame", "the network: the end frame further from each real frame, with its code"),
     "cross_fade": ("cross-fade", "of the two real end frames"),
     "cross_fade_reconstructions": ("cross-fade, reconstructed", "of the reconstructions of the two end frames"),
     "morph": ("landmark morph", "both end frames warped to the shape in between, and cross-faded"),
@@ -39,8 +41,8 @@ TITLES = {
     "real": ("real frames", "the clip itself, for the judges' own figures"),
 }
 """Every way and what stands beside: its name for readers, and what it is."""
-MODES = ("expression", "whole", "one_picture")
-SEES_THE_FRAMES = ("real", "reconstruction", "pca_128", "nearest")
+MODES = ("expression", "whole", "one_picture", "own_smile")
+SEES_THE_FRAMES = ("real", "reconstruction", "from_another", "pca_128", "nearest")
 """Made from each real frame, not from the ends."""
 
 
@@ -59,12 +61,14 @@ class Learnt(NamedTuple):
 
 
 class Given(NamedTuple):
-    """A clip as the ways see it. real, rebuilt: its t frames and their reconstructions, [t, 64, 64, 3] float."""
+    """A clip as the ways see it. real, rebuilt: its t frames and their reconstructions, [t, 64, 64, 3] float; another:
+    each made from the end frame that is further away, where the decoder sees pictures."""
 
     clip: Clip
     real: np.ndarray
     rebuilt: np.ndarray
     codes: Codes
+    another: np.ndarray | None = None
 
 
 def learn(face: study.Face, actions: set[str]) -> Learnt:
@@ -109,7 +113,10 @@ def given(face: study.Face, faces: Faces, clip: Clip) -> Given:
     """Encode and rebuild the frames of a clip."""
     pictures = np.asarray(faces.image[clip.rows])
     codes = face.encode(pictures)
-    return Given(clip, pictures.astype(np.float32) / 255, face.decode(codes), codes)
+    real = pictures.astype(np.float32) / 255
+    away = np.where(clip.alpha < 0.5, len(real) - 1, 0)
+    another = face.decode(codes, real[away]) if face.sees_source else None
+    return Given(clip, real, face.decode(codes), codes, another)
 
 
 def ways(face: study.Face, known: Given, learnt: Learnt, points: "judges.Points | None" = None) -> dict[str, Way]:
@@ -118,10 +125,12 @@ def ways(face: study.Face, known: Given, learnt: Learnt, points: "judges.Points 
     identity, expression = (np.asarray(code) for code in known.codes)
     action, intensity = known.clip.action, known.clip.intensity
 
-    def decoded(start: tuple, end: tuple) -> Way:
+    def decoded(start: tuple, end: tuple, *seen: np.ndarray) -> Way:
         def way(alpha: np.ndarray) -> np.ndarray:
             weight = np.asarray(alpha, np.float32)[:, None]
-            return face.decode([(1 - weight) * a + weight * b for a, b in zip(start, end, strict=True)])
+            codes = [(1 - weight) * a + weight * b for a, b in zip(start, end, strict=True)]
+            pictures = [np.repeat(picture[None], len(weight), axis=0) for picture in seen]
+            return face.decode_seeing(codes, *pictures, place=alpha)
 
         return way
 
@@ -132,15 +141,17 @@ def ways(face: study.Face, known: Given, learnt: Learnt, points: "judges.Points 
 
     neutral = (identity[0], expression[0])
     out: dict[str, Way] = {
-        "expression": decoded(neutral, (identity[0], expression[-1])),
-        "whole": decoded(neutral, (identity[-1], expression[-1])),
+        "expression": decoded(neutral, (identity[0], expression[-1]), first, last),
+        "whole": decoded(neutral, (identity[-1], expression[-1]), first, last),
         "cross_fade": lambda alpha: baselines.cross_fade(first, last, alpha),
         "cross_fade_reconstructions": lambda alpha: baselines.cross_fade(known.rebuilt[0], known.rebuilt[-1], alpha),
         "unchanged": lambda alpha: np.repeat(first[None], len(alpha), axis=0),
     }
     if action in learnt.smile_code:
-        full = decoded(neutral, (identity[0], learnt.smile_code[action]))
+        full = decoded(neutral, (identity[0], learnt.smile_code[action]), first)
         out["one_picture"] = lambda alpha: full(degree(alpha))
+    if face.sees_source:
+        out["own_smile"] = decoded(neutral, (identity[0], expression[-1]), first)
     if action in learnt.difference:
         step = learnt.difference[action]
         out["mean_difference"] = lambda alpha: np.clip(
@@ -155,6 +166,8 @@ def ways(face: study.Face, known: Given, learnt: Learnt, points: "judges.Points 
 def beside(known: Given, learnt: Learnt) -> dict[str, np.ndarray]:
     """What is made from each real frame of a clip: pictures [t, 64, 64, 3] float."""
     out = {"real": known.real, "reconstruction": known.rebuilt}
+    if known.another is not None:
+        out["from_another"] = known.another
     if learnt.faces is not None and learnt.pca is not None:
         out["pca_128"] = baselines.reconstruct(learnt.pca, known.real, COMPONENTS)
         rows = baselines.nearest(learnt.faces.image, known.real)

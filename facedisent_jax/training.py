@@ -72,7 +72,7 @@ def init_state(config: Config, faces: Faces, params: Any = None) -> TrainState:
 
 
 def augmented(config: Config, key: Array, batch: Batch) -> Float[Array, "batch k 64 64 3"]:
-    """What the network sees of a batch: its triplets [batch, 3, 64, 64, 3], of kind "warp" the frames between besides."""
+    """What the network sees of a batch: its triplets [batch, 3, 64, 64, 3]; kind "warp" also the frames between."""
     images = jnp.asarray(batch.images, jnp.float32) / 255
     if config.model.kind != "warp":
         return augment(config.augment, key, images, batch.label)
@@ -127,7 +127,9 @@ def validate(config: Config, params, triplets: Triplets) -> dict[str, float]:
     also of the pictures decoded from the subject's other picture ("source")."""
     size = 64
     n = min(len(triplets), 1024)
-    errors: dict[str, list] = {"reconstruction": [], "swap": []} | ({"source": []} if config.model.kind == "warp" else {})
+    errors: dict[str, list] = {"reconstruction": [], "swap": []} | (
+        {"source": []} if config.model.kind == "warp" else {}
+    )
     for k in range(-(-n // size)):
         batch = triplets.batch(0, k, size)
         fresh = np.arange(size) + k * size < n  # the last batch is filled up with pictures that do not count

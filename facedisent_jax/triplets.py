@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     has_peer:  [B] 1 where c is another subject with a's intensity, 0 where there is none and c = a.
     order:     [B] 1 where b shows more of the action than a, -1 where less, 0 where that is not known.
     action:    [B, 64] the label vector at intensity 1 of the action that a and b are ordered by.
-    between:   [B, 64, 64, 3] uint8, a frame of a's and b's take with an intensity between theirs; a where there is none.
+    between:   [B, 64, 64, 3] uint8, a frame of a's and b's take of an intensity between theirs; a where none is.
     place:     [B] where between their intensities that frame's is: 0 at a's, 1 at b's.
     has_between: [B] 1 where there is such a frame, else 0.
     """
@@ -167,7 +167,7 @@ class Triplets:
         return Batch(*pictures, *(values.astype(np.float32) for values in float32), *between)
 
     def _between(self, a: np.ndarray, b: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A labelled frame of known intensity between those of a and b, drawn by a number in [0, 1); a where none is."""
+        """Labelled frames of the takes with intensities between a's and b's, by a number in [0, 1); a where none is."""
         order, key = self.by_intensity
         step = self._ordered(a, b)[0]
         low, high = np.where(step > 0, a, b), np.where(step > 0, b, a)

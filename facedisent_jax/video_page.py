@@ -20,7 +20,9 @@ COLOURS = {
     "expression": "#c0392b",
     "whole": "#e08214",
     "one_picture": "#8e44ad",
+    "own_smile": "#c77dd6",
     "reconstruction": "#555555",
+    "from_another": "#8a6d3b",
     "cross_fade": "#1f77b4",
     "cross_fade_reconstructions": "#7fb3d9",
     "morph": "#16836a",
@@ -30,7 +32,7 @@ COLOURS = {
     "nearest": "#a0a0a0",
     "real": "#000000",
 }
-IN_STRIPS = ("expression", "whole", "one_picture", "reconstruction", "cross_fade", "morph")
+IN_STRIPS = ("expression", "whole", "one_picture", "own_smile", "reconstruction", "cross_fade", "morph")
 FIGURES = (("psnr", "PSNR", 2), ("ssim", "SSIM", 3), ("lpips", "LPIPS", 3))
 
 

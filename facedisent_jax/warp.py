@@ -1,9 +1,9 @@
-"""From pictures of a person and an expression code to that person with that expression. Imports config, layers, sampling.
+"""From a picture of a person, or two, and an expression code to that person with that expression.
 
 Each source picture is bent by a displacement field, and what it cannot show (teeth, folds) is painted over it through a
 mask; of two sources the results are blended. After Deforming Autoencoders (Shu et al. 2018) and GANimation (Pumarola et
 al. 2018). Everything is in proportion to how far the expression code is from the source's own, so that no change is an
-exact copy.
+exact copy. Imports config, layers and sampling.
 """
 
 from typing import Any, NamedTuple
@@ -36,7 +36,7 @@ class Source(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """pictures [n, 64, 64, 3]; of k sources: displacement in pixels [k, n, 64, 64, 2], mask in [0, 1] [k, n, 64, 64, 1]."""
+    """What `show` makes, and of the k sources the displacement in pixels (rows, columns) and the mask in [0, 1]."""
 
     pictures: Float[Array, "batch 64 64 3"]
     displacement: Float[Array, "sources batch 64 64 2"]
@@ -74,7 +74,11 @@ class Warp(nn.Module):
 
 
 def show(
-    config: ModelConfig, params: Any, expression: Float[Array, "batch 64"], sources: tuple[Source, ...], place: Any = None
+    config: ModelConfig,
+    params: Any,
+    expression: Float[Array, "batch 64"],
+    sources: tuple[Source, ...],
+    place: Any = None,
 ) -> Shown:
     """The people of one source, or of two pictures of each, with the expressions of the codes.
 
