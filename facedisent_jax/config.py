@@ -198,7 +198,7 @@ PRESETS = {
         preset="warp",
         run="runs/warp",
         steps=3000,
-        batch=12,
+        batch=8,
         validate_every=500,
         model=ModelConfig(kind="warp"),
         loss=replace(_CLIPS, source=1.0, between=1.0, smooth=0.01, cycle=0.01),

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.test_util import check_grads
 from PIL import Image
 from tiny_run import flat_face, person, write_folder, write_run
 
@@ -52,7 +53,7 @@ def test_the_gradient_of_sampling_is_that_of_finite_differences():
     def value(images, rows, columns):
         return jnp.sum(weight * sampling.sample_bilinear(images, rows, columns))
 
-    jax.test_util.check_grads(value, (images, rows, columns), order=1, modes=("rev",), eps=1e-2, rtol=1e-2, atol=1e-2)
+    check_grads(value, (images, rows, columns), order=1, modes=("rev",), eps=1e-2, rtol=1e-2, atol=1e-2)
 
 
 def test_a_displacement_reads_from_where_it_points():
