@@ -5,7 +5,8 @@ frames is made from each of them. Imports baselines, clips, data, metrics, model
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,8 @@ APEX, NEUTRAL = 0.95, 0.05
 """Training frames count as full expression from this intensity up, as neutral up to this one."""
 MOST_ENCODED = 500
 """Most training frames of which a mean code is taken, drawn by seed."""
+DRAWN = 64
+"""Training pictures whose codes stand in where codes are shuffled."""
 Way = Callable[[np.ndarray], np.ndarray]
 """alpha [k] -> pictures [k, 64, 64, 3] float in [0, 1]."""
 
@@ -29,6 +32,10 @@ TITLES = {
     "whole": ("whole code", "the network: both codes moved between the ends"),
     "one_picture": ("one picture", "the network: neutral frame alone, moved to the training set's mean smile code"),
     "own_smile": ("one picture, own smile", "the network: neutral frame alone, moved to the apex's expression code"),
+    "codes_alone": ("codes alone", "the network: as own smile, and no picture seen"),
+    "codes_shuffled": ("codes shuffled", "the network: neutral frame, with codes of training pictures drawn at random"),
+    "displacement_alone": ("displacement alone", "the network: as own smile, and nothing painted"),
+    "paint_alone": ("paint alone", "the network: as own smile, and nothing displaced"),
     "reconstruction": ("reconstruction", "the ceiling: each real frame encoded and decoded"),
     "from_another": ("from another frame", "the network: the end frame further from each real frame, with its code"),
     "cross_fade": ("cross-fade", "of the two real end frames"),
@@ -42,6 +49,8 @@ TITLES = {
 }
 """Every way and what stands beside: its name for readers, and what it is."""
 MODES = ("expression", "whole", "one_picture", "own_smile")
+ABLATION = ("codes_alone", "codes_shuffled", "displacement_alone", "paint_alone")
+"""What a decoder that sees pictures is without one of its parts, taken from the trained network."""
 SEES_THE_FRAMES = ("real", "reconstruction", "from_another", "pca_128", "nearest")
 """Made from each real frame, not from the ends."""
 
@@ -50,7 +59,7 @@ class Learnt(NamedTuple):
     """What the training pictures of the run tell; None and empty where they are gone, and `missing` says so.
 
     smile_code: mean expression code of full expression [64], by action. difference: mean picture of full expression
-    minus neutral, over people, by action.
+    minus neutral, over people, by action. drawn: expression codes of training pictures drawn by seed [n, 64].
     """
 
     faces: Faces | None
@@ -58,6 +67,7 @@ class Learnt(NamedTuple):
     smile_code: dict[str, np.ndarray]
     difference: dict[str, np.ndarray]
     missing: list[str]
+    drawn: np.ndarray | None = None
 
 
 class Given(NamedTuple):
@@ -92,7 +102,9 @@ def learn(face: study.Face, actions: set[str]) -> Learnt:
             missing.append(f"Missing: mean difference, as no training person shows both neutral and full {action}.")
         else:
             differences[action] = difference
-    return Learnt(faces, baselines.fit(faces.image, COMPONENTS, SEED), codes, differences, missing)
+    rows = np.sort(np.random.default_rng(SEED).permutation(len(faces))[:DRAWN])
+    drawn = np.asarray(face.encode(faces.image[rows]).expression)
+    return Learnt(faces, baselines.fit(faces.image, COMPONENTS, SEED), codes, differences, missing, drawn)
 
 
 def mean_difference(faces: Faces, shown: np.ndarray, action: str) -> np.ndarray | None:
@@ -152,6 +164,7 @@ def ways(face: study.Face, known: Given, learnt: Learnt, points: "judges.Points 
         out["one_picture"] = lambda alpha: full(degree(alpha))
     if face.sees_source:
         out["own_smile"] = decoded(neutral, (identity[0], expression[-1]), first)
+        out |= ablation(face, known, learnt)
     if action in learnt.difference:
         step = learnt.difference[action]
         out["mean_difference"] = lambda alpha: np.clip(
@@ -161,6 +174,31 @@ def ways(face: study.Face, known: Given, learnt: Learnt, points: "judges.Points 
     if len(both := [mesh for mesh in meshes if mesh is not None]) == 2:
         out["morph"] = lambda alpha: baselines.morph(first, last, both[0], both[1], alpha)
     return {name: out[name] for name in TITLES if name in out}
+
+
+def ablation(face: study.Face, known: Given, learnt: Learnt) -> dict[str, Way]:
+    """From the neutral frame towards the apex's code, each without one of the parts of a decoder that sees pictures."""
+    neutral, end = (Codes(*(np.asarray(code[row]) for code in known.codes)) for row in (0, -1))
+    first = known.real[:1]
+
+    def way(face: study.Face, sees: bool = True, codes: np.ndarray | None = None) -> Way:
+        def made(alpha: np.ndarray) -> np.ndarray:
+            weight = np.asarray(alpha, np.float32)[:, None]
+            expression = (1 - weight) * neutral.expression + weight * end.expression
+            if codes is not None:
+                expression = codes[np.random.default_rng(SEED).integers(0, len(codes), len(alpha))]
+            asked = Codes(np.repeat(neutral.identity[None], len(alpha), axis=0), expression)
+            return face.decode(asked, np.repeat(first, len(alpha), axis=0) if sees else None)
+
+        return made
+
+    def only(parts: Literal["displacement", "paint"]) -> study.Face:
+        return replace(face, config=replace(face.config, model=replace(face.config.model, parts=parts)))
+
+    out = {"codes_alone": way(face, sees=False)}
+    if learnt.drawn is not None:
+        out["codes_shuffled"] = way(face, codes=learnt.drawn)
+    return out | {"displacement_alone": way(only("displacement")), "paint_alone": way(only("paint"))}
 
 
 def beside(known: Given, learnt: Learnt) -> dict[str, np.ndarray]:

@@ -67,7 +67,7 @@ def error_curves(found: dict) -> Shown:
     alpha = np.array(found["alpha"])
     panels = []
     for region, title in (("whole", "whole face"), ("mouth", "mouth region")):
-        lines = [line_of(found, name, f"error_{region}", alpha) for name in paths.TITLES]
+        lines = [line_of(found, name, f"error_{region}", alpha) for name in paths.TITLES if name not in paths.ABLATION]
         panels.append((title, [line for line in lines if line]))
     caption = (
         "Root mean squared error against the real frame of equal intensity, mean over people. Dashed lines are rivals "
@@ -83,7 +83,10 @@ def smile_curves(found: dict) -> Shown:
     panels = []
     for title, names in (
         ("the network", ("real", "reconstruction", *paths.MODES)),
-        ("its rivals", [name for name in paths.TITLES if name not in ("reconstruction", *paths.MODES)]),
+        (
+            "its rivals",
+            [name for name in paths.TITLES if name not in ("reconstruction", *paths.MODES, *paths.ABLATION)],
+        ),
     ):
         lines = [line_of(found, name, "trajectory", alpha) for name in names]
         panels.append((title, [straight, *(line for line in lines if line)]))

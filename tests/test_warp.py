@@ -11,7 +11,7 @@ from jax.test_util import check_grads
 from PIL import Image
 from tiny_run import flat_face, person, write_folder, write_run
 
-from facedisent_jax import losses, model, sampling, source_terms, study, training
+from facedisent_jax import clips, losses, model, paths, sampling, source_terms, study, training
 from facedisent_jax.augment import augment
 from facedisent_jax.config import PRESETS, AugmentConfig, ModelConfig
 from facedisent_jax.model import Codes, Source
@@ -167,6 +167,22 @@ def test_one_batch_can_be_overfitted_and_the_terms_fall(takes):
         first = first or last
     for name in ("source", "between"):
         assert float(last[name]) < 0.4 * float(first[name]), name
+
+
+def test_ways_between_the_ends_of_a_clip_see_them(face):
+    faces = Faces.of(person(5, [k / 10 for k in range(11)]))
+    (clip,) = clips.find(faces).clips
+    known = paths.given(face, faces, clip)
+    drawn = np.random.default_rng(0).random((8, 64), np.float32)
+    ways = paths.ways(face, known, paths.Learnt(None, None, {}, {}, [], drawn))
+    assert {"expression", "whole", "own_smile", *paths.ABLATION} <= set(ways)
+    ends = np.array([0.0, 1.0])
+    assert ways["expression"](ends) == pytest.approx(known.real[[0, -1]], abs=1e-5)
+    assert ways["own_smile"](ends)[0] == pytest.approx(known.real[0], abs=1e-5)
+    last = Codes(*(code[-1:] for code in known.codes))
+    assert ways["own_smile"](ends)[1] == pytest.approx(face.decode(last, known.real[:1])[0], abs=1e-5)
+    made = paths.beside(known, paths.Learnt(None, None, {}, {}, []))["from_another"]
+    assert made[2] == pytest.approx(face.decode(Codes(*(c[2:3] for c in known.codes)), known.real[-1:])[0], abs=1e-5)
 
 
 def test_the_command_goes_from_one_picture_towards_a_strength(tmp_path):
