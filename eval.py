@@ -36,14 +36,16 @@ class Report:
 
 @dataclass(frozen=True)
 class Interpolate:
-    """Move from one face to another along a straight line in the code."""
+    """Move from one face to another, or towards a smile, along a straight line in the code."""
 
     run: tyro.conf.Positional[Path]
     """Run folder, made by train.py."""
     a: tyro.conf.Positional[Path]
     """Photograph to begin with. Cropped as the training data was, unless it is 64x64 pixels."""
-    b: tyro.conf.Positional[Path]
-    """Photograph to end with."""
+    b: tyro.conf.Positional[Path | None] = None
+    """Photograph to end with; none: A begins to smile."""
+    to: float = 1.0
+    """Where the way ends: 1 is B, above it beyond B. Without B the strength of the smile, 1 a full one."""
     steps: int = 11
     """Pictures on the way, both ends included."""
     move: Literal["expression", "identity", "both"] = "expression"
@@ -250,17 +252,19 @@ def interpolate(command: Interpolate) -> None:
     from facedisent_jax import figures, study
 
     figures.check_suffix(command.out, figures.STILLS + figures.ANIMATIONS)
-    _check_files(command.out, command.a, command.b)
+    ends = [command.a] if command.b is None else [command.a, command.b]
+    _check_files(command.out, *ends)
     study.check_steps(command.steps)
     face = _load(command.run, command.step)
-    a, b = pictures([command.a, command.b], face.info["crop"], command.landmarker)
-    frames = face.interpolate(a, b, command.steps, command.move)
+    real = pictures(ends, face.info["crop"], command.landmarker)
+    frames = face.interpolate(real[0], None if command.b is None else real[1], command.steps, command.move, command.to)
     if command.out.suffix.lower() in figures.ANIMATIONS:
         figures.animate(frames, command.out)
     else:
-        alphas = [f"{k / (command.steps - 1):.2f}".removesuffix("0") for k in range(command.steps)]
-        top = [command.a.stem, *alphas, command.b.stem]
-        figures.save(figures.grid([[a, *frames, b]], top, margin_columns=1, end_columns=1), command.out)
+        alphas = [f"{command.to * k / (command.steps - 1):.2f}".removesuffix("0") for k in range(command.steps)]
+        top = [command.a.stem, *alphas, *(path.stem for path in ends[1:])]
+        cells = [[real[0], *frames, *real[1:]]]
+        figures.save(figures.grid(cells, top, margin_columns=1, end_columns=len(ends) - 1), command.out)
     print(command.out)
 
 

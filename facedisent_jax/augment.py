@@ -1,10 +1,11 @@
-"""Random changes of training pictures on the device, alike for the three pictures of a triplet."""
+"""Random changes of training pictures on the device, alike for those of a triplet but for a motion between them."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from facedisent_jax.config import AugmentConfig
+from facedisent_jax.sampling import displaced
 
 MIX_GRID = 4
 """Parts of two faces are chosen on 4x4 points: an eye or a cheek at a time."""
@@ -12,35 +13,10 @@ WARP_GRID = 5
 """A smooth warp is drawn on 5x5 points and enlarged: it bends a face, and does not tear it."""
 
 
-def sample_bilinear(
-    images: Float[Array, "batch height width channels"],
-    rows: Float[Array, "batch height width"],
-    columns: Float[Array, "batch height width"],
-) -> Float[Array, "batch height width channels"]:
-    """Pictures read at fractional pixel places, beyond the edge the edge's colour.
+def mix(config: AugmentConfig, key: Array, images: Array, label: Float[Array, "batch k 64"]) -> Array:
+    """New people: parts of two triplets with equal labels put together along soft edges, alike in all their pictures.
 
-    images: [batch, height, width, channels]; rows, columns: [batch, height, width] in pixels.
-    """
-    _, height, width, _ = images.shape
-    rows, columns = jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)
-    top = jnp.minimum(jnp.floor(rows).astype(jnp.int32), height - 2)
-    left = jnp.minimum(jnp.floor(columns).astype(jnp.int32), width - 2)
-    down, right = (rows - top)[..., None], (columns - left)[..., None]
-    flat = images.reshape(images.shape[0], height * width, -1)
-
-    def read(row, column):
-        index = (row * width + column).reshape(len(flat), -1, 1)
-        return jnp.take_along_axis(flat, index, axis=1).reshape(images.shape)
-
-    upper = read(top, left) * (1 - right) + read(top, left + 1) * right
-    lower = read(top + 1, left) * (1 - right) + read(top + 1, left + 1) * right
-    return upper * (1 - down) + lower * down
-
-
-def mix(config: AugmentConfig, key: Array, images: Array, label: Float[Array, "batch 3 64"]) -> Array:
-    """New people: parts of two triplets with equal labels put together along soft edges, alike in all three pictures.
-
-    images: [batch, 3, 64, 64, 3]; label: their label vectors. Faces are cropped alike, so that the left eye of one fits
+    images: [batch, k, 64, 64, 3]; label: their label vectors. Faces are cropped alike, so that the left eye of one fits
     beside the right eye of the other; a and b stay one (new) person.
     """
     n, _, height, width, _ = images.shape
@@ -54,30 +30,52 @@ def mix(config: AugmentConfig, key: Array, images: Array, label: Float[Array, "b
     return share * images + (1 - share) * partner
 
 
-def augment(
-    config: AugmentConfig, key: Array, images: Float[Array, "batch 3 64 64 3"], label: Float[Array, "batch 3 64"]
-) -> Float[Array, "batch 3 64 64 3"]:
-    """Mix, flip, shift and warp, light and colour, drawn once a triplet and applied to its three pictures.
+def motion(config: AugmentConfig, key: Array, shape: tuple[int, int, int]) -> Float[Array, "batch height width 2"]:
+    """Displacements in pixels: a shift, a slight turn and scaling about the middle, and a smooth warp."""
+    n, height, width = shape
+    bend, move, turn = jax.random.split(key, 3)
+    field = jax.image.resize(jax.random.normal(bend, (n, WARP_GRID, WARP_GRID, 2)), (*shape, 2), "cubic")
+    across = jnp.stack(jnp.meshgrid(jnp.linspace(-1, 1, height), jnp.linspace(-1, 1, width), indexing="ij"), axis=-1)
+    linear = jnp.einsum("hwi,nij->nhwj", across, 0.5 * jax.random.normal(turn, (n, 2, 2)))
+    return config.motion * (field + linear + 0.5 * jax.random.normal(move, (n, 1, 1, 2)))
 
-    images: [batch, 3, 64, 64, 3] float in [0, 1]; label: [batch, 3, 64], their label vectors.
+
+def augment(
+    config: AugmentConfig,
+    key: Array,
+    images: Float[Array, "batch k 64 64 3"],
+    label: Float[Array, "batch k 64"],
+    moved: Float[Array, "batch k"] | None = None,
+) -> Float[Array, "batch k 64 64 3"]:
+    """Mix, flip, shift and warp, light and colour, drawn once a triplet and applied to its pictures.
+
+    images: [batch, k, 64, 64, 3] float in [0, 1]; label: [batch, k, 64], their label vectors. moved: [batch, k], how
+    much of a motion drawn for the triplet each picture has made: from pictures that differ in light and smile alone a
+    decoder learns to fade, from those that move it has to learn to move.
     """
     if not config.enabled:
         return images
-    n, _, height, width, _ = images.shape
+    n, k, height, width, _ = images.shape
     join, flip, bend, move, bright, contrast, colour = jax.random.split(key, 7)
+    fold = jax.random.fold_in(key, 7)
     if config.mix:
         images = mix(config, join, images, label)
     # The pictures of a triplet share their sample places: as channels of one picture they are read together.
-    x = jnp.moveaxis(images, 1, 3).reshape(n, height, width, 9)
+    x = jnp.moveaxis(images, 1, 3).reshape(n, height, width, 3 * k)
     if config.flip:
         x = jnp.where(jax.random.bernoulli(flip, shape=(n, 1, 1, 1)), x[:, :, ::-1], x)
     if config.warp or config.shift:
         grid = config.warp * jax.random.normal(bend, (n, WARP_GRID, WARP_GRID, 2))
         offset = jax.image.resize(grid, (n, height, width, 2), "cubic")
         offset += config.shift * jax.random.normal(move, (n, 1, 1, 2))
-        rows, columns = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None, :]
-        x = sample_bilinear(x, rows + offset[..., 0], columns + offset[..., 1])
-    x = jnp.moveaxis(x.reshape(n, height, width, 3, 3), 3, 1)
+        if config.motion and moved is not None:
+            offset = offset[:, None] + moved[:, :, None, None, None] * motion(config, fold, (n, height, width))[:, None]
+            x = jnp.moveaxis(x.reshape(n, height, width, k, 3), 3, 1).reshape(n * k, height, width, 3)
+            x = displaced(x, offset.reshape(n * k, height, width, 2)).reshape(n, k, height, width, 3)
+            x = jnp.moveaxis(x, 1, 3)
+        else:
+            x = displaced(x, offset)
+    x = jnp.moveaxis(x.reshape(n, height, width, k, 3), 3, 1)
     x = (x - 0.5) * (1 + config.light * jax.random.normal(contrast, (n, 1, 1, 1, 1))) + 0.5
     factor = 1 + config.light * jax.random.normal(bright, (n, 1, 1, 1, 1))
     x *= factor + config.colour * jax.random.normal(colour, (n, 1, 1, 1, 3))

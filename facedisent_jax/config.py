@@ -15,14 +15,17 @@ CODE = 64
 class ModelConfig:
     """The encoder and decoder."""
 
-    kind: Literal["hybrid", "plain"] = "hybrid"
+    kind: Literal["hybrid", "plain", "warp"] = "hybrid"
     """hybrid: convolutions (encoder) and dense blocks, beside a linear path that begins at the principal components of
-    the training pictures. plain: the poster's stack of convolutions."""
+    the training pictures. plain: the poster's stack of convolutions. warp: as hybrid, and with a picture of the person
+    given the decoder bends it and paints over it."""
     width: int = 512
     """hybrid: units of a dense layer, with a sixteenth as many channels at 16x16 and an eighth at 8x8 (a multiple of
     128). plain: channels at the finest scale, doubled at each coarser one (a multiple of 8)."""
     blocks: int = 2
-    """Dense blocks of the encoder and of the decoder (hybrid only)."""
+    """Dense blocks of the encoder and of the decoder (hybrid and warp)."""
+    parts: Literal["both", "displacement", "paint"] = "both"
+    """What may be done to a picture that is given (warp only); for the ablation."""
     compute: Literal["float32", "bfloat16"] = "float32"
     """Precision of the layers; parameters, codes and losses are float32 always."""
 
@@ -47,6 +50,16 @@ class LossConfig:
     """False: the label holds neutral and apex alone, as anchors of the ranking."""
     ranking: float = 0.0
     """Of two pictures of one take, the one that shows more has the larger expression code."""
+    source: float = 0.0
+    """warp: pictures decoded from another picture of the person."""
+    between: float = 0.0
+    """warp: a frame of the take made from the two pictures at its sides, its code halfway on the straight line."""
+    smooth: float = 0.0
+    """warp: total variation of the displacement."""
+    cycle: float = 0.0
+    """warp: pictures decoded from a source are encoded again; their codes must be those asked for."""
+    mouth: float = 3.0
+    """warp: weight of the mouth region (1 elsewhere) in the errors of pictures decoded from a source."""
     ranking_margin: float = 1.0
     """How much larger at an intensity difference of 1; in proportion below, 0 where only the order is known."""
     identity_margin: float = 1.0
@@ -66,6 +79,8 @@ class AugmentConfig:
     """Mirror half of the triplets."""
     shift: float = 1.0
     """Standard deviation of a shift, in pixels of 64."""
+    motion: float = 0.0
+    """Standard deviation of a random motion of b against a, in pixels of 64; of frames between in proportion."""
     warp: float = 1.0
     """Standard deviation of a smooth random displacement, in pixels of 64."""
     light: float = 0.05
@@ -149,6 +164,7 @@ ABOUT = {
     "poster": "the same with the poster's plain network and no augmentation",
     "intensity": "frames between neutral and smile: label vectors filled with the intensity, with our best network",
     "ranking": "the same with the order of a take's frames in place of their intensities, anchored at both ends",
+    "warp": "as intensity, with a decoder that sees a picture of the person, bends it and paints over it",
     "autoencoder": "the plain network trained on reconstruction alone: the poster's baseline",
 }
 """What each preset is, for the command's help."""
@@ -181,6 +197,18 @@ PRESETS = {
         validate_every=200,
         loss=_CLIPS,
         optim=OptimConfig(schedule=1200),
+    ),
+    # `python train.py warp --data DATA --run RUN`
+    "warp": Config(
+        preset="warp",
+        run="runs/warp",
+        steps=3000,
+        batch=8,
+        validate_every=500,
+        model=ModelConfig(kind="warp"),
+        loss=replace(_CLIPS, source=1.0, between=1.0, smooth=0.01, cycle=0.01),
+        augment=AugmentConfig(motion=1.0),
+        optim=OptimConfig(schedule=3000),
     ),
     "ranking": Config(
         preset="ranking",
@@ -234,7 +262,7 @@ def check(config: Config) -> None:
         if value < lowest:
             also = f" (--optim.warmup is {config.optim.warmup})" if option == "optim.schedule" else ""
             raise ConfigError(f"--{option} is {value}: a whole number of at least {lowest} was expected{also}.")
-    multiple = 128 if config.model.kind == "hybrid" else 8
+    multiple = 8 if config.model.kind == "plain" else 128
     if config.model.width < multiple or config.model.width % multiple:
         raise ConfigError(
             f"--model.width is {config.model.width}: a {config.model.kind} network's is a multiple of {multiple}."

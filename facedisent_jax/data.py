@@ -57,7 +57,7 @@ def batches(triplets: Triplets, seed: int, start: int, stop: int, batch: int) ->
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")  # the GPU is JAX's
-    types = Batch(tf.uint8, *[tf.float32] * (len(Batch._fields) - 1))
+    types = Batch(*[tf.uint8 if name in ("images", "between") else tf.float32 for name in Batch._fields])
 
     faults: list[RecordError] = []
 

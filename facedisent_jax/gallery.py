@@ -95,7 +95,9 @@ def swap_grid(face: study.Face, faces: Faces, codes: Codes, people: list[tuple[i
     rows = [pair[k % 2] for k, pair in enumerate(people[:6])]
     columns = [i for pair in (people[6:9] if len(people) >= 9 else people[-3:]) for i in pair]
     pairs = np.array([(r, c) for r in rows for c in columns])
-    made = face.decode(Codes(codes.identity[pairs[:, 0]], codes.expression[pairs[:, 1]]))
+    made = face.decode_seeing(
+        Codes(codes.identity[pairs[:, 0]], codes.expression[pairs[:, 1]]), faces.image[pairs[:, 0]]
+    )
     made = made.reshape(len(rows), len(columns), *made.shape[1:])
     cells = [[None, *(faces.image[c] for c in columns)]]
     cells += [[faces.image[r], *line] for r, line in zip(rows, made, strict=True)]
@@ -124,7 +126,7 @@ def swap_truth(face: study.Face, faces: Faces, codes: Codes, swaps: metrics.Swap
     if not chosen:
         chosen[""] = 0
     source, donor, target = (index[list(chosen.values())] for index in swaps)
-    made = face.decode(Codes(codes.identity[source], codes.expression[donor]))
+    made = face.decode_seeing(Codes(codes.identity[source], codes.expression[donor]), faces.image[source])
     cells = [[faces.image[i] for i in index] for index in (source, donor)]
     cells += [list(made), [faces.image[i] for i in target]]
     left = ["identity of", "expression of", "decoded", "the real picture"]

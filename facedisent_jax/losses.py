@@ -13,6 +13,39 @@ def mse(prediction: Float[Array, "batch h w c"], target: Float[Array, "batch h w
     return jnp.mean((prediction - target) ** 2, axis=(1, 2, 3))
 
 
+def structural(
+    prediction: Float[Array, "batch h w c"], target: Float[Array, "batch h w c"], weight: Float[Array, "h w"]
+) -> Float[Array, "batch"]:
+    """Charbonnier error of pictures and of their gradients (rows, columns), added over four scales, each half the last.
+
+    weight: [height, width] of the pixels. At coarse scales a lip that is in the wrong place is seen from afar; on
+    gradients two half lips are no whole one, which the mean of two pictures would be.
+    """
+    difference, weight, total = prediction - target, weight[None, :, :, None], jnp.zeros(len(target))
+    for scale in range(4):
+        if scale:
+            difference, weight = halved(difference), halved(weight)
+        rows, columns = difference[:, 1:] - difference[:, :-1], difference[:, :, 1:] - difference[:, :, :-1]
+        for error, part in ((difference, weight), (rows, weight[:, 1:]), (columns, weight[:, :, 1:])):
+            total += jnp.mean(charbonnier(error) * part, axis=(1, 2, 3))
+    return total
+
+
+def charbonnier(difference: Float[Array, "*shape"], corner: float = 0.01) -> Float[Array, "*shape"]:
+    """|d| with a round corner: d^2 / (2 corner) near 0 (Charbonnier et al. 1994)."""
+    return jnp.sqrt(difference**2 + corner**2) - corner
+
+
+def halved(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 c"]:
+    """Means of 2x2 pixels."""
+    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+
+
+def total_variation(field: Float[Array, "batch h w c"]) -> Float[Array, "batch"]:
+    """Mean absolute difference of neighbours along rows and along columns, added."""
+    return sum(jnp.mean(jnp.abs(jnp.diff(field, axis=axis)), axis=(1, 2, 3)) for axis in (1, 2))  # type: ignore[return-value]
+
+
 def l1(a: Float[Array, "batch dim"], b: Float[Array, "batch dim"]) -> Float[Array, "batch"]:
     """Mean absolute difference of two codes, [batch, dim] each."""
     return jnp.mean(jnp.abs(a - b), axis=-1)

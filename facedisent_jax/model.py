@@ -8,7 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from facedisent_jax import warp
 from facedisent_jax.config import CODE, ModelConfig
+from facedisent_jax.layers import ConvBlock, DenseBlock, depth_to_space, space_to_depth
+from facedisent_jax.warp import Shown, Source
 
 SIZE = 64
 PIXELS = SIZE * SIZE * 3
@@ -37,42 +40,6 @@ class Encoded(NamedTuple):
     @property
     def codes(self) -> Codes:
         return Codes(self.identity, nn.sigmoid(self.logits))
-
-
-def space_to_depth(x: Float[Array, "b h w c"], n: int) -> Float[Array, "b h2 w2 c2"]:
-    """[b, h, w, c] -> [b, h/n, w/n, n*n*c]: the n x n pixels of a patch side by side."""
-    b, h, w, c = x.shape
-    return x.reshape(b, h // n, n, w // n, n, c).transpose(0, 1, 3, 2, 4, 5).reshape(b, h // n, w // n, n * n * c)
-
-
-def depth_to_space(x: Float[Array, "b h w c"], n: int) -> Float[Array, "b h2 w2 c2"]:
-    """The inverse of `space_to_depth`."""
-    b, h, w, c = x.shape
-    return x.reshape(b, h, w, n, n, c // n**2).transpose(0, 1, 3, 2, 4, 5).reshape(b, h * n, w * n, c // n**2)
-
-
-class DenseBlock(nn.Module):
-    """Pre-activation residual block of two dense layers; begins as the identity."""
-
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x):
-        y = nn.Dense(2 * x.shape[-1], dtype=self.dtype)(nn.LayerNorm(dtype=self.dtype)(x))
-        return x + nn.Dense(x.shape[-1], dtype=self.dtype, kernel_init=nn.initializers.zeros)(nn.silu(y))
-
-
-class ConvBlock(nn.Module):
-    """Pre-activation residual block of two 3x3 convolutions; begins as the identity."""
-
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x):
-        y = nn.silu(nn.GroupNorm(num_groups=8, dtype=self.dtype)(x))
-        y = nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype)(y)
-        y = nn.silu(nn.GroupNorm(num_groups=8, dtype=self.dtype)(y))
-        return x + nn.Conv(x.shape[-1], (3, 3), dtype=self.dtype, kernel_init=nn.initializers.zeros)(y)
 
 
 class HybridEncoder(nn.Module):
@@ -172,24 +139,24 @@ class PlainDecoder(nn.Module):
 
 
 def _networks(config: ModelConfig) -> tuple[nn.Module, nn.Module]:
-    kinds = {"hybrid": (HybridEncoder, HybridDecoder), "plain": (PlainEncoder, PlainDecoder)}
-    encoder, decoder = kinds[config.kind]
+    encoder, decoder = (PlainEncoder, PlainDecoder) if config.kind == "plain" else (HybridEncoder, HybridDecoder)
     return encoder(config), decoder(config)
 
 
 def init(config: ModelConfig, key: Array) -> Params:
-    """New weights as a plain pytree {"encoder": ..., "decoder": ...}, float32, from a random key."""
+    """New weights as a plain pytree {"encoder": ..., "decoder": ...}, float32, from a random key; "warp" besides."""
     encoder, decoder = _networks(config)
     code = jnp.zeros((1, CODE))
     first, second = jax.random.split(key)
-    return {
+    params = {
         "encoder": encoder.init(first, jnp.zeros((1, SIZE, SIZE, 3)))["params"],
         "decoder": decoder.init(second, code, code)["params"],
     }
+    return params | {"warp": warp.init(config, jax.random.fold_in(key, 2))} if config.kind == "warp" else params
 
 
 def begin_at_principal_components(params: Params, images: np.ndarray, subject: np.ndarray) -> Params:
-    """Set the linear path of a "hybrid" network to principal components of pictures and their mirror images.
+    """Set the linear path of a "hybrid" or "warp" network to principal components of pictures and their mirror images.
 
     images: [n, 64, 64, 3] uint8; subject: [n] names, "" where not known. The identity code begins as the scores, at
     unit variance, of 64 components of the subjects' mean pictures: how people differ. The expression logits begin as
@@ -214,7 +181,7 @@ def begin_at_principal_components(params: Params, images: np.ndarray, subject: n
     encode, decode = encode * PIXELS**0.5, decode * (2 * CODE) ** 0.5  # the network divides by them
     encoder = params["encoder"] | {"linear": jnp.asarray(encode), "linear_mean": jnp.asarray(mean)}
     decoder = params["decoder"] | {"linear": jnp.asarray(decode), "linear_mean": jnp.asarray(mean)}
-    return {"encoder": encoder, "decoder": decoder}
+    return params | {"encoder": encoder, "decoder": decoder}
 
 
 def _components(x: np.ndarray, apart_from: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -246,6 +213,24 @@ def encode(config: ModelConfig, params: Params, images: Float[Array, "batch 64 6
     return encode_logits(config, params, images).codes
 
 
-def decode(config: ModelConfig, params: Params, codes: Codes) -> Float[Array, "batch 64 64 3"]:
-    """Codes -> pictures [batch, 64, 64, 3] float32; meant for [0, 1], and not clipped to it."""
+def source(config: ModelConfig, params: Params, pictures: Float[Array, "batch 64 64 3"]) -> Source:
+    """Pictures as `decode` takes them: [batch, 64, 64, 3] float in [0, 1] with their expression codes."""
+    return Source(pictures, encode(config, params, pictures).expression)
+
+
+def show(config: ModelConfig, params: Params, codes: Codes, *sources: Source, place: Any = None) -> Shown:
+    """`decode` with one or two sources (kind "warp"), and what was done to them."""
+    return warp.show(config, params["warp"], codes.expression, sources, place)
+
+
+def decode(
+    config: ModelConfig, params: Params, codes: Codes, *sources: Source, place: Any = None
+) -> Float[Array, "batch 64 64 3"]:
+    """Codes -> pictures [batch, 64, 64, 3] float32; meant for [0, 1], and not clipped to it.
+
+    sources: none, or (kind "warp") a picture of each person, or two between which the codes lie; the identity is then
+    theirs. place: [batch] where between two, 0 at the first, 1 at the second.
+    """
+    if sources:
+        return show(config, params, codes, *sources, place=place).pictures
     return _networks(config)[1].apply({"params": params["decoder"]}, *codes)  # type: ignore[return-value]

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from facedisent_jax import losses
+from facedisent_jax import losses, source_terms
 from facedisent_jax.config import Config
 from facedisent_jax.model import Codes, Params, decode, encode_logits
 from facedisent_jax.triplets import Batch
@@ -37,14 +37,15 @@ def direction(expression: Float[Array, "*batch dim"]) -> Float[Array, "*batch di
     return 2.0 * expression - 1.0
 
 
-def terms(config: Config, params: Params, images: Float[Array, "batch 3 64 64 3"], batch: Batch) -> dict[str, Array]:
+def terms(config: Config, params: Params, images: Float[Array, "batch k 64 64 3"], batch: Batch) -> dict[str, Array]:
     """Every term of the loss, unweighted, by the name of its weight in `LossConfig`.
 
-    images: [batch, 3, 64, 64, 3] float in [0, 1], what the network sees of batch.images.
+    images: [batch, 3, 64, 64, 3] float in [0, 1], what the network sees of batch.images; with kind "warp" a fourth,
+    what it sees of batch.between.
     One encoder call on the 3 x batch pictures, one decoder call on the 8 x batch codes.
     """
     n = len(images)
-    picture = images.swapaxes(0, 1)  # [3, batch, ...]: a, b, c
+    picture = images[:, :3].swapaxes(0, 1)  # [3, batch, ...]: a, b, c
     encoded = encode_logits(config.model, params, picture.reshape(3 * n, *picture.shape[2:]))
     identity = encoded.identity.reshape(3, n, -1)
     logits = encoded.logits.reshape(3, n, -1)
@@ -77,7 +78,7 @@ def terms(config: Config, params: Params, images: Float[Array, "batch 3 64 64 3"
     rise = batch.order * (shown[B] - shown[A])
     end = jnp.abs(batch.intensity - jnp.rint(batch.intensity)).swapaxes(0, 1) < END
     held = labelled * (1.0 if c.label_between else end)
-    return {
+    values = {
         "reconstruction": mean(error[:3].ravel(), weight[:3].ravel()),
         "swap": mean(error[3:].ravel(), weight[3:].ravel()),
         "identity_cosine": mean(losses.cosine_embedding(identity[A], identity[B], same=True), batch.has_pair)
@@ -101,6 +102,9 @@ def terms(config: Config, params: Params, images: Float[Array, "batch 3 64 64 3"
         ),
         "ranking": mean(losses.ranking(rise, c.ranking_margin * gap), jnp.abs(batch.order) * batch.has_pair),
     }
+    if config.model.kind == "warp":
+        values |= source_terms.terms(config, params, images, batch, Codes(identity, expression))
+    return values
 
 
 def total(config: Config, values: dict[str, Array]) -> Float[Array, ""]:

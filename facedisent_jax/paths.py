@@ -5,7 +5,8 @@ frames is made from each of them. Imports baselines, clips, data, metrics, model
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -21,6 +22,8 @@ APEX, NEUTRAL = 0.95, 0.05
 """Training frames count as full expression from this intensity up, as neutral up to this one."""
 MOST_ENCODED = 500
 """Most training frames of which a mean code is taken, drawn by seed."""
+DRAWN = 64
+"""Training pictures whose codes stand in where codes are shuffled."""
 Way = Callable[[np.ndarray], np.ndarray]
 """alpha [k] -> pictures [k, 64, 64, 3] float in [0, 1]."""
 
@@ -28,7 +31,13 @@ TITLES = {
     "expression": ("expression code", "the network: expression code moved between the ends, identity of the neutral"),
     "whole": ("whole code", "the network: both codes moved between the ends"),
     "one_picture": ("one picture", "the network: neutral frame alone, moved to the training set's mean smile code"),
+    "own_smile": ("one picture, own smile", "the network: neutral frame alone, moved to the apex's expression code"),
+    "codes_alone": ("codes alone", "the network: as own smile, and no picture seen"),
+    "codes_shuffled": ("codes shuffled", "the network: neutral frame, with codes of training pictures drawn at random"),
+    "displacement_alone": ("displacement alone", "the network: as own smile, and nothing painted"),
+    "paint_alone": ("paint alone", "the network: as own smile, and nothing displaced"),
     "reconstruction": ("reconstruction", "the ceiling: each real frame encoded and decoded"),
+    "from_another": ("from another frame", "the network: the end frame further from each real frame, with its code"),
     "cross_fade": ("cross-fade", "of the two real end frames"),
     "cross_fade_reconstructions": ("cross-fade, reconstructed", "of the reconstructions of the two end frames"),
     "morph": ("landmark morph", "both end frames warped to the shape in between, and cross-faded"),
@@ -39,8 +48,10 @@ TITLES = {
     "real": ("real frames", "the clip itself, for the judges' own figures"),
 }
 """Every way and what stands beside: its name for readers, and what it is."""
-MODES = ("expression", "whole", "one_picture")
-SEES_THE_FRAMES = ("real", "reconstruction", "pca_128", "nearest")
+MODES = ("expression", "whole", "one_picture", "own_smile")
+ABLATION = ("codes_alone", "codes_shuffled", "displacement_alone", "paint_alone")
+"""What a decoder that sees pictures is without one of its parts, taken from the trained network."""
+SEES_THE_FRAMES = ("real", "reconstruction", "from_another", "pca_128", "nearest")
 """Made from each real frame, not from the ends."""
 
 
@@ -48,7 +59,7 @@ class Learnt(NamedTuple):
     """What the training pictures of the run tell; None and empty where they are gone, and `missing` says so.
 
     smile_code: mean expression code of full expression [64], by action. difference: mean picture of full expression
-    minus neutral, over people, by action.
+    minus neutral, over people, by action. drawn: expression codes of training pictures drawn by seed [n, 64].
     """
 
     faces: Faces | None
@@ -56,15 +67,18 @@ class Learnt(NamedTuple):
     smile_code: dict[str, np.ndarray]
     difference: dict[str, np.ndarray]
     missing: list[str]
+    drawn: np.ndarray | None = None
 
 
 class Given(NamedTuple):
-    """A clip as the ways see it. real, rebuilt: its t frames and their reconstructions, [t, 64, 64, 3] float."""
+    """A clip as the ways see it. real, rebuilt: its t frames and their reconstructions, [t, 64, 64, 3] float; another:
+    each made from the end frame that is further away, where the decoder sees pictures."""
 
     clip: Clip
     real: np.ndarray
     rebuilt: np.ndarray
     codes: Codes
+    another: np.ndarray | None = None
 
 
 def learn(face: study.Face, actions: set[str]) -> Learnt:
@@ -88,7 +102,9 @@ def learn(face: study.Face, actions: set[str]) -> Learnt:
             missing.append(f"Missing: mean difference, as no training person shows both neutral and full {action}.")
         else:
             differences[action] = difference
-    return Learnt(faces, baselines.fit(faces.image, COMPONENTS, SEED), codes, differences, missing)
+    rows = np.sort(np.random.default_rng(SEED).permutation(len(faces))[:DRAWN])
+    drawn = np.asarray(face.encode(faces.image[rows]).expression)
+    return Learnt(faces, baselines.fit(faces.image, COMPONENTS, SEED), codes, differences, missing, drawn)
 
 
 def mean_difference(faces: Faces, shown: np.ndarray, action: str) -> np.ndarray | None:
@@ -109,7 +125,10 @@ def given(face: study.Face, faces: Faces, clip: Clip) -> Given:
     """Encode and rebuild the frames of a clip."""
     pictures = np.asarray(faces.image[clip.rows])
     codes = face.encode(pictures)
-    return Given(clip, pictures.astype(np.float32) / 255, face.decode(codes), codes)
+    real = pictures.astype(np.float32) / 255
+    away = np.where(clip.alpha < 0.5, len(real) - 1, 0)
+    another = face.decode(codes, real[away]) if face.sees_source else None
+    return Given(clip, real, face.decode(codes), codes, another)
 
 
 def ways(face: study.Face, known: Given, learnt: Learnt, points: "judges.Points | None" = None) -> dict[str, Way]:
@@ -118,10 +137,12 @@ def ways(face: study.Face, known: Given, learnt: Learnt, points: "judges.Points 
     identity, expression = (np.asarray(code) for code in known.codes)
     action, intensity = known.clip.action, known.clip.intensity
 
-    def decoded(start: tuple, end: tuple) -> Way:
+    def decoded(start: tuple, end: tuple, *seen: np.ndarray) -> Way:
         def way(alpha: np.ndarray) -> np.ndarray:
             weight = np.asarray(alpha, np.float32)[:, None]
-            return face.decode([(1 - weight) * a + weight * b for a, b in zip(start, end, strict=True)])
+            codes = [(1 - weight) * a + weight * b for a, b in zip(start, end, strict=True)]
+            pictures = [np.repeat(picture[None], len(weight), axis=0) for picture in seen]
+            return face.decode_seeing(codes, *pictures, place=alpha)
 
         return way
 
@@ -132,15 +153,18 @@ def ways(face: study.Face, known: Given, learnt: Learnt, points: "judges.Points 
 
     neutral = (identity[0], expression[0])
     out: dict[str, Way] = {
-        "expression": decoded(neutral, (identity[0], expression[-1])),
-        "whole": decoded(neutral, (identity[-1], expression[-1])),
+        "expression": decoded(neutral, (identity[0], expression[-1]), first, last),
+        "whole": decoded(neutral, (identity[-1], expression[-1]), first, last),
         "cross_fade": lambda alpha: baselines.cross_fade(first, last, alpha),
         "cross_fade_reconstructions": lambda alpha: baselines.cross_fade(known.rebuilt[0], known.rebuilt[-1], alpha),
         "unchanged": lambda alpha: np.repeat(first[None], len(alpha), axis=0),
     }
     if action in learnt.smile_code:
-        full = decoded(neutral, (identity[0], learnt.smile_code[action]))
+        full = decoded(neutral, (identity[0], learnt.smile_code[action]), first)
         out["one_picture"] = lambda alpha: full(degree(alpha))
+    if face.sees_source:
+        out["own_smile"] = decoded(neutral, (identity[0], expression[-1]), first)
+        out |= ablation(face, known, learnt)
     if action in learnt.difference:
         step = learnt.difference[action]
         out["mean_difference"] = lambda alpha: np.clip(
@@ -152,9 +176,36 @@ def ways(face: study.Face, known: Given, learnt: Learnt, points: "judges.Points 
     return {name: out[name] for name in TITLES if name in out}
 
 
+def ablation(face: study.Face, known: Given, learnt: Learnt) -> dict[str, Way]:
+    """From the neutral frame towards the apex's code, each without one of the parts of a decoder that sees pictures."""
+    neutral, end = (Codes(*(np.asarray(code[row]) for code in known.codes)) for row in (0, -1))
+    first = known.real[:1]
+
+    def way(face: study.Face, sees: bool = True, codes: np.ndarray | None = None) -> Way:
+        def made(alpha: np.ndarray) -> np.ndarray:
+            weight = np.asarray(alpha, np.float32)[:, None]
+            expression = (1 - weight) * neutral.expression + weight * end.expression
+            if codes is not None:
+                expression = codes[np.random.default_rng(SEED).integers(0, len(codes), len(alpha))]
+            asked = Codes(np.repeat(neutral.identity[None], len(alpha), axis=0), expression)
+            return face.decode(asked, np.repeat(first, len(alpha), axis=0) if sees else None)
+
+        return made
+
+    def only(parts: Literal["displacement", "paint"]) -> study.Face:
+        return replace(face, config=replace(face.config, model=replace(face.config.model, parts=parts)))
+
+    out = {"codes_alone": way(face, sees=False)}
+    if learnt.drawn is not None:
+        out["codes_shuffled"] = way(face, codes=learnt.drawn)
+    return out | {"displacement_alone": way(only("displacement")), "paint_alone": way(only("paint"))}
+
+
 def beside(known: Given, learnt: Learnt) -> dict[str, np.ndarray]:
     """What is made from each real frame of a clip: pictures [t, 64, 64, 3] float."""
     out = {"real": known.real, "reconstruction": known.rebuilt}
+    if known.another is not None:
+        out["from_another"] = known.another
     if learnt.faces is not None and learnt.pca is not None:
         out["pca_128"] = baselines.reconstruct(learnt.pca, known.real, COMPONENTS)
         rows = baselines.nearest(learnt.faces.image, known.real)

@@ -147,13 +147,20 @@ def judge(face: study.Face, faces: Faces) -> Judged:
     # one row for each target that has a swap, whoever gives the expression
     targets, first = np.unique(swaps.target, return_index=True)
     sources = swaps.source[first]
-    decoded = lambda i, e: lambda rows: face.decode(Codes(codes.identity[i[rows]], codes.expression[e[rows]]))  # noqa: E731
+
+    def decoded(i: np.ndarray, e: np.ndarray, seeing: bool = True) -> Callable[[np.ndarray], np.ndarray]:
+        def make(rows: np.ndarray) -> np.ndarray:
+            asked = Codes(codes.identity[i[rows]], codes.expression[e[rows]])
+            return face.decode_seeing(asked, faces.image[i[rows]]) if seeing else face.decode(asked)
+
+        return make
+
     every = np.arange(len(faces))
     swap = quality(faces, swaps.target, decoded(swaps.source, swaps.donor))
     own, unchanged = (quality(faces, targets, decoded(sources, e)) for e in (targets, sources))
     known = (faces.subject != "") & (shown != "")
     out = {
-        "reconstruction": quality(faces, every, decoded(every, every)),
+        "reconstruction": quality(faces, every, decoded(every, every, seeing=False)),
         "swap": swap
         | {f"same_subject_{name}": own[name] for name in ("psnr", "ssim")}
         | {f"unswapped_{name}": unchanged[name] for name in ("psnr", "ssim")}

@@ -54,15 +54,52 @@ class Face:
         """How much of an action expression codes show, [n, 64] -> [n]: 0 at neutral, 1 at the action's label vector."""
         return metrics.projection(np.asarray(expression), label_vector(action)[: self.config.loss.label_numbers])
 
-    def decode(self, codes: Codes | Sequence[np.ndarray]) -> np.ndarray:
-        """codes: Codes, or (identity, expression), [n, 64] each -> [n, 64, 64, 3] float in [0, 1]."""
+    @property
+    def sees_source(self) -> bool:
+        """Whether the decoder also takes a picture of the person (kind "warp")."""
+        return self.config.model.kind == "warp"
+
+    def decode(
+        self,
+        codes: Codes | Sequence[np.ndarray],
+        source: np.ndarray | None = None,
+        other: np.ndarray | None = None,
+        place: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """codes: Codes, or (identity, expression), [n, 64] each -> [n, 64, 64, 3] float in [0, 1].
+
+        source: [n, 64, 64, 3], a picture of each person, whom the codes then give their expression (kind "warp" alone).
+        other, place: a second picture of each, and where between the two the codes lie: [n], 0 at source, 1 at other.
+        """
         identity, expression = (np.asarray(code, np.float32) for code in codes)
         if identity.ndim != 2 or identity.shape[1] != CODE or identity.shape != expression.shape:
             found = f"{list(identity.shape)} and {list(expression.shape)}"
             raise StudyError(
                 f"Codes of shapes {found} cannot be decoded: identity and expression are [n, {CODE}] each."
             )
-        return _batched(self._decode, [identity, expression], [(SIZE, SIZE, 3)])[0]
+        inputs = [identity, expression]
+        if source is not None:
+            if not self.sees_source:
+                kind = self.config.model.kind
+                raise StudyError(
+                    f"A decoder of kind {kind} takes no source picture: train.py warp makes one that does."
+                )
+            inputs.append(checked(source))
+            if other is not None:
+                inputs += [checked(other), np.asarray(place, np.float32)]
+        if any(len(part) != len(identity) for part in inputs):
+            raise StudyError(f"{len(identity)} codes take as many pictures of their people, got {len(inputs[2])}.")
+        return _batched(self._decode, inputs, [(SIZE, SIZE, 3)])[0]
+
+    def decode_seeing(
+        self,
+        codes: Codes | Sequence[np.ndarray],
+        source: np.ndarray,
+        other: np.ndarray | None = None,
+        place: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """`decode` with the pictures if the decoder takes them, and from the codes alone if not."""
+        return self.decode(codes, source, other, place) if self.sees_source else self.decode(codes)
 
     def swap(self, identity: np.ndarray, expression: np.ndarray) -> np.ndarray:
         """The people of `identity` with the expressions of `expression`, pair by pair.
@@ -75,21 +112,49 @@ class Face:
             raise StudyError(
                 f"{found} pictures cannot be swapped pair by pair: give as many of each, or use swap_grid."
             )
-        return self.decode(Codes(a.identity, b.expression))
+        return self.decode_seeing(Codes(a.identity, b.expression), identity)
 
     def swap_grid(self, identity: np.ndarray, expression: np.ndarray) -> np.ndarray:
         """Every person of `identity` with every expression of `expression`: [n, ...], [m, ...] -> [n, m, 64, 64, 3]."""
         a, b = self.encode(identity).identity, self.encode(expression).expression
         pairs = np.repeat(a, len(b), axis=0), np.tile(b, (len(a), 1))
-        return self.decode(pairs).reshape(len(a), len(b), SIZE, SIZE, 3)
+        return self.decode_seeing(pairs, np.repeat(checked(identity), len(b), axis=0)).reshape(
+            len(a), len(b), SIZE, SIZE, 3
+        )
 
-    def interpolate(self, a: np.ndarray, b: np.ndarray, steps: int = 11, move: Move = "expression") -> np.ndarray:
-        """From face a towards face b along a straight line in the code.
+    def interpolate(
+        self,
+        a: np.ndarray,
+        b: np.ndarray | None = None,
+        steps: int = 11,
+        move: Move = "expression",
+        to: float = 1.0,
+    ) -> np.ndarray:
+        """From face a towards face b, or towards a smile, along a straight line in the code.
 
         a, b: one picture [64, 64, 3] each. move: which code goes from a's to b's, the other staying a's: the
-        "expression", the "identity", or "both" (the poster's Fig. 4) -> [steps, 64, 64, 3] float in [0, 1].
+        "expression", the "identity", or "both" (the poster's Fig. 4). to: where the line ends, b being 1; without b the
+        strength of the smile -> [steps, 64, 64, 3] float in [0, 1].
+        A decoder that sees pictures begins at a itself. It ends at b itself where both show one person or both codes
+        move; another person's picture gives its expression alone.
         """
-        return self.decode(line(self.encode(one(a)), self.encode(one(b)), steps, move))
+        check_steps(steps)
+        picture, start = one(a), self.encode(one(a))
+        if b is None:
+            end, to = Codes(start.identity, self.at_strength(start.expression, to)), 1.0
+        else:
+            end = self.encode(one(b))
+        codes = line(start, end, steps, move, to)
+        source = np.repeat(picture, steps, axis=0)
+        if b is None or (move == "expression" and not same_person(start, end)):
+            return self.decode_seeing(codes, source)
+        return self.decode_seeing(codes, source, np.repeat(one(b), steps, axis=0), np.linspace(0, to, steps))
+
+    def at_strength(self, expression: np.ndarray | jax.Array, strength: float) -> np.ndarray:
+        """Expression codes [n, 64] with a smile of a given strength, 0 neutral and 1 full; its kind stays theirs."""
+        out = np.array(expression, np.float32)
+        out[:, : self.config.loss.label_numbers] = strength * label_vector("smile")[: self.config.loss.label_numbers]
+        return out
 
     @cached_property
     def _encode(self) -> Callable:
@@ -97,18 +162,28 @@ class Face:
 
     @cached_property
     def _decode(self) -> Callable:
-        def decode(params, identity, expression):
-            return (jnp.clip(model.decode(self.config.model, params, Codes(identity, expression)), 0, 1),)
+        def decode(params, identity, expression, *pictures):
+            *pictures, place = pictures if len(pictures) == 3 else (*pictures, None)
+            sources = [model.source(self.config.model, params, picture) for picture in pictures]
+            made = model.decode(self.config.model, params, Codes(identity, expression), *sources, place=place)
+            return (jnp.clip(made, 0, 1),)
 
         return partial(jax.jit(decode), self.params)
 
 
-def line(a: Codes, b: Codes, steps: int = 11, move: Move = "expression") -> Codes:
-    """`steps` codes in a straight line from a to b, one code each [1, 64]; what is not moved stays a's."""
+def same_person(a: Codes, b: Codes) -> bool:
+    """Whether two pictures show one person, by their identity codes [1, 64]: training brings their cosine near 1, that
+    of two people to 0 or below."""
+    a_, b_ = np.asarray(a.identity).ravel(), np.asarray(b.identity).ravel()
+    return bool(a_ @ b_ > 0.5 * np.linalg.norm(a_) * np.linalg.norm(b_))
+
+
+def line(a: Codes, b: Codes, steps: int = 11, move: Move = "expression", to: float = 1.0) -> Codes:
+    """`steps` codes in a straight line from a to b (to = 1), or beyond; [1, 64] each. What is not moved stays a's."""
     if move not in ("expression", "identity", "both"):
         raise StudyError(f'Cannot move "{move}": say "expression", "identity" or "both".')
     check_steps(steps)
-    alpha = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
+    alpha = np.linspace(0, to, steps, dtype=np.float32)[:, None]
     return Codes._make(
         (1 - alpha) * start + alpha * end if move in (name, "both") else np.repeat(np.asarray(start), steps, axis=0)
         for name, start, end in zip(Codes._fields, a, b, strict=True)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from facedisent_jax import model, objective
 from facedisent_jax.augment import augment
@@ -69,7 +69,7 @@ def init_state(config: Config, faces: Faces, params: Any = None) -> TrainState:
     """The state before the first step: a function of the seed and the training pictures, unless weights are given."""
     if params is None:
         params = jax.jit(partial(model.init, config.model))(jax.random.key(config.seed))
-        if config.model.kind == "hybrid":
+        if config.model.kind != "plain":
             rng = np.random.default_rng(config.seed)
             rows = np.sort(rng.permutation(len(faces))[:PRINCIPAL_PICTURES])
             params = model.begin_at_principal_components(params, faces.image[rows], faces.subject[rows])
@@ -78,11 +78,25 @@ def init_state(config: Config, faces: Faces, params: Any = None) -> TrainState:
     return TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), opt_state)
 
 
+def augmented(config: Config, key: Array, batch: Batch) -> Float[Array, "batch k 64 64 3"]:
+    """What the network sees of a batch: its triplets [batch, 3, 64, 64, 3]; kind "warp" also the frames between."""
+    images = jnp.asarray(batch.images, jnp.float32) / 255
+    if config.model.kind != "warp":
+        return augment(config.augment, key, images, batch.label)
+    images = jnp.concatenate([images, jnp.asarray(batch.between, jnp.float32)[:, None] / 255], axis=1)
+    place = jnp.asarray(batch.place)
+    start, end = batch.label[:, 0], batch.label[:, 1]
+    middle = jnp.round((start + place[:, None] * (end - start)) / config.intensity_step) * config.intensity_step
+    label = jnp.concatenate([batch.label, middle[:, None]], axis=1)
+    still, moved = jnp.zeros_like(place), jnp.ones_like(place)
+    return augment(config.augment, key, images, label, jnp.stack([still, moved, still, place], axis=1))
+
+
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
 def train_step(config: Config, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
     """One step on a batch of triplets: the new state, and every term unweighted with the total as "loss"."""
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-    images = augment(config.augment, key, jnp.asarray(batch.images, jnp.float32) / 255, batch.label)
+    images = augmented(config, key, batch)
 
     def loss(params):
         values = objective.terms(config, params, images, batch)
@@ -104,25 +118,33 @@ def _errors(config: Config, params, batch: Batch) -> dict[str, Array]:
     images = jnp.asarray(batch.images, jnp.float32) / 255
     a, b, c = (model.encode(config.model, params, images[:, k]) for k in range(3))
 
-    def error(identity, expression):
-        picture = jnp.clip(model.decode(config.model, params, model.Codes(identity, expression)), 0, 1)
+    def error(identity, expression, *sources):
+        picture = jnp.clip(model.decode(config.model, params, model.Codes(identity, expression), *sources), 0, 1)
         return jnp.mean((picture - images[:, 0]) ** 2, axis=(1, 2, 3))
 
-    return {"reconstruction": error(a.identity, a.expression), "swap": error(b.identity, c.expression)}
+    out = {"reconstruction": error(a.identity, a.expression), "swap": error(b.identity, c.expression)}
+    if config.model.kind == "warp":
+        out["source"] = error(b.identity, a.expression, model.Source(images[:, 1], b.expression))
+    return out
 
 
 def validate(config: Config, params, triplets: Triplets) -> dict[str, float]:
     """Figures on held-out pictures, each the anchor once (at most 1,024 of them): PSNR in dB of the reconstructions and
-    of the swaps (identity code from the subject's other picture, expression code from another subject)."""
+    of the swaps (identity code from the subject's other picture, expression code from another subject); of kind "warp"
+    also of the pictures decoded from the subject's other picture ("source")."""
     size = 64
     n = min(len(triplets), 1024)
-    errors: dict[str, list] = {"reconstruction": [], "swap": []}
+    errors: dict[str, list] = {"reconstruction": [], "swap": []} | (
+        {"source": []} if config.model.kind == "warp" else {}
+    )
     for k in range(-(-n // size)):
         batch = triplets.batch(0, k, size)
         fresh = np.arange(size) + k * size < n  # the last batch is filled up with pictures that do not count
         found = _errors(config, params, batch)
         errors["reconstruction"] += list(np.asarray(found["reconstruction"])[fresh])
         errors["swap"] += list(np.asarray(found["swap"])[fresh & (batch.has_pair * batch.has_peer > 0)])
+        if "source" in found:
+            errors["source"] += list(np.asarray(found["source"])[fresh & (batch.has_pair > 0)])
     figures = {f"validation/{k}_psnr": float(np.mean(-10 * np.log10(v))) for k, v in errors.items() if v}
     figures["validation/error"] = float(np.mean([np.mean(v) for v in errors.values() if v]))
     return figures

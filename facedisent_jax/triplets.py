@@ -31,6 +31,9 @@ class Batch(NamedTuple):
     has_peer:  [B] 1 where c is another subject with a's intensity, 0 where there is none and c = a.
     order:     [B] 1 where b shows more of the action than a, -1 where less, 0 where that is not known.
     action:    [B, 64] the label vector at intensity 1 of the action that a and b are ordered by.
+    between:   [B, 64, 64, 3] uint8, a frame of a's and b's take of an intensity between theirs; a where none is.
+    place:     [B] where between their intensities that frame's is: 0 at a's, 1 at b's.
+    has_between: [B] 1 where there is such a frame, else 0.
     """
 
     images: Any
@@ -41,16 +44,21 @@ class Batch(NamedTuple):
     has_peer: Any
     order: Any
     action: Any
+    between: Any
+    place: Any
+    has_between: Any
 
 
 class TripletIndex(NamedTuple):
-    """Row numbers of B triplets: a, b, c [B], and the masks of `Batch`."""
+    """Row numbers of B triplets and of their frames between: a, b, c, d [B], and the masks of `Batch`."""
 
     a: np.ndarray
     b: np.ndarray
     c: np.ndarray
     has_pair: np.ndarray
     has_peer: np.ndarray
+    d: np.ndarray
+    has_between: np.ndarray
 
 
 class Candidates(NamedTuple):
@@ -114,6 +122,9 @@ class Triplets:
         frame = np.where(between, np.arange(len(self)), -1)  # each shows something of its own
         kind = _joint(action, level, frame)
         usable = self.labelled & (faces.subject != "")
+        rows = np.flatnonzero(self.labelled)
+        key = 2 * self.take[rows] + self.intensity[rows].astype(float)
+        self.by_intensity = rows[np.argsort(key, kind="stable")], np.sort(key)
         self.peers = _candidates(kind, subject, usable)
         # The finest group in which the subject shows something else: one go, one condition, else any picture of theirs.
         groups = (self.take, _joint(subject, faces.condition), subject)
@@ -137,7 +148,8 @@ class Triplets:
             a[epoch == e] = _epoch_order(seed, int(e), len(self))[position[epoch == e] % len(self)]
         uniform = _random(seed, 1, step).random((2, batch))
         b, c = self.pairs.draw(a, uniform[0]), self.peers.draw(a, uniform[1])
-        return TripletIndex(a, b, c, self.pairs.count[a] > 0, self.peers.count[a] > 0)
+        d, has_between = self._between(a, b, _random(seed, 2, step).random(batch))
+        return TripletIndex(a, b, c, self.pairs.count[a] > 0, self.peers.count[a] > 0, d, has_between)
 
     def batch(self, seed: int, step: int, batch: int) -> Batch:
         """The triplets of a step, with their pictures."""
@@ -149,7 +161,23 @@ class Triplets:
         order, action = self._ordered(index.a, index.b)
         float32 = (self.labelled[rows], index.has_pair, index.has_peer, order, action)
         pictures = (self.faces.image[rows], self.intensity[rows], self.label[rows])
-        return Batch(*pictures, *(values.astype(np.float32) for values in float32))
+        low, high, middle = (self.intensity[row] for row in (index.a, index.b, index.d))
+        place = np.where(index.has_between, (middle - low) / np.where(index.has_between, high - low, 1), 0)
+        between = (self.faces.image[index.d], *(v.astype(np.float32) for v in (place, index.has_between)))
+        return Batch(*pictures, *(values.astype(np.float32) for values in float32), *between)
+
+    def _between(self, a: np.ndarray, b: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Labelled frames of the takes with intensities between a's and b's, by a number in [0, 1); a where none is."""
+        order, key = self.by_intensity
+        step = self._ordered(a, b)[0]
+        low, high = np.where(step > 0, a, b), np.where(step > 0, b, a)
+        first = np.searchsorted(key, 2 * self.take[low] + self.intensity[low], "right")
+        last = np.searchsorted(key, 2 * self.take[high] + self.intensity[high], "left")
+        has = (step != 0) & self.labelled[a] & self.labelled[b] & (last > first)
+        if not has.any():
+            return a.copy(), has
+        chosen = first + (uniform * (last - first)).astype(np.int64)
+        return np.where(has, order[np.clip(chosen, 0, len(order) - 1)], a), has
 
     def _ordered(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`order` and `action` of Batch: two pictures of one take and one action, or neutral, can be ordered."""

@@ -20,7 +20,9 @@ COLOURS = {
     "expression": "#c0392b",
     "whole": "#e08214",
     "one_picture": "#8e44ad",
+    "own_smile": "#c77dd6",
     "reconstruction": "#555555",
+    "from_another": "#8a6d3b",
     "cross_fade": "#1f77b4",
     "cross_fade_reconstructions": "#7fb3d9",
     "morph": "#16836a",
@@ -30,7 +32,7 @@ COLOURS = {
     "nearest": "#a0a0a0",
     "real": "#000000",
 }
-IN_STRIPS = ("expression", "whole", "one_picture", "reconstruction", "cross_fade", "morph")
+IN_STRIPS = ("expression", "whole", "one_picture", "own_smile", "reconstruction", "cross_fade", "morph")
 FIGURES = (("psnr", "PSNR", 2), ("ssim", "SSIM", 3), ("lpips", "LPIPS", 3))
 
 
@@ -65,7 +67,7 @@ def error_curves(found: dict) -> Shown:
     alpha = np.array(found["alpha"])
     panels = []
     for region, title in (("whole", "whole face"), ("mouth", "mouth region")):
-        lines = [line_of(found, name, f"error_{region}", alpha) for name in paths.TITLES]
+        lines = [line_of(found, name, f"error_{region}", alpha) for name in paths.TITLES if name not in paths.ABLATION]
         panels.append((title, [line for line in lines if line]))
     caption = (
         "Root mean squared error against the real frame of equal intensity, mean over people. Dashed lines are rivals "
@@ -81,7 +83,10 @@ def smile_curves(found: dict) -> Shown:
     panels = []
     for title, names in (
         ("the network", ("real", "reconstruction", *paths.MODES)),
-        ("its rivals", [name for name in paths.TITLES if name not in ("reconstruction", *paths.MODES)]),
+        (
+            "its rivals",
+            [name for name in paths.TITLES if name not in ("reconstruction", *paths.MODES, *paths.ABLATION)],
+        ),
     ):
         lines = [line_of(found, name, "trajectory", alpha) for name in names]
         panels.append((title, [straight, *(line for line in lines if line)]))

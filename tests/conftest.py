@@ -9,7 +9,8 @@ import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-CHECKED = [f"facedisent_jax.{name}" for name in ("losses", "model", "objective", "augment", "training")]
+NUMERICAL = ("losses", "sampling", "warp", "model", "source_terms", "objective", "augment", "training")
+CHECKED = [f"facedisent_jax.{name}" for name in NUMERICAL]
 install_import_hook(CHECKED, "beartype.beartype")
 
 

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from facedisent_jax.augment import augment, sample_bilinear
+from facedisent_jax.augment import augment
 from facedisent_jax.config import AugmentConfig
+from facedisent_jax.sampling import sample_bilinear
 
 OFF = AugmentConfig(mix=0, flip=False, shift=0, warp=0, light=0, colour=0)
 KEY = jax.random.key(0)

@@ -28,7 +28,8 @@ def batch_of(n=4, **changes) -> Batch:
     ones = np.ones(n, np.float32)
     order = np.sign(intensity[:, 1] - intensity[:, 0]).astype(np.float32)
     labelled, action = np.ones((n, 3), np.float32), np.ones((n, 64), np.float32)
-    batch = Batch(images, intensity.astype(np.float32), label, labelled, ones, ones, order, action)
+    between = (images[:, 0], np.zeros(n, np.float32), np.zeros(n, np.float32))
+    batch = Batch(images, intensity.astype(np.float32), label, labelled, ones, ones, order, action, *between)
     return Batch(*map(jnp.asarray, batch._replace(**changes)))
 
 

@@ -136,7 +136,7 @@ def test_a_take_without_intensities_is_an_onset_in_time_order():
     records = onset("s", 5) + pairs(2)
     frames = [r.frame for r in records]
     a, b, c, has_pair, has_peer = drawn(records)
-    batch = Triplets(Faces.of(records)).gather(TripletIndex(a, b, c, has_pair, has_peer))
+    batch = Triplets(Faces.of(records)).gather(TripletIndex(a, b, c, has_pair, has_peer, a, np.zeros(len(a), bool)))
     between = np.isin(a, (1, 2, 3))  # not the apex (0) and not the neutral frame (4)
     assert has_pair[between].all() and not has_peer[between].any()
     assert set(b[between].tolist()) == {0, 1, 2, 3, 4} and has_peer[a == 0].all() and has_peer[a == 4].all()
@@ -158,7 +158,7 @@ def test_pictures_of_two_actions_are_not_ordered_but_neutral_and_each_are():
     records = [face("s", "neutral", 0.0), face("s", "smile", 0.5), face("s", "surprise", 1.0)]
     triplets = Triplets(Faces.of(records))
     a, b = np.array([0, 2, 1]), np.array([1, 0, 2])
-    batch = triplets.gather(TripletIndex(a, b, a, np.ones(3, bool), np.zeros(3, bool)))
+    batch = triplets.gather(TripletIndex(a, b, a, np.ones(3, bool), np.zeros(3, bool), a, np.zeros(3, bool)))
     assert batch.order.tolist() == [1, -1, 0]
     np.testing.assert_array_equal(batch.action[:2], [np.ones(64), label_vector("surprise")])
 

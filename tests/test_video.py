@@ -57,6 +57,11 @@ class PerfectFace:
         mood = np.asarray(images)[:, 50, 20, 0] / np.float32(255)
         return Codes(*(np.repeat(np.array(v, np.float32)[:, None], 64, 1) for v in (who, mood)))  # type: ignore[arg-type]
 
+    sees_source = False
+
+    def decode_seeing(self, codes, *seen, place=None) -> np.ndarray:
+        return self.decode(codes)
+
     def decode(self, codes) -> np.ndarray:
         who, mood = (np.asarray(code)[:, 0] for code in codes)
         out = np.stack([flat_face(round(float(k)), 0.0) for k in who]).astype(np.float32) / 255

@@ -89,13 +89,13 @@ def tags(html: str) -> list[tuple[str, list[str]]]:
     return found
 
 
-def write_run(run: Path, data: Path, crop: dict | None = None) -> Path:
+def write_run(run: Path, data: Path, crop: dict | None = None, model=None) -> Path:
     """A run folder with the checkpoint of an untrained network, and two lines of metrics.jsonl."""
     from facedisent_jax import checkpoint, training
     from facedisent_jax.config import Config, ModelConfig
     from facedisent_jax.records import read_split
 
-    config = Config(data=(str(data),), run=str(run), seed=3, model=ModelConfig(width=128, blocks=1))
+    config = Config(data=(str(data),), run=str(run), seed=3, model=model or ModelConfig(width=128, blocks=1))
     train = read_split(data, "train")
     info = {
         "data": [str(data)],

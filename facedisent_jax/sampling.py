@@ -1,0 +1,38 @@
+"""Pictures read at fractional places. Imports none of ours."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def sample_bilinear(
+    images: Float[Array, "batch height width channels"],
+    rows: Float[Array, "batch height width"],
+    columns: Float[Array, "batch height width"],
+) -> Float[Array, "batch height width channels"]:
+    """Pictures read at fractional pixel places, beyond the edge the edge's colour.
+
+    images: [batch, height, width, channels]; rows, columns: [batch, height, width] in pixels.
+    """
+    n, height, width, channels = images.shape
+    rows, columns = jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)
+    top = jnp.minimum(jnp.floor(rows).astype(jnp.int32), height - 2)
+    left = jnp.minimum(jnp.floor(columns).astype(jnp.int32), width - 2)
+    down, right = (rows - top)[..., None], (columns - left)[..., None]
+    pixels = jnp.asarray(images).reshape(n * height * width, channels)
+    corner = (jnp.arange(n)[:, None, None] * height + top) * width + left
+
+    def read(offset):
+        return pixels.at[corner + offset].get(mode="promise_in_bounds")
+
+    upper = read(0) * (1 - right) + read(1) * right
+    lower = read(width) * (1 - right) + read(width + 1) * right
+    return upper * (1 - down) + lower * down
+
+
+def displaced(
+    images: Float[Array, "batch height width channels"], displacement: Float[Array, "batch height width 2"]
+) -> Float[Array, "batch height width channels"]:
+    """Pictures whose every pixel is read `displacement` pixels (rows, columns) away; 0 gives an exact copy."""
+    _, height, width, _ = images.shape
+    rows, columns = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None, :]
+    return sample_bilinear(images, rows + displacement[..., 0], columns + displacement[..., 1])

@@ -1,0 +1,65 @@
+"""Terms of the loss for a decoder that sees pictures of the person (kind "warp"): what is decoded from which source."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from facedisent_jax import losses
+from facedisent_jax.config import Config
+from facedisent_jax.model import SIZE, Codes, Params, Source, encode, show
+from facedisent_jax.triplets import Batch
+
+MOUTH = (slice(38, 60), slice(14, 50))
+"""Rows and columns of the mouth in a 64x64 crop."""
+
+
+def weights(mouth: float) -> np.ndarray:
+    """[64, 64] of the pixels in the error of a picture: `mouth` in the region of the mouth, 1 elsewhere; mean 1."""
+    out = np.ones((SIZE, SIZE), np.float32)
+    out[MOUTH] = mouth
+    return out / out.mean()
+
+
+def terms(
+    config: Config, params: Params, images: Float[Array, "batch 4 64 64 3"], batch: Batch, codes: Codes
+) -> dict[str, Array]:
+    """source, between, smooth and cycle, unweighted.
+
+    images: [batch, 4, 64, 64, 3], a, b, c and the frame between a and b. codes: of a, b, c, [3, batch, 64] each.
+    From one picture: b of a (a of b comes with another batch, as which is which is drawn); a of b with the strength of
+    c, in b's own kind or in c's; the frame between of a, with the code on the straight line. From the two pictures a
+    and b: the frame between.
+    """
+    a, b, _, between = images.swapaxes(0, 1)
+    of_a, of_b, of_c = codes.expression
+    n, numbers = len(a), config.loss.label_numbers
+    own = (jnp.arange(n) % 2 == 0)[:, None]
+    strength = jnp.concatenate([of_c[:, :numbers], jnp.where(own, of_b[:, numbers:], of_c[:, numbers:])], axis=1)
+    line = (1 - batch.place)[:, None] * of_a + batch.place[:, None] * of_b
+    gap = batch.has_between * jnp.abs(batch.intensity[:, 0] - batch.intensity[:, 1])
+
+    asked = jnp.concatenate([of_b, strength, line])
+    one = Source(jnp.concatenate([a, b, a]), jnp.concatenate([of_a, of_b, of_a]))
+    identity = jnp.zeros_like(asked)  # the pictures tell it
+    alone = show(config.model, params, Codes(identity, asked), one)
+    pair = show(config.model, params, Codes(identity[:n], line), Source(a, of_a), Source(b, of_b), place=batch.place)
+
+    mouth = jnp.asarray(weights(config.loss.mouth))
+    error = losses.structural(alone.pictures, jnp.concatenate([b, a, between]), mouth)
+    known = jnp.concatenate([batch.has_pair, batch.has_pair * batch.has_peer, gap])
+    bend = jnp.concatenate([alone.displacement, *pair.displacement[:, None]], axis=1)[0]
+    # The encoder is not to make the cycle easy: what it says of the result is learnt by the decoder alone.
+    again = encode(config.model, jax.lax.stop_gradient(params), alone.pictures[n : 2 * n])
+    wanted = jax.lax.stop_gradient(Codes(codes.identity[1], strength))
+    cycle = losses.l1(again.identity, wanted.identity) + losses.l1(again.expression, wanted.expression)
+    return {
+        "source": _mean(error, known),
+        "between": _mean(losses.structural(pair.pictures, between, mouth), gap),
+        "smooth": jnp.mean(losses.total_variation(bend)),
+        "cycle": _mean(cycle, batch.has_pair * batch.has_peer),
+    }
+
+
+def _mean(values: Float[Array, "batch"], weight: Float[Array, "batch"]) -> Float[Array, ""]:
+    return jnp.sum(values * weight) / jnp.maximum(jnp.sum(weight), 1.0)
