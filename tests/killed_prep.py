@@ -125,5 +125,6 @@ if __name__ == "__main__":
         shards.write = plain_files
     else:
         shards.quiet_tensorflow()
-        import tensorflow_datasets  # noqa: F401  # once, before the processes begin
+        import tensorflow  # noqa: F401  # once, before the processes begin
+        import tensorflow_datasets  # noqa: F401
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
