@@ -217,7 +217,7 @@ def test_a_checkpoint_of_another_network_says_what_differs(tmp_path):
     with pytest.raises(CheckpointError, match="model.width 256 here, 128 in the checkpoint"):
         checkpoint.restore(made.run, state, other)
     meta = tmp_path / "run/checkpoints/1/meta/metadata"
-    for there, match in (({"depth": 3}, "another version.*model.depth"), ({"width": "8"}, "model.width '8'")):
+    for there, match in (({"depth": 3}, "another version.*model.depth"), ({"width": "8"}, "model.width is '8'")):
         meta.write_text(json.dumps({"config": {"model": there}, "info": {}}))
         with pytest.raises(CheckpointError, match=match):
             checkpoint.load(made.run)
