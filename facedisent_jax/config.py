@@ -197,13 +197,13 @@ PRESETS = {
     "warp": Config(
         preset="warp",
         run="runs/warp",
-        steps=3000,
+        steps=2000,
         batch=8,
-        validate_every=500,
-        model=ModelConfig(kind="warp"),
+        validate_every=200,
+        model=ModelConfig(kind="warp", width=256),
         loss=replace(_CLIPS, source=1.0, between=1.0, smooth=0.01, cycle=0.01),
         augment=AugmentConfig(motion=1.0),
-        optim=OptimConfig(schedule=3000),
+        optim=OptimConfig(lr=2e-3, warmup=30, schedule=2000),
     ),
     "ranking": Config(
         preset="ranking",
