@@ -174,7 +174,7 @@ class Face:
 def same_person(a: Codes, b: Codes) -> bool:
     """Whether two pictures show one person, by the cosine of their identity codes [1, 64].
 
-    Training brings it towards 1 for one person, towards 0 or below for two. Of validation people 0.4 to 0.9 was measured
+    Training brings it towards 1 for one person, to 0 or below for two. Of validation people 0.4 to 0.9 was measured
     between neutral and apex of one, at most 0.2 between two.
     """
     a_, b_ = np.asarray(a.identity).ravel(), np.asarray(b.identity).ravel()
