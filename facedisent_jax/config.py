@@ -56,6 +56,8 @@ class LossConfig:
     """warp: a frame of the take made from the two pictures at its sides, its code halfway on the straight line."""
     smooth: float = 0.0
     """warp: total variation of the displacement."""
+    paint: float = 0.0
+    """warp: mean of the mask. Without it a little blurred paint covers the whole face, where motion is uncertain."""
     cycle: float = 0.0
     """warp: pictures decoded from a source are encoded again; their codes must be those asked for."""
     mouth: float = 3.0
@@ -202,13 +204,13 @@ PRESETS = {
     "warp": Config(
         preset="warp",
         run="runs/warp",
-        steps=3000,
+        steps=2000,
         batch=8,
-        validate_every=500,
-        model=ModelConfig(kind="warp"),
-        loss=replace(_CLIPS, source=1.0, between=1.0, smooth=0.01, cycle=0.01),
+        validate_every=200,
+        model=ModelConfig(kind="warp", width=256),
+        loss=replace(_CLIPS, source=1.0, between=1.0, smooth=0.01, paint=0.1, cycle=0.01),
         augment=AugmentConfig(motion=1.0),
-        optim=OptimConfig(schedule=3000),
+        optim=OptimConfig(lr=2e-3, warmup=30, schedule=2000),
     ),
     "ranking": Config(
         preset="ranking",

@@ -24,7 +24,7 @@ def weights(mouth: float) -> np.ndarray:
 def terms(
     config: Config, params: Params, images: Float[Array, "batch 4 64 64 3"], batch: Batch, codes: Codes
 ) -> dict[str, Array]:
-    """source, between, smooth and cycle, unweighted.
+    """source, between, smooth, paint and cycle, unweighted.
 
     images: [batch, 4, 64, 64, 3], a, b, c and the frame between a and b. codes: of a, b, c, [3, batch, 64] each.
     From one picture: b of a (a of b comes with another batch, as which is which is drawn); a of b with the strength of
@@ -57,6 +57,7 @@ def terms(
         "source": _mean(error, known),
         "between": _mean(losses.structural(pair.pictures, between, mouth), gap),
         "smooth": jnp.mean(losses.total_variation(bend)),
+        "paint": (jnp.mean(alone.mask) + jnp.mean(pair.mask)) / 2,
         "cycle": _mean(cycle, batch.has_pair * batch.has_peer),
     }
 

@@ -172,10 +172,13 @@ class Face:
 
 
 def same_person(a: Codes, b: Codes) -> bool:
-    """Whether two pictures show one person, by their identity codes [1, 64]: training brings their cosine near 1, that
-    of two people to 0 or below."""
+    """Whether two pictures show one person, by the cosine of their identity codes [1, 64].
+
+    Training brings it towards 1 for one person, to 0 or below for two. Of validation people 0.4 to 0.9 was measured
+    between neutral and apex of one, at most 0.2 between two.
+    """
     a_, b_ = np.asarray(a.identity).ravel(), np.asarray(b.identity).ravel()
-    return bool(a_ @ b_ > 0.5 * np.linalg.norm(a_) * np.linalg.norm(b_))
+    return bool(a_ @ b_ > 0.3 * np.linalg.norm(a_) * np.linalg.norm(b_))
 
 
 def line(a: Codes, b: Codes, steps: int = 11, move: Move = "expression", to: float = 1.0) -> Codes:
