@@ -178,7 +178,7 @@ def ways(face: study.Face, known: Given, learnt: Learnt, points: "judges.Points 
 
 def ablation(face: study.Face, known: Given, learnt: Learnt) -> dict[str, Way]:
     """From the neutral frame towards the apex's code, each without one of the parts of a decoder that sees pictures."""
-    neutral, end = (Codes(*(np.asarray(code[row]) for code in known.codes)) for row in (0, -1))
+    neutral, end = (Codes._make(np.asarray(code[row]) for code in known.codes) for row in (0, -1))
     first = known.real[:1]
 
     def way(face: study.Face, sees: bool = True, codes: np.ndarray | None = None) -> Way:
@@ -187,7 +187,7 @@ def ablation(face: study.Face, known: Given, learnt: Learnt) -> dict[str, Way]:
             expression = (1 - weight) * neutral.expression + weight * end.expression
             if codes is not None:
                 expression = codes[np.random.default_rng(SEED).integers(0, len(codes), len(alpha))]
-            asked = Codes(np.repeat(neutral.identity[None], len(alpha), axis=0), expression)
+            asked = Codes._make((np.repeat(neutral.identity[None], len(alpha), axis=0), expression))
             return face.decode(asked, np.repeat(first, len(alpha), axis=0) if sees else None)
 
         return made
