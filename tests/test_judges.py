@@ -1,6 +1,7 @@
 """The judges: framing, the smile of a mesh, the reader that needs no extra; and the networks, where installed."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +149,18 @@ def test_the_mesh_ranks_smiling_over_neutral_on_small_crops(london):
     judge = judges.mesh_smile(points, from_landmarks=False)
     neutral, smiling = (judge.measure(pictures) for pictures in london)
     assert (smiling > neutral).mean() > 0.9 and auc(smiling, neutral) > 0.85
+
+
+def test_weights_are_read_as_arrays_and_nothing_else(tmp_path):
+    import pickle
+
+    class Hostile:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "made"),)
+
+    weights = {"Conv_0": {"kernel": np.arange(6.0).reshape(2, 3)}}
+    read = judges.read_arrays(pickle.dumps(weights))
+    np.testing.assert_array_equal(read["Conv_0"]["kernel"], weights["Conv_0"]["kernel"])
+    with pytest.raises(pickle.UnpicklingError, match="no array"):
+        judges.read_arrays(pickle.dumps({"kernel": Hostile()}))
+    assert not (tmp_path / "made").exists()

@@ -47,10 +47,10 @@ def test_whatever_is_being_done(work, where, name):
 
 @pytest.mark.slow
 def test_in_the_report(work):
-    stopped, again = perform(work, "in-report", TERM | {"at": ["report/", 3]}, {}, report=True)
+    stopped, again = perform(work, "shown-later", TERM | {"at": ["report/", 3]}, {}, report=True)
     assert stopped["status"] == 143
-    check_equal(work, "in-report", again)
-    assert (work / "in-report/report/index.html").stat().st_size > 1000
+    check_equal(work, "shown-later", again)
+    assert (work / "shown-later/report/index.html").stat().st_size > 1000
 
 
 @pytest.mark.slow
