@@ -96,9 +96,14 @@ def test_a_signal_is_noted_in_a_step_and_stops_at_once_elsewhere():
             raise_signal(signal.SIGTERM)  # schedulers repeat themselves
             assert stop.asked(2)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    cleaned = False
     with pytest.raises(Stopped) as stopped, StopRequest():
-        raise_signal(signal.SIGINT)
-    assert stopped.value.status == 130
+        try:
+            raise_signal(signal.SIGINT)
+        finally:
+            raise_signal(signal.SIGTERM)  # does not interrupt what the first one has set going
+            cleaned = True
+    assert stopped.value.status == 130 and cleaned
 
 
 def test_a_second_ctrl_c_ends_the_process_even_where_python_does_not_listen():

@@ -267,7 +267,7 @@ def test_a_log_is_continued_after_what_a_kill_or_a_full_disk_left_of_it(tmp_path
     path.write_text('{"step": 2}\n{"step": 3}\n{"st')
     log.rewind(2)
     assert path.read_text() == '{"step": 2}\n'
-    path.write_text('{"step": 2}\n{"ste')  # a line cut short by a full disk
+    path.write_text('{"step": 2}\n{"ste' + 99 * "x")  # a line cut short by a full disk
     path.rename(tmp_path / "away")
     log.write(3, {"loss": 1.0})
     with pytest.raises(runs.RunError, match="No such file"):
