@@ -4,7 +4,8 @@ As a command, `python tests/killed.py SPEC` (JSON), this does the jobs of `perfo
 once; each job is a fork of that process, with backends, threads and files of its own. A job is killed by SIGKILL where
 it says, or gets a signal there, or meets a fault:
 
-    {"at": [TEXT, N]}        the Nth file operation (open to write, mkdir, rename, delete) on a path with TEXT in it
+    {"at": [TEXT, N]}        the Nth file operation (open to write, mkdir, rename, delete) on a path in the run's folder
+                             with TEXT in it
     {"at": ["step", N]}      while the Nth step runs; in place of "step" also "compile" (the step's, with no cache),
                              "validate" and "read" (of data)
     {"at": ..., "signals": ["SIGTERM", ...]}     these signals, 0.3 s apart, in place of SIGKILL
@@ -164,6 +165,8 @@ def arm(job: dict, run: str) -> None:
     def hear(event, arguments):
         writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
         if not writes and event not in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):
+            return
+        if text in ("step", "compile", "validate", "read"):
             return
         path = " ".join(os.fsdecode(a) for a in arguments if isinstance(a, str | bytes | os.PathLike))
         if run in path:

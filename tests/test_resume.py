@@ -65,8 +65,8 @@ POINTS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point[0]}-{point[1]}".replace("/", "_"))
-def test_killed_at(work, tmp_path, point):
-    run = f"at-{'-'.join(map(str, point))}".replace("/", "_")
+def test_killed_at(work, point):
+    run = f"point-{POINTS.index(point)}"
     killed, again = perform(work, run, {"at": point}, {})
     assert killed["status"] == -9
     check_equal(work, run, again)
@@ -85,10 +85,10 @@ def test_killed_at_file_operations_all_over_the_run(work):
 
 @pytest.mark.slow
 def test_killed_in_the_report(work):
-    killed, again = perform(work, "report", {"at": ["report/", 3]}, {}, report=True)
+    killed, again = perform(work, "shown", {"at": ["report/", 3]}, {}, report=True)
     assert killed["status"] == -9
-    check_equal(work, "report", again)
-    assert (work / "report/report/index.html").stat().st_size > 1000
+    check_equal(work, "shown", again)
+    assert (work / "shown/report/index.html").stat().st_size > 1000
 
 
 @pytest.mark.slow
@@ -267,7 +267,7 @@ def test_a_log_is_continued_after_what_a_kill_or_a_full_disk_left_of_it(tmp_path
     path.write_text('{"step": 2}\n{"step": 3}\n{"st')
     log.rewind(2)
     assert path.read_text() == '{"step": 2}\n'
-    path.write_text('{"step": 2}\n{"ste')  # a line cut short by a full disk
+    path.write_text('{"step": 2}\n{"ste' + 99 * "x")  # a line cut short by a full disk
     path.rename(tmp_path / "away")
     log.write(3, {"loss": 1.0})
     with pytest.raises(runs.RunError, match="No such file"):
@@ -287,14 +287,16 @@ def test_more_than_ten_bad_batches_are_no_bad_luck(tmp_path):
 
 
 def test_nothing_is_unpickled_or_run():
-    """Configs and checkpoints are data: no module of ours can read code from a file."""
-    banned = {"pickle", "cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
+    """Configs and checkpoints are data: no module of ours can read code from a file. (judges reads arrays alone.)"""
+    banned = {"cPickle", "dill", "joblib", "marshal", "shelve", "cloudpickle"}
     for path in [*ROOT.glob("*.py"), *ROOT.glob("facedisent_jax/*.py"), *ROOT.glob("data_prep/*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 assert not banned & {alias.name.split(".")[0] for alias in node.names}, path
             if isinstance(node, ast.ImportFrom):
-                assert str(node.module).split(".")[0] not in banned, path
+                assert str(node.module).split(".")[0] not in banned | {"pickle"}, path
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "pickle":
+                assert path.name == "judges.py" and node.attr in ("Unpickler", "UnpicklingError"), path
             if isinstance(node, ast.Call):
                 assert not (isinstance(node.func, ast.Name) and node.func.id in ("eval", "exec")), path
                 assert not any(k.arg == "allow_pickle" for k in node.keywords), path
