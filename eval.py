@@ -28,6 +28,8 @@ class Report:
     """Which subjects. Subjects that the run was trained on are refused."""
     step: Step = "best"
     """Checkpoint: the best on validation subjects, the last, or that of a step."""
+    landmarker: Path | None = None
+    """Model file of the face mesh, which judges the smile of the swaps; without it, the one fetched by data_prep."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +159,9 @@ def main(command: Report | Video | Compare | Table1 | Interpolate | Swap) -> Non
 def report(command: Report) -> None:
     from facedisent_jax import report as reports
 
-    found = reports.write(command.run, command.data, command.split, _step(command.step))
+    points = face_points(command.landmarker)
+    mesh = None if isinstance(points, str) else points
+    found = reports.write(command.run, command.data, command.split, _step(command.step), mesh)
     rows = [("reconstruction", found["reconstruction"]), ("swap", found["swap"])]
     rows += [(name, values) for name, values in found["baselines"].items() if isinstance(values, dict)]
     print(f"{found['data']['pictures']} {command.split} pictures of {found['data']['subjects']} held-out subjects")

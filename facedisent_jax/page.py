@@ -63,6 +63,7 @@ def render(run: str, figures: dict, shown: Sequence[Shown], notes: Sequence[str]
         "<h2>Figures</h2>",
         pictures_table(figures),
         codes_table(figures),
+        judged_table(figures["judged_swaps"]),
         "".join(f'<p class="note">{escape(note)}</p>' for note in notes),
     ]
     for item in shown:
@@ -157,13 +158,30 @@ def probe_rows(probe: dict, leakage: float | None) -> list[tuple[str, str, str, 
     return rows
 
 
-def codes_rows(rows: Iterable[tuple[str, str, str, str]]) -> str:
-    """The table of figures of the codes: name, figure, chance, explanation."""
+def judged_table(judged: dict) -> str:
+    """What independent judges say of the swaps; nothing without a judge."""
+    rows = []
+    if smile := judged["smile"]:
+        what = f"{smile['judge']}; {judged['swaps']} swaps, {smile['no_face']} without a face found"
+        pair = number(smile["correlation"], 2), number(smile["real_correlation"], 2)
+        rows.append(("smile of the swap and of its donor, Spearman", *pair, what))
+        pair = number(smile["followed"], 2), number(smile["real_followed"], 2)
+        rows.append(("share of the donor's smile taken over", *pair, "1: all of it"))
+    if who := judged["identity"]:
+        pair = number(who["distance"], 2), number(who["real_distance"], 2)
+        rows.append(("distance of the swap from the person", *pair, f"{who['judge']}; one person below 0.6"))
+        rows.append(("distance of the swap from the donor", number(who["donor_distance"], 2), "", ""))
+        rows.append(("nearer to the person than to the donor", percent(who["nearer_than_donor"]), "", ""))
+    return codes_rows(rows, "swaps under independent judges", "real picture") if rows else ""
+
+
+def codes_rows(rows: Iterable[tuple[str, str, str, str]], title: str = "codes", mark: str = "chance") -> str:
+    """A table of figures: name, figure, chance or another mark, explanation."""
     body = []
     for name, value, chance, what in rows:
         cells = f"<td>{escape(name)}</td><td>{value}</td><td>{chance}</td><td class='what'>{escape(what)}</td>"
         body.append(f"<tr>{cells}</tr>")
-    return table(("codes", "", "chance", ""), body)
+    return table((title, "", mark, ""), body)
 
 
 def table(heads: Iterable[str], rows: Iterable[str]) -> str:
@@ -184,5 +202,6 @@ DEFINITIONS = """<h2>Definitions</h2>
 of each person's mean, 95 % bootstrap over people. SSIM: Wang et al. 2004, Gaussian window of 11x11 (sigma 1.5), mean of
 the colour channels. Swap: the identity code comes from the person's picture farthest in expression within the same
 sequence and condition, the expression code from up to five other people's pictures of the target's expression and step
-of intensity, drawn by seed. Probes are linear (ridge, strength by leave-one-out on the fitted part). The same numbers,
-and more, are in <a href="metrics.json">metrics.json</a>.</p>"""
+of intensity, drawn by seed. Under the judges, "real picture" is the person's own picture with that
+expression in place of the swap. Probes are linear (ridge, strength by leave-one-out on the fitted part). The same
+numbers, and more, are in <a href="metrics.json">metrics.json</a>.</p>"""

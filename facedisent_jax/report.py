@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from facedisent_jax import baselines, figures, gallery, metrics, page, records, study
-from facedisent_jax.data import read_faces
+from facedisent_jax import baselines, figures, gallery, judges, metrics, page, records, study, swap_judges
+from facedisent_jax.data import crop_of, read_faces
 from facedisent_jax.model import Codes
 from facedisent_jax.records import Faces
 
@@ -40,16 +40,27 @@ class Judged(NamedTuple):
     notes: list[str]
 
 
-def write(run: Path | str, data: Sequence[Path | str] = (), split: str = "test", step: str | int = "best") -> dict:
+def write(
+    run: Path | str,
+    data: Sequence[Path | str] = (),
+    split: str = "test",
+    step: str | int = "best",
+    points: "judges.Points | None" = None,
+) -> dict:
     """Judge a run on the `split` of the data folders (none: those it was trained on) and write RUN/report.
 
-    Returns what metrics.json holds. The page is moved into place last: a report cut short leaves none.
+    points: the face mesh, which then judges the smile of the swaps. Returns what metrics.json holds. The page is moved
+    into place last: a report cut short leaves none.
     """
     run = Path(run)
     face = study.load(run, step)
     folders = [Path(folder) for folder in data or face.info["data"]]
     faces, left_out = held_out(face, run, folders, split)
     judged = judge(face, faces)
+    margin = float(crop_of(folders)["margin"] or 0)
+    under = swap_judges.judge(face, faces, judged.codes, judged.swaps, margin, points)
+    judged.figures["judged_swaps"] = under
+    judged.notes.extend(under["missing"])
     judged.figures["data"] |= facts(face, folders, split)
     if left_out:
         judged.notes.append(
