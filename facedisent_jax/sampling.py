@@ -18,7 +18,7 @@ def sample_bilinear(
     top = jnp.minimum(jnp.floor(rows).astype(jnp.int32), height - 2)
     left = jnp.minimum(jnp.floor(columns).astype(jnp.int32), width - 2)
     down, right = (rows - top)[..., None], (columns - left)[..., None]
-    pixels = jnp.asarray(images).reshape(n * height * width, channels)
+    pixels = images.reshape(n * height * width, channels)
     corner = (jnp.arange(n)[:, None, None] * height + top) * width + left
 
     def read(offset):
