@@ -141,7 +141,7 @@ class Face:
         check_steps(steps)
         picture, start = one(a), self.encode(one(a))
         if b is None:
-            end, to = Codes(start.identity, self.at_strength(start.expression, to)), 1.0
+            end, to = Codes._make((start.identity, self.at_strength(start.expression, to))), 1.0
         else:
             end = self.encode(one(b))
         codes = line(start, end, steps, move, to)
