@@ -178,17 +178,16 @@ def ways(face: study.Face, known: Given, learnt: Learnt, points: "judges.Points 
 
 def ablation(face: study.Face, known: Given, learnt: Learnt) -> dict[str, Way]:
     """From the neutral frame towards the apex's code, each without one of the parts of a decoder that sees pictures."""
-    neutral, end = (Codes._make(np.asarray(code[row]) for code in known.codes) for row in (0, -1))
-    first = known.real[:1]
+    identity, expressions = (np.asarray(code) for code in known.codes)
 
     def way(face: study.Face, sees: bool = True, codes: np.ndarray | None = None) -> Way:
         def made(alpha: np.ndarray) -> np.ndarray:
             weight = np.asarray(alpha, np.float32)[:, None]
-            expression = (1 - weight) * neutral.expression + weight * end.expression
+            expression = (1 - weight) * expressions[0] + weight * expressions[-1]
             if codes is not None:
                 expression = codes[np.random.default_rng(SEED).integers(0, len(codes), len(alpha))]
-            asked = Codes._make((np.repeat(neutral.identity[None], len(alpha), axis=0), expression))
-            return face.decode(asked, np.repeat(first, len(alpha), axis=0) if sees else None)
+            asked = (np.repeat(identity[:1], len(alpha), axis=0), expression)
+            return face.decode(asked, np.repeat(known.real[:1], len(alpha), axis=0) if sees else None)
 
         return made
 

@@ -163,8 +163,8 @@ class Triplets:
         pictures = (self.faces.image[rows], self.intensity[rows], self.label[rows])
         low, high, middle = (self.intensity[row] for row in (index.a, index.b, index.d))
         place = np.where(index.has_between, (middle - low) / np.where(index.has_between, high - low, 1), 0)
-        flags = [values.astype(np.float32) for values in (*float32, place, index.has_between)]
-        return Batch._make((*pictures, *flags[:-2], self.faces.image[index.d], *flags[-2:]))
+        between = (self.faces.image[index.d], *(v.astype(np.float32) for v in (place, index.has_between)))
+        return Batch._make([*pictures, *(values.astype(np.float32) for values in float32), *between])
 
     def _between(self, a: np.ndarray, b: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Labelled frames of the takes with intensities between a's and b's, by a number in [0, 1); a where none is."""
