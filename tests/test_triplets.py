@@ -26,7 +26,7 @@ def drawn(records, steps=40, batch=8, seed=0):
 
 def test_b_is_the_same_subject_otherwise_and_c_another_subject_alike():
     records = pairs()
-    a, b, c, has_pair, has_peer = drawn(records)
+    a, b, c, has_pair, has_peer, *_ = drawn(records)
     assert has_pair.all() and has_peer.all()
     for i, j, k in zip(a, b, c, strict=True):
         assert records[i].subject == records[j].subject and records[i].intensity != records[j].intensity
@@ -35,7 +35,7 @@ def test_b_is_the_same_subject_otherwise_and_c_another_subject_alike():
 
 def test_every_candidate_is_drawn_and_each_picture_is_the_anchor_once_an_epoch():
     records = pairs(4)
-    a, _, c, _, _ = drawn(records, steps=200)
+    a, _, c, *_ = drawn(records, steps=200)
     assert {(i, k) for i, k in zip(a, c, strict=True)} == {
         (i, k)
         for i in range(8)
@@ -69,7 +69,7 @@ def test_b_comes_from_the_same_take_then_the_same_condition_then_the_subject():
 
 def test_neutral_is_intensity_zero_of_any_action():
     records = [face("s0", "smile", 0.0), face("s1", "neutral", 0.0), face("s2", "surprise", 0.04)]
-    a, _, c, _, has_peer = drawn(records)
+    a, _, c, _, has_peer, *_ = drawn(records)
     assert has_peer.all() and {(i, k) for i, k in zip(a, c, strict=True)} == {
         (i, k) for i in range(3) for k in range(3) if i != k
     }
@@ -135,7 +135,7 @@ def onset(subject, frames, action="smile", **known):
 def test_a_take_without_intensities_is_an_onset_in_time_order():
     records = onset("s", 5) + pairs(2)
     frames = [r.frame for r in records]
-    a, b, c, has_pair, has_peer = drawn(records)
+    a, b, c, has_pair, has_peer, *_ = drawn(records)
     batch = Triplets(Faces.of(records)).gather(TripletIndex(a, b, c, has_pair, has_peer, a, np.zeros(len(a), bool)))
     between = np.isin(a, (1, 2, 3))  # not the apex (0) and not the neutral frame (4)
     assert has_pair[between].all() and not has_peer[between].any()
