@@ -60,6 +60,7 @@ def clips(run):
     )
 
 
+@pytest.mark.slow
 def test_video_and_compare_write_their_tables_and_say_where(run, clips, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no face mesh that happens to be there
     done = evaluate("video", run, "--data", clips, "--clips", "2")

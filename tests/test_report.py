@@ -63,6 +63,7 @@ def test_figures_are_drawn_and_linked_from_the_page(run, measured):
     assert "8 people" in page and "seed 3" in page and "nan" not in page.lower()
 
 
+@pytest.mark.slow
 def test_names_are_escaped(run, measured, tmp_path):
     assert EVIL not in (run / "report" / "index.html").read_text()
     evil = tmp_path / "<script>x<"
@@ -128,6 +129,7 @@ def test_other_impossible_requests_are_sentences(run, tmp_path):
         report.write(run, [tmp_path / "nowhere"])
 
 
+@pytest.mark.slow
 def test_a_report_cut_short_leaves_the_older_one_whole(run, measured, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt

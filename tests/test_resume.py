@@ -28,6 +28,7 @@ def test_the_run_left_alone(work):
     assert [line["step"] for line in terms(work / "alone")] == [2, 3, 3, 4, 6, 6]
 
 
+@pytest.mark.slow
 def test_killed_in_the_last_save(work):
     killed, again = perform(work, "in-save", {"at": ["checkpoints/6", 6]}, {})
     assert killed["status"] == -9

@@ -88,6 +88,7 @@ def test_a_run_of_other_settings_is_not_continued(folder, tmp_path):
     assert (run / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.slow
 def test_a_run_can_begin_with_the_weights_of_another(folder, tmp_path):
     first = train.main(config(folder, tmp_path / "first", 2))
     still = OptimConfig(lr=0.0, warmup=2, schedule=8)
@@ -146,6 +147,7 @@ def test_loading_what_is_not_there_is_a_sentence(tmp_path, where, match):
         checkpoint.load(tmp_path / (where or "nothing"))
 
 
+@pytest.mark.slow
 def test_one_batch_can_be_overfitted():
     made = Config(
         model=ModelConfig(width=128, blocks=1),
