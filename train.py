@@ -51,7 +51,7 @@ def train(config: Config, folders: list[Path], stop: preemption.StopRequest) -> 
     import jax
 
     from facedisent_jax import data, runs
-    from facedisent_jax.triplets import Triplets
+    from facedisent_jax.triplets import OneFactor, Triplets
 
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "facedisent_jax" / "xla"
     jax.config.update("jax_compilation_cache_dir", str(cache))
@@ -59,7 +59,8 @@ def train(config: Config, folders: list[Path], stop: preemption.StopRequest) -> 
     runs.check_same(config, Path(config.run))
     print(f"Reading {', '.join(map(str, folders))}")
     faces = data.read_faces(folders, "train", config.memory)
-    triplets = Triplets(data.ends(faces) if config.ends_only else faces, config.intensity_step)
+    drawn = OneFactor if config.loss.clamping else Triplets
+    triplets = drawn(data.ends(faces) if config.ends_only else faces, config.intensity_step)
     if not len(triplets):
         raise runs.RunError(
             f"No training picture in {', '.join(map(str, folders))}: see `python -m data_prep inspect`."

@@ -60,6 +60,12 @@ class LossConfig:
     """warp: mean of the mask. Without it a little blurred paint covers the whole face, where motion is uncertain."""
     cycle: float = 0.0
     """warp: pictures decoded from a source are encoded again; their codes must be those asked for."""
+    rotation: float = 0.0
+    """A picture decoded from another of its take, the expression code turned in proportion to the change of intensity
+    (Worrall et al. 2017)."""
+    clamping: float = 0.0
+    """Reconstruction in batches that vary in one factor, the other factor's code replaced by its mean (Kulkarni et al.
+    2015). A weight above 0 also draws such batches."""
     mouth: float = 3.0
     """warp: weight of the mouth region (1 elsewhere) in the errors of pictures decoded from a source."""
     ranking_margin: float = 1.0
@@ -167,6 +173,8 @@ ABOUT = {
     "intensity": "frames between neutral and smile: label vectors filled with the intensity, with our best network",
     "ranking": "the same with the order of a take's frames in place of their intensities, anchored at both ends",
     "warp": "as intensity, with a decoder that sees a picture of the person, bends it and paints over it",
+    "rotation": "the poster's reference Worrall et al. 2017: expression codes turned by an angle, no label",
+    "clamping": "the poster's reference Kulkarni et al. 2015: batches vary in one factor, the other's code is clamped",
     "autoencoder": "the plain network trained on reconstruction alone: the poster's baseline",
 }
 """What each preset is, for the command's help."""
@@ -218,6 +226,22 @@ PRESETS = {
         steps=1200,
         validate_every=200,
         loss=replace(_CLIPS, ranking=0.1, label_between=False),
+        optim=OptimConfig(schedule=1200),
+    ),
+    "rotation": Config(
+        preset="rotation",
+        run="runs/rotation",
+        steps=1200,
+        validate_every=200,
+        loss=LossConfig(reconstruction=4.0, swap=0.0, rotation=2.0),
+        optim=OptimConfig(schedule=1200),
+    ),
+    "clamping": Config(
+        preset="clamping",
+        run="runs/clamping",
+        steps=1200,
+        validate_every=200,
+        loss=LossConfig(reconstruction=0.0, swap=0.0, clamping=4.0),
         optim=OptimConfig(schedule=1200),
     ),
     "poster": Config(preset="poster", run="runs/poster", loss=DISENTANGLING, model=_PLAIN, augment=_UNCHANGED),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from facedisent_jax import losses, source_terms
+from facedisent_jax import losses, reference_terms, source_terms
 from facedisent_jax.config import Config
 from facedisent_jax.model import Codes, Params, decode, encode_logits
 from facedisent_jax.triplets import Batch
@@ -104,7 +104,7 @@ def terms(config: Config, params: Params, images: Float[Array, "batch k 64 64 3"
     }
     if config.model.kind == "warp":
         values |= source_terms.terms(config, params, images, batch, Codes(identity, expression))
-    return values
+    return values | reference_terms.terms(config, params, picture, batch, Codes(identity, expression))
 
 
 def total(config: Config, values: dict[str, Array]) -> Float[Array, ""]:

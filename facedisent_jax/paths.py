@@ -1,13 +1,15 @@
 """Ways from the neutral frame of a clip to its apex: the network's, and what they have to beat.
 
 A way makes a picture for every alpha from the two end frames alone (or from one of them); what stands beside the real
-frames is made from each of them. Imports baselines, clips, data, metrics, model, records and study.
+frames is made from each of them. Imports baselines, clips, data, metrics, model, records, reference_terms
+and study.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from facedisent_jax import baselines, judges, metrics, records, study
@@ -15,6 +17,7 @@ from facedisent_jax.clips import Clip
 from facedisent_jax.data import read_faces
 from facedisent_jax.model import Codes
 from facedisent_jax.records import Faces
+from facedisent_jax.reference_terms import rotate
 
 SEED = 0
 COMPONENTS = 128
@@ -32,6 +35,7 @@ TITLES = {
     "whole": ("whole code", "the network: both codes moved between the ends"),
     "one_picture": ("one picture", "the network: neutral frame alone, moved to the training set's mean smile code"),
     "own_smile": ("one picture, own smile", "the network: neutral frame alone, moved to the apex's expression code"),
+    "rotated": ("rotated code", "the network: the neutral frame's code turned in proportion to the intensity"),
     "codes_alone": ("codes alone", "the network: as own smile, and no picture seen"),
     "codes_shuffled": ("codes shuffled", "the network: neutral frame, with codes of training pictures drawn at random"),
     "displacement_alone": ("displacement alone", "the network: as own smile, and nothing painted"),
@@ -48,7 +52,7 @@ TITLES = {
     "real": ("real frames", "the clip itself, for the judges' own figures"),
 }
 """Every way and what stands beside: its name for readers, and what it is."""
-MODES = ("expression", "whole", "one_picture", "own_smile")
+MODES = ("expression", "whole", "one_picture", "own_smile", "rotated")
 ABLATION = ("codes_alone", "codes_shuffled", "displacement_alone", "paint_alone")
 """What a decoder that sees pictures is without one of its parts, taken from the trained network."""
 SEES_THE_FRAMES = ("real", "reconstruction", "from_another", "pca_128", "nearest")
@@ -162,6 +166,14 @@ def ways(face: study.Face, known: Given, learnt: Learnt, points: "judges.Points 
     if action in learnt.smile_code:
         full = decoded(neutral, (identity[0], learnt.smile_code[action]), first)
         out["one_picture"] = lambda alpha: full(degree(alpha))
+    if face.config.loss.rotation:
+
+        def rotated(alpha: np.ndarray) -> np.ndarray:
+            who, neutral = (np.repeat(code[:1], len(alpha), axis=0) for code in (identity, expression))
+            change = jnp.asarray(alpha * (intensity[-1] - intensity[0]), jnp.float32)
+            return face.decode((who, np.asarray(rotate(jnp.asarray(neutral), change))))
+
+        out["rotated"] = rotated
     if face.sees_source:
         out["own_smile"] = decoded(neutral, (identity[0], expression[-1]), first)
         out |= ablation(face, known, learnt)

@@ -204,6 +204,23 @@ class Triplets:
         return said
 
 
+class OneFactor(Triplets):
+    """Batches that vary in one factor (DC-IGN): at odd steps people of one intensity, at even ones intensities of one
+    person in one go. The pictures stand alone: b = c = a."""
+
+    def index(self, seed: int, step: int, batch: int) -> TripletIndex:
+        """As of Triplets, but drawn with the least repetition from the pictures that share the factor of the step."""
+        rng = _random(seed, 3, step)
+        varies = self.peers.count if step % 2 else self.pairs.count
+        usable = self.labelled & (varies > 0)
+        rows = np.flatnonzero(usable if usable.any() else np.ones(len(self), bool))
+        anchor = rng.choice(rows)
+        group = (self.label == self.label[anchor]).all(axis=1) if step % 2 else self.take == self.take[anchor]
+        rows = rng.permutation(rows[group[rows]])
+        a, none = np.resize(rows, batch), np.zeros(batch, bool)
+        return TripletIndex(a, a, a, none, none, a, none)
+
+
 def _random(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
 

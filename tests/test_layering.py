@@ -22,7 +22,8 @@ ALLOWED = {
     "warp": {"config", "layers", "sampling"},
     "model": {"config", "layers", "warp"},
     "source_terms": {"config", "model", "losses", "triplets"},
-    "objective": {"config", "model", "losses", "source_terms", "triplets"},
+    "reference_terms": {"config", "losses", "model", "triplets"},
+    "objective": {"config", "losses", "model", "reference_terms", "source_terms", "triplets"},
     "training": {"config", "records", "model", "objective", "augment", "triplets"},
     "checkpoint": {"config", "model", "training"},
     "preemption": set(),
@@ -50,7 +51,7 @@ ALLOWED = {
     "trajectory": {"metrics"},
     "swap_judges": {"judges", "metrics", "model", "panel", "records", "study"},
     "panel": {"data", "judges", "records", "study"},
-    "paths": {"baselines", "clips", "data", "judges", "metrics", "model", "records", "study"},
+    "paths": {"baselines", "clips", "data", "judges", "metrics", "model", "records", "reference_terms", "study"},
     "clip_figures": {"judges", "metrics", "paths", "trajectory"},
     "video_page": {"clips", "figures", "gallery", "judges", "page", "paths", "records", "study"},
     "video": {

@@ -203,5 +203,6 @@ def test_every_term_has_its_weight(params):
     batch = batch_of()
     names = set(objective.terms(CONFIG, params, floats(batch), batch))
     settings = ("identity_margin", "expression_margin", "ranking_margin", "label_between", "label_numbers", "mouth")
-    of_sources = {"source", "between", "smooth", "paint", "cycle"}  # kind "warp": tests/test_warp.py
-    assert names | of_sources == set(vars(DISENTANGLING)) - set(settings) and not names & of_sources
+    elsewhere = {"source", "between", "smooth", "paint", "cycle"}  # kind "warp": tests/test_warp.py
+    elsewhere |= {"rotation", "clamping"}  # only with a weight: tests/test_references.py
+    assert names | elsewhere == set(vars(DISENTANGLING)) - set(settings) and not names & elsewhere

@@ -1,0 +1,74 @@
+"""Terms of the loss of the poster's two references: rotated codes (Worrall et al. 2017) and clamped codes (Kulkarni et
+al. 2015, DC-IGN). Imports config, losses, model and triplets."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from facedisent_jax import losses
+from facedisent_jax.config import CODE, Config
+from facedisent_jax.model import Codes, Params, decode
+from facedisent_jax.triplets import Batch
+
+TURN = jnp.pi / 2
+"""Angle between the codes of neutral and of full expression: no two intensities share a code."""
+PULL = 0.01
+"""Of a clamped code towards its batch mean, beside the gradient of the pictures (the paper's 1 / 100)."""
+
+
+def rotate(expression: Float[Array, "batch 64"], change: Float[Array, "batch"]) -> Float[Array, "batch 64"]:
+    """Codes at an intensity that is `change` higher: numbers k, k + 32, as directions 2p - 1, turned by TURN x change.
+
+    expression: [batch, 64]; change: [batch], 1 from neutral to full. Worrall et al. 2017, eq. 5 (2x2 blocks).
+    """
+    x, y = jnp.split(2 * expression - 1, 2, axis=-1)
+    cosine, sine = jnp.cos(TURN * change)[:, None], jnp.sin(TURN * change)[:, None]
+    return (1 + jnp.concatenate([cosine * x - sine * y, sine * x + cosine * y], axis=-1)) / 2
+
+
+@jax.custom_vjp
+def clamp(code: Float[Array, "batch dim"]) -> Float[Array, "batch dim"]:
+    """The batch mean in place of each code; backwards PULL x (code - mean) in place of any gradient.
+
+    Kulkarni et al. 2015, section 3.1: what does not vary in a batch is to be one code, and learns to be.
+    """
+    return jnp.broadcast_to(jnp.mean(code, axis=0, keepdims=True), code.shape)
+
+
+def _clamp_forward(code):
+    return clamp(code), code
+
+
+def _clamp_backward(code, _):
+    return (PULL * (code - jnp.mean(code, axis=0, keepdims=True)),)
+
+
+clamp.defvjp(_clamp_forward, _clamp_backward)
+
+
+def terms(
+    config: Config, params: Params, images: Float[Array, "3 batch 64 64 3"], batch: Batch, codes: Codes
+) -> dict[str, Array]:
+    """rotation and clamping, unweighted; each only where it has a weight, as each decodes pictures of its own.
+
+    images: [3, batch, 64, 64, 3], a, b, c; codes: theirs, [3, batch, 64] each. rotation: b from a's codes, the
+    expression turned by the change of intensity, and a from b's. clamping: a from its own codes, that which does not
+    vary in the batch (see `triplets.OneFactor`) clamped.
+    """
+    out = {}
+    if config.loss.rotation:
+        change = batch.intensity[:, 1] - batch.intensity[:, 0]
+        turned = rotate(codes.expression[:2].reshape(-1, CODE), jnp.concatenate([change, -change]))
+        made = decode(config.model, params, Codes(codes.identity[:2].reshape(-1, CODE), turned))
+        known = jnp.tile(batch.has_pair * batch.labelled[:, 0] * batch.labelled[:, 1], 2)
+        error = losses.mse(made, jnp.concatenate([images[1], images[0]]))
+        out["rotation"] = jnp.sum(error * known) / jnp.maximum(jnp.sum(known), 1.0)
+    if config.loss.clamping:
+        one_expression = jnp.all(batch.label[:, 0] == batch.label[:1, 0])
+        identity, expression = codes.identity[0], codes.expression[0]
+        kept = Codes(
+            jnp.where(one_expression, identity, clamp(identity)),
+            jnp.where(one_expression, clamp(expression), expression),
+        )
+        out["clamping"] = jnp.mean(losses.mse(decode(config.model, params, kept), images[0]))
+    return out
