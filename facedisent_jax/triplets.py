@@ -206,7 +206,7 @@ class Triplets:
 
 class OneFactor(Triplets):
     """Batches that vary in one factor (DC-IGN): at odd steps people of one intensity, at even ones intensities of one
-    person in one go. The pictures stand alone: b = c = a."""
+    person, in one go where it has several. The pictures stand alone: b = c = a."""
 
     def index(self, seed: int, step: int, batch: int) -> TripletIndex:
         """As of Triplets, but drawn with the least repetition from the pictures that share the factor of the step."""
@@ -215,7 +215,10 @@ class OneFactor(Triplets):
         usable = self.labelled & (varies > 0)
         rows = np.flatnonzero(usable if usable.any() else np.ones(len(self), bool))
         anchor = rng.choice(rows)
-        group = (self.label == self.label[anchor]).all(axis=1) if step % 2 else self.take == self.take[anchor]
+        alike = (self.label == self.label[anchor]).all(axis=1)
+        group = alike if step % 2 else self.take == self.take[anchor]
+        if not step % 2 and alike[group].all():
+            group = self.faces.subject == self.faces.subject[anchor]
         rows = rng.permutation(rows[group[rows]])
         a, none = np.resize(rows, batch), np.zeros(batch, bool)
         return TripletIndex(a, a, a, none, none, a, none)

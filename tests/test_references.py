@@ -90,7 +90,12 @@ def test_pictures_teach_the_code_of_what_varies_and_the_other_is_pulled_together
 
 
 def test_batches_of_one_factor_show_one_person_or_one_intensity():
-    records = pairs(6) + [face("s9", "smile", 0.5, value=200), face("", "", value=250)]
+    records = pairs(6)[:10] + [
+        face("s5", "neutral", 0, "take0"),
+        face("s5", "smile", 1, "take1"),
+        face("s9", "smile", 0.5, value=200),
+        face("", "", value=250),
+    ]
     drawn = OneFactor(Faces.of(records))
     for step in range(20):
         index = drawn.index(0, step, 8)
