@@ -3,7 +3,8 @@
 Each source picture is bent by a displacement field, and what it cannot show (teeth, folds) is painted over it through a
 mask; of two sources the results are blended. After Deforming Autoencoders (Shu et al. 2018) and GANimation (Pumarola et
 al. 2018). Everything is in proportion to how far the expression code is from the source's own, so that no change is an
-exact copy. Imports config, layers and sampling.
+exact copy. Two passes: the second sees the sources as the first has bent them, and where two still differ.
+Imports config, layers and sampling.
 """
 
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from facedisent_jax.config import ModelConfig
@@ -24,8 +26,9 @@ PLACES = 16
 COARSE = 4.0
 """Pixels that a unit of the coarse displacement moves: smiles move lips by 1 to 3."""
 EPSILON = 1e-3
-HEADS = {"coarse": 2, "fine": 2 * PATCH**2, "mask": PATCH**2, "texture": 3 * PATCH**2, "preference": PATCH**2}
-"""Channels at 16x16 of what the network says of a source."""
+MOTION = {"coarse": 2, "fine": 2 * PATCH**2}
+HEADS = MOTION | {"mask": PATCH**2, "texture": 3 * PATCH**2, "preference": PATCH**2}
+"""Channels at 16x16 of what the first pass and the second say of a source."""
 
 
 class Source(NamedTuple):
@@ -52,25 +55,31 @@ class Warp(nn.Module):
     """Convolutions at 16x16 over a source picture, told by the codes: what moves, what is painted.
 
     picture [n, 64, 64, 3]; other: the second source less this one, zeros where there is none; codes [n, c] ->
-    {name: [n, 16, 16, channels]} of HEADS, all zeros at first.
+    {name: [n, 16, 16, channels]} of the heads, all zeros at first.
     """
 
     config: ModelConfig
+    heads: tuple[tuple[str, int], ...]
 
     @nn.compact
     def __call__(self, picture, other, codes):
         dtype, width = jnp.dtype(self.config.compute), self.config.width
+        channels = 3 * width // 8
         told = nn.silu(nn.Dense(width // 2, dtype=dtype)(codes))
         places = nn.Dense(GRID * GRID * PLACES, dtype=dtype)(told).reshape(-1, GRID, GRID, PLACES)
         seen = jnp.concatenate([picture - 0.5, 2 * other], axis=-1)
-        y = nn.Dense(width // 8, dtype=dtype)(jnp.concatenate([space_to_depth(seen, PATCH), places], axis=-1))
+        y = nn.Dense(channels, dtype=dtype)(jnp.concatenate([space_to_depth(seen, PATCH), places], axis=-1))
         for k in range(2 * self.config.blocks):
-            y = y + nn.Dense(width // 8, dtype=dtype)(told)[:, None, None]
+            y = y + nn.Dense(channels, dtype=dtype)(told)[:, None, None]
             y = SeparableBlock(dtype, apart=1 + k % 2)(y)
         y = nn.LayerNorm(dtype=dtype)(y)
-        y = nn.Dense(sum(HEADS.values()), dtype=dtype, kernel_init=nn.initializers.zeros)(y).astype(jnp.float32)
-        ends = [sum(list(HEADS.values())[: k + 1]) for k in range(len(HEADS) - 1)]
-        return dict(zip(HEADS, jnp.split(y, ends, axis=-1), strict=True))
+        names, sizes = zip(*self.heads, strict=True)
+        y = nn.Dense(sum(sizes), dtype=dtype, kernel_init=nn.initializers.zeros)(y).astype(jnp.float32)
+        return dict(zip(names, jnp.split(y, np.cumsum(sizes)[:-1], axis=-1), strict=True))
+
+
+def _passes(config: ModelConfig) -> dict[str, Warp]:
+    return {name: Warp(config, tuple(heads.items())) for name, heads in (("first", MOTION), ("second", HEADS))}
 
 
 def show(
@@ -89,28 +98,36 @@ def show(
     change = jnp.stack([expression - source.expression for source in sources])
     pictures = jnp.stack([source.pictures for source in sources])
     if k == 2:
-        other, other_change, share = pictures[::-1] - pictures, change[::-1], jnp.clip(place, 0, 1)
+        other_change, share = change[::-1], jnp.clip(place, 0, 1)
         shares = jnp.stack([1 - share, share])
     else:
-        other, other_change, shares = jnp.zeros_like(pictures), jnp.zeros_like(change), jnp.ones((1, n))
+        other_change, shares = jnp.zeros_like(change), jnp.ones((1, n))
     far = extent(change)
     # Beyond a full change the field keeps its form and grows in proportion.
     form = change / jnp.maximum(1.0, 1.4 * far)[..., None]
     begun = jnp.stack([2 * source.expression - 1 for source in sources])
     codes = jnp.concatenate([2 * form, begun, 2 * other_change, jnp.full((k, n, 1), float(k - 1))], axis=-1)
-    flat = [value.reshape(k * n, *value.shape[2:]) for value in (pictures, other, codes)]
-    heads = Warp(config).apply({"params": params}, *flat)
+    codes, far = codes.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
+    flat = pictures.reshape(k * n, *pictures.shape[2:])
+
+    def heads(name, seen):
+        pair = seen.reshape(pictures.shape)
+        other = pair[::-1] - pair  # zeros where there is one alone
+        said = _passes(config)[name].apply({"params": params[name]}, seen, other.reshape(seen.shape), codes)
+        coarse = jax.image.resize(said["coarse"], (k * n, GRID * PATCH, GRID * PATCH, 2), "bilinear")  # type: ignore[index]
+        return said, far * (COARSE * coarse + depth_to_space(said["fine"], PATCH))  # type: ignore[index]
+
+    _, displacement = heads("first", flat)
+    said, further = heads("second", displaced(flat, displacement))
 
     def fine(name):
-        return depth_to_space(heads[name], PATCH)  # type: ignore[index]
+        return depth_to_space(said[name], PATCH)
 
-    far = far.reshape(k * n, 1, 1, 1)
-    coarse = jax.image.resize(heads["coarse"], (k * n, GRID * PATCH, GRID * PATCH, 2), "bilinear")  # type: ignore[index]
-    displacement = far * (COARSE * coarse + fine("fine"))
+    displacement += further
     mask = jnp.clip(2 * far, 0, 1) * nn.sigmoid(fine("mask") - 3)
     displacement = displacement * (config.parts != "paint")
     mask = mask * (config.parts != "displacement")
-    made = displaced(flat[0], displacement) * (1 - mask) + (fine("texture") + 0.5) * mask
+    made = displaced(flat, displacement) * (1 - mask) + (fine("texture") + 0.5) * mask
     weight = shares[:, :, None, None, None] * jnp.exp(jnp.clip(fine("preference"), -3, 3)).reshape(k, n, 64, 64, 1)
     blended = jnp.sum(weight * made.reshape(k, n, 64, 64, 3), axis=0) / jnp.sum(weight, axis=0)
     return Shown(blended, displacement.reshape(k, n, 64, 64, 2), mask.reshape(k, n, 64, 64, 1))
@@ -118,5 +135,7 @@ def show(
 
 def init(config: ModelConfig, key: Array) -> Any:
     """New weights, as a plain pytree."""
-    picture = jnp.zeros((1, 64, 64, 3))
-    return Warp(config).init(key, picture, picture, jnp.zeros((1, 3 * 64 + 1)))["params"]
+    picture, codes = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 3 * 64 + 1))
+    keys = jax.random.split(key)
+    passes = zip(keys, _passes(config).items(), strict=True)
+    return {name: network.init(key, picture, picture, codes)["params"] for key, (name, network) in passes}
