@@ -50,7 +50,7 @@ def test_the_command_may_be_killed_at_any_moment_and_so_may_its_workers(tmp_path
     options = ("--pattern", PATTERN, "--boxes", raw / "boxes.csv", "--workers", "2")
     for number in range(8):
         process = start("folder", raw, out, *options)
-        until = time.monotonic() + rng.uniform(0.5, 8)
+        until = time.monotonic() + rng.uniform(0.5, 1 + number)  # the first before it can be finished
         while time.monotonic() < until and process.poll() is None:
             time.sleep(0.05)
             if number % 2 and (workers := children(process.pid)):
