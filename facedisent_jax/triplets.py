@@ -20,6 +20,10 @@ INTENSITY_STEP = 0.1
 """The poster's: label vectors are filled with values from 0 to 1.0, incremented by 0.1."""
 
 
+TRIES = 8
+"""Frames that are drawn by intensity before a triplet goes without one that was also shot between its ends."""
+
+
 class Batch(NamedTuple):
     """B triplets (a, b, c), arrays of numpy on the host and of JAX in the step.
 
@@ -31,7 +35,8 @@ class Batch(NamedTuple):
     has_peer:  [B] 1 where c is another subject with a's intensity, 0 where there is none and c = a.
     order:     [B] 1 where b shows more of the action than a, -1 where less, 0 where that is not known.
     action:    [B, 64] the label vector at intensity 1 of the action that a and b are ordered by.
-    between:   [B, 64, 64, 3] uint8, a frame of a's and b's take of an intensity between theirs; a where none is.
+    between:   [B, 64, 64, 3] uint8, a frame of a's and b's take, shot between them and showing an intensity between
+                 theirs; a where none is.
     place:     [B] where between their intensities that frame's is: 0 at a's, 1 at b's.
     has_between: [B] 1 where there is such a frame, else 0.
     """
@@ -148,7 +153,7 @@ class Triplets:
             a[epoch == e] = _epoch_order(seed, int(e), len(self))[position[epoch == e] % len(self)]
         uniform = _random(seed, 1, step).random((2, batch))
         b, c = self.pairs.draw(a, uniform[0]), self.peers.draw(a, uniform[1])
-        d, has_between = self._between(a, b, _random(seed, 2, step).random(batch))
+        d, has_between = self._between(a, b, _random(seed, 2, step).random((TRIES, batch)))
         return TripletIndex(a, b, c, self.pairs.count[a] > 0, self.peers.count[a] > 0, d, has_between)
 
     def batch(self, seed: int, step: int, batch: int) -> Batch:
@@ -167,7 +172,11 @@ class Triplets:
         return Batch._make([*pictures, *(values.astype(np.float32) for values in float32), *between])
 
     def _between(self, a: np.ndarray, b: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Labelled frames of the takes with intensities between a's and b's, by a number in [0, 1); a where none is."""
+        """Labelled frames of the takes with intensities between a's and b's, shot between them; a where none is.
+
+        uniform: [tries, n] in [0, 1). A frame shot earlier or later has the head somewhere else: nobody could tell
+        where from a and b, and a decoder learns to blur.
+        """
         order, key = self.by_intensity
         step = self._ordered(a, b)[0]
         low, high = np.where(step > 0, a, b), np.where(step > 0, b, a)
@@ -176,8 +185,11 @@ class Triplets:
         has = (step != 0) & self.labelled[a] & self.labelled[b] & (last > first)
         if not has.any():
             return a.copy(), has
-        chosen = first + (uniform * (last - first)).astype(np.int64)
-        return np.where(has, order[np.clip(chosen, 0, len(order) - 1)], a), has
+        tried = order[np.clip(first + (uniform * (last - first)).astype(np.int64), 0, len(order) - 1)]
+        start, end, frame = (self.faces.frame[rows] for rows in (a, b, tried))
+        shot = ((start < frame) & (frame < end)) | ((end < frame) & (frame < start)) | (start == end)
+        has &= shot.any(axis=0)
+        return np.where(has, tried[shot.argmax(axis=0), np.arange(len(a))], a), has
 
     def _ordered(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """`order` and `action` of Batch: two pictures of one take and one action, or neutral, can be ordered."""
