@@ -156,6 +156,17 @@ def test_the_error_of_two_half_lips_is_larger_than_their_squares_say():
     assert float(mouth.mean()) == pytest.approx(1) and float(mouth[45, 30] / mouth[5, 5]) == pytest.approx(3)
 
 
+def test_frames_between_are_shot_between():
+    """Of a smile that comes and goes: frames of the way back are not between two of the way there."""
+    faces = Faces.of(person(0, [0, 0.2, 0.4, 0.6, 0.8, 1, 0.9, 0.7, 0.5, 0.3, 0.1], sequence="t"))
+    triplets = Triplets(faces)
+    index = [triplets.index(0, step, 64) for step in range(4)]
+    a, b, d, has = (np.concatenate([getattr(one, name) for one in index]) for name in ("a", "b", "d", "has_between"))
+    start, end, frame = faces.frame[a], faces.frame[b], faces.frame[d]
+    assert ((np.minimum(start, end) < frame) & (frame < np.maximum(start, end)))[has].all()
+    assert has[(start == 0) & (end == 5)].all() and not has[(start == 1) & (end == 10)].any()
+
+
 @pytest.mark.slow
 def test_one_batch_can_be_overfitted_and_the_terms_fall(takes):
     config = replace(CONFIG, optim=replace(CONFIG.optim, lr=3e-3, warmup=1, average=0.0))
@@ -165,8 +176,8 @@ def test_one_batch_can_be_overfitted_and_the_terms_fall(takes):
     for _ in range(60):
         state, last = training.train_step(config, state, batch)
         first = first or last
-    for name in ("source", "between"):
-        assert float(last[name]) < 0.5 * float(first[name]), name
+    assert float(last["source"]) < 0.2 * float(first["source"])
+    assert float(last["between"]) < 0.01  # these pictures only fade, which an untrained network does
 
 
 def test_ways_between_the_ends_of_a_clip_see_them(face):
