@@ -218,9 +218,11 @@ def source(config: ModelConfig, params: Params, pictures: Float[Array, "batch 64
     return Source(pictures, encode(config, params, pictures).expression)
 
 
-def show(config: ModelConfig, params: Params, codes: Codes, *sources: Source, place: Any = None) -> Shown:
-    """`decode` with one or two sources (kind "warp"), and what was done to them."""
-    return warp.show(config, params["warp"], codes.expression, sources, place)
+def show(
+    config: ModelConfig, params: Params, codes: Codes, *sources: Source, place: Any = None, sharp: bool = False
+) -> Shown:
+    """`decode` with one or two sources (kind "warp"), and what was done to them. sharp: as decode, at a higher cost."""
+    return warp.show(config, params["warp"], codes.expression, sources, place, sharp)
 
 
 def decode(
@@ -232,5 +234,5 @@ def decode(
     theirs. place: [batch] where between two, 0 at the first, 1 at the second.
     """
     if sources:
-        return show(config, params, codes, *sources, place=place).pictures
+        return show(config, params, codes, *sources, place=place, sharp=True).pictures
     return _networks(config)[1].apply({"params": params["decoder"]}, *codes)  # type: ignore[return-value]

@@ -29,10 +29,45 @@ def sample_bilinear(
     return upper * (1 - down) + lower * down
 
 
-def displaced(
-    images: Float[Array, "batch height width channels"], displacement: Float[Array, "batch height width 2"]
+def sample_cubic(
+    images: Float[Array, "batch height width channels"],
+    rows: Float[Array, "batch height width"],
+    columns: Float[Array, "batch height width"],
 ) -> Float[Array, "batch height width channels"]:
-    """Pictures whose every pixel is read `displacement` pixels (rows, columns) away; 0 gives an exact copy."""
+    """As `sample_bilinear`, by cubic convolution (Keys 1981, a = -1/2): sharper between pixels, 16 reads."""
+    n, height, width, channels = images.shape
+    rows, columns = jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)
+    top = jnp.minimum(jnp.floor(rows).astype(jnp.int32), height - 2)
+    left = jnp.minimum(jnp.floor(columns).astype(jnp.int32), width - 2)
+    pixels, first = images.reshape(n * height * width, channels), jnp.arange(n)[:, None, None] * height
+
+    def weights(t):
+        return (
+            ((1 - t / 2) * t - 0.5) * t,
+            (1.5 * t - 2.5) * t * t + 1,
+            ((2 - 1.5 * t) * t + 0.5) * t,
+            (t - 1) * t * t / 2,
+        )
+
+    out = jnp.zeros_like(images)
+    for i, down in enumerate(weights(rows - top)):
+        start = (first + jnp.clip(top + i - 1, 0, height - 1)) * width
+        for j, right in enumerate(weights(columns - left)):
+            corner = start + jnp.clip(left + j - 1, 0, width - 1)
+            out += (down * right)[..., None] * pixels.at[corner].get(mode="promise_in_bounds")
+    return out
+
+
+def displaced(
+    images: Float[Array, "batch height width channels"],
+    displacement: Float[Array, "batch height width 2"],
+    sharp: bool = False,
+) -> Float[Array, "batch height width channels"]:
+    """Pictures whose every pixel is read `displacement` pixels (rows, columns) away; 0 gives an exact copy.
+
+    sharp: read by cubic convolution, not bilinearly.
+    """
     _, height, width, _ = images.shape
     rows, columns = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None, :]
-    return sample_bilinear(images, rows + displacement[..., 0], columns + displacement[..., 1])
+    sample = sample_cubic if sharp else sample_bilinear
+    return sample(images, rows + displacement[..., 0], columns + displacement[..., 1])

@@ -88,11 +88,12 @@ def show(
     expression: Float[Array, "batch 64"],
     sources: tuple[Source, ...],
     place: Any = None,
+    sharp: bool = False,
 ) -> Shown:
     """The people of one source, or of two pictures of each, with the expressions of the codes.
 
     expression: [n, 64]. place: [n] where between two sources, 0 at the first and 1 at the second; beyond, the nearer
-    one alone is moved.
+    one alone is moved. sharp: the sources are read by cubic convolution, which costs more and blurs less.
     """
     k, n = len(sources), len(expression)
     change = jnp.stack([expression - source.expression for source in sources])
@@ -127,7 +128,7 @@ def show(
     mask = jnp.clip(2 * far, 0, 1) * nn.sigmoid(fine("mask") - 3)
     displacement = displacement * (config.parts != "paint")
     mask = mask * (config.parts != "displacement")
-    made = displaced(flat, displacement) * (1 - mask) + (fine("texture") + 0.5) * mask
+    made = displaced(flat, displacement, sharp) * (1 - mask) + (fine("texture") + 0.5) * mask
     weight = shares[:, :, None, None, None] * jnp.exp(jnp.clip(fine("preference"), -3, 3)).reshape(k, n, 64, 64, 1)
     blended = jnp.sum(weight * made.reshape(k, n, 64, 64, 3), axis=0) / jnp.sum(weight, axis=0)
     return Shown(blended, displacement.reshape(k, n, 64, 64, 2), mask.reshape(k, n, 64, 64, 1))

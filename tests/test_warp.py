@@ -56,6 +56,18 @@ def test_the_gradient_of_sampling_is_that_of_finite_differences():
     check_grads(value, (images, rows, columns), order=1, modes=("rev",), eps=1e-2, rtol=1e-2, atol=1e-2)
 
 
+def test_cubic_reading_keeps_parabolas_which_bilinear_reading_flattens():
+    """Keys 1981: exact to the second order away from the edge; at whole pixels the pixel itself."""
+    at = jnp.arange(16.0)
+    image = ((at[:, None] - 8) ** 2 + (at[None] - 6) ** 2)[None, :, :, None]
+    rows, columns = jnp.full((1, 16, 16), 7.5), jnp.full((1, 16, 16), 5.25)
+    truth = 0.5**2 + 0.75**2
+    assert sampling.sample_cubic(image, rows, columns) == pytest.approx(np.full((1, 16, 16, 1), truth), abs=1e-4)
+    assert (sampling.sample_bilinear(image, rows, columns) > truth + 0.2).all()
+    still = jnp.zeros((1, 16, 16, 2))
+    np.testing.assert_array_equal(sampling.displaced(image, still, sharp=True), image)
+
+
 def test_a_displacement_reads_from_where_it_points():
     image = jnp.arange(64.0).reshape(1, 8, 8, 1)
     assert (sampling.displaced(image, jnp.zeros((1, 8, 8, 2))) == image).all()
