@@ -9,6 +9,7 @@ from PIL import Image
 from tiny_run import HARM, flat_face, harmful, person, tags, write_folder, write_run
 
 from facedisent_jax import baselines, clip_figures, clips, judges, metrics, paths, records, report, video
+from facedisent_jax.config import Config
 from facedisent_jax.judges import Judges, Missing
 from facedisent_jax.model import Codes
 from facedisent_jax.records import Faces
@@ -46,6 +47,8 @@ def found(run):
 
 class PerfectFace:
     """Encodes a face of flat colours exactly, and draws any degree of it."""
+
+    config = Config()
 
     def __init__(self, bend: float = 1.0):
         self.bend = bend
