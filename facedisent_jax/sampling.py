@@ -4,6 +4,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
+def _cell(at: Float[Array, "batch height width"], size: int) -> tuple[Array, Array]:
+    """The pixel before each place along an axis of `size` pixels, and how far beyond it the place is, 0 to 1."""
+    at = jnp.clip(at, 0, size - 1)
+    first = jnp.minimum(jnp.floor(at).astype(jnp.int32), size - 2)
+    return first, at - first
+
+
 def sample_bilinear(
     images: Float[Array, "batch height width channels"],
     rows: Float[Array, "batch height width"],
@@ -14,10 +21,9 @@ def sample_bilinear(
     images: [batch, height, width, channels]; rows, columns: [batch, height, width] in pixels.
     """
     n, height, width, channels = images.shape
-    rows, columns = jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)
-    top = jnp.minimum(jnp.floor(rows).astype(jnp.int32), height - 2)
-    left = jnp.minimum(jnp.floor(columns).astype(jnp.int32), width - 2)
-    down, right = (rows - top)[..., None], (columns - left)[..., None]
+    top, below = _cell(rows, height)
+    left, beside = _cell(columns, width)
+    down, right = below[..., None], beside[..., None]
     pixels = images.reshape(n * height * width, channels)
     corner = (jnp.arange(n)[:, None, None] * height + top) * width + left
 
@@ -36,9 +42,8 @@ def sample_cubic(
 ) -> Float[Array, "batch height width channels"]:
     """As `sample_bilinear`, by cubic convolution (Keys 1981, a = -1/2): sharper between pixels, 16 reads."""
     n, height, width, channels = images.shape
-    rows, columns = jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)
-    top = jnp.minimum(jnp.floor(rows).astype(jnp.int32), height - 2)
-    left = jnp.minimum(jnp.floor(columns).astype(jnp.int32), width - 2)
+    top, below = _cell(rows, height)
+    left, beside = _cell(columns, width)
     pixels, first = images.reshape(n * height * width, channels), jnp.arange(n)[:, None, None] * height
 
     def weights(t):
@@ -50,9 +55,9 @@ def sample_cubic(
         )
 
     out = jnp.zeros_like(images)
-    for i, down in enumerate(weights(rows - top)):
+    for i, down in enumerate(weights(below)):
         start = (first + jnp.clip(top + i - 1, 0, height - 1)) * width
-        for j, right in enumerate(weights(columns - left)):
+        for j, right in enumerate(weights(beside)):
             corner = start + jnp.clip(left + j - 1, 0, width - 1)
             out += (down * right)[..., None] * pixels.at[corner].get(mode="promise_in_bounds")
     return out
