@@ -5,6 +5,7 @@ Files, clock and printing are here; the work is in facedisent_jax. `main(config)
 
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,16 +34,20 @@ def main(config: Config) -> Path:
     Raises preemption.Stopped after SIGTERM or Ctrl-C, once the step is finished and saved.
     """
     configs.check(config)
-    run = Path(config.run)
-    with preemption.StopRequest() as stop:
-        folders = [Path(folder) for folder in config.data] or [builtin_faces()]
-        step = train(config, folders, stop)
-        print(f"{run}: {step} steps done.")
-        if config.report:
-            from facedisent_jax import report
+    from facedisent_jax import processes
 
+    run = Path(config.run)
+    several = processes.joined(config.coordinator, config.processes, config.process)
+    with several if config.distributed else nullcontext(), preemption.StopRequest() as stop:
+        folders = [Path(folder) for folder in config.data] or [builtin_faces()]
+        step, writes = train(config, folders, stop), processes.first()
+        print(f"{run}: {step} steps done.")
+    if config.report and writes:  # the other processes need not wait for it
+        from facedisent_jax import report
+
+        with preemption.StopRequest():
             report.write(run, folders)
-            print(f"Report: {run / 'report' / 'index.html'}")
+        print(f"Report: {run / 'report' / 'index.html'}")
     return run
 
 
@@ -107,10 +112,12 @@ def weights_of(config: Config, crop: dict, held_out: set[str]):
 def builtin_faces() -> Path:
     """The folder of the built-in faces, drawn if it is not there yet."""
     from data_prep import build
+    from facedisent_jax import processes
 
-    if not BUILTIN.exists():
+    if processes.first() and not BUILTIN.exists():
         print(f"Drawing {BUILTIN_SUBJECTS} built-in people into {BUILTIN}")
         build.synthetic(BUILTIN, subjects=BUILTIN_SUBJECTS, levels=BUILTIN_LEVELS)
+    processes.together("the built-in faces are drawn")
     return BUILTIN
 
 
@@ -135,6 +142,7 @@ if __name__ == "__main__":
     settle_environment()
     from data_prep.sources import PrepError
     from facedisent_jax.checkpoint import CheckpointError
+    from facedisent_jax.processes import ProcessError
     from facedisent_jax.records import RecordError
     from facedisent_jax.report import ReportError
     from facedisent_jax.runs import RunError
@@ -150,6 +158,7 @@ if __name__ == "__main__":
         CheckpointError,
         NonFiniteError,
         ReportError,
+        ProcessError,
     ) as error:
         raise SystemExit(f"train.py: {error}") from None
     except preemption.Stopped as stopped:

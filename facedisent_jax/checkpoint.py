@@ -134,7 +134,9 @@ class Checkpoints:
         return CheckpointError(f"No checkpoint of step {self._step} in {self.folder} ({_reason(error)}); {kept}.")
 
     def _tidy(self) -> None:
-        """Delete what a kill or an error has left unfinished, and what is neither best nor last."""
+        """Delete what a kill or an error has left unfinished, and what is neither best nor last (process 0 does)."""
+        if jax.process_index():
+            return
         for unfinished in self.folder.glob("[0-9]*.*"):
             shutil.rmtree(unfinished)
         present = steps(self.run)

@@ -146,6 +146,21 @@ class Config:
     """On a loss that is NaN or infinite: stop, or start again from the last checkpoint and leave that batch out."""
     report: bool = True
     """Write the report when training ends."""
+    steps_per_call: int = 1
+    """Steps that are sent to the devices at once. Where a step takes a millisecond (GPU, TPU), to send it takes as
+    long."""
+    resident: bool = False
+    """Keep the training pictures on the devices (12 kB each, all of them on each): only row numbers are sent."""
+    profile: int = 0
+    """Steps to trace, after the first call: RUN/profile, for TensorBoard and Perfetto."""
+    distributed: bool = False
+    """This process is one of several (hosts, or GPUs) of the run. SLURM, MPI, GKE and TPU pods tell which."""
+    coordinator: str = ""
+    """Where nothing tells: HOST:PORT of process 0, a port that is free there; with --processes and --process."""
+    processes: int = 0
+    """How many they are."""
+    process: int = -1
+    """Which one this is, from 0."""
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -279,6 +294,8 @@ def check(config: Config) -> None:
         "seed": (config.seed, 0),
         "log-every": (config.log_every, 1),
         "validate-every": (config.validate_every, 1),
+        "steps-per-call": (config.steps_per_call, 1),
+        "profile": (config.profile, 0),
         "model.blocks": (config.model.blocks, 0),
         "loss.label-numbers": (config.loss.label_numbers, 8),
         "optim.warmup": (config.optim.warmup, 0),
@@ -295,6 +312,12 @@ def check(config: Config) -> None:
         )
     if config.loss.label_numbers > CODE:
         raise ConfigError(f"--loss.label-numbers is {config.loss.label_numbers}: the code has {CODE}.")
+    told = bool(config.coordinator), config.processes > 0, config.process >= 0
+    if any(told) and not (all(told) and config.distributed and config.process < config.processes):
+        raise ConfigError(
+            "--distributed --coordinator HOST:PORT --processes N --process K (0 to N - 1) go together; "
+            "--distributed alone asks SLURM, MPI, GKE or the TPU pod."
+        )
     if not 0 < config.intensity_step <= 1:
         raise ConfigError(f"--intensity-step is {config.intensity_step:g}: above 0 and at most 1 was expected.")
 

@@ -47,23 +47,32 @@ def crop_of(folders: Sequence[str | Path]) -> dict:
     return crops[0]
 
 
-def batches(triplets: Triplets, seed: int, start: int, stop: int, batch: int) -> Iterator[Batch]:
+def batches(
+    triplets: Triplets,
+    seed: int,
+    start: int,
+    stop: int,
+    batch: int,
+    rows: slice = slice(None),
+    pictures: bool = True,
+) -> Iterator[Batch]:
     """The batches of steps start .. stop - 1, prepared ahead in other threads, in order.
 
-    Step k's batch is `triplets.batch(seed, k, batch)` however the stream was opened, so a resumed run needs no
-    iterator state. Raises RecordError for a picture left on disk that is damaged since the folder was opened.
+    Step k's batch is `triplets.batch(seed, k, batch, rows, pictures)` however the stream was opened, so a resumed run
+    needs no iterator state. Raises RecordError for a picture left on disk that is damaged since the folder was opened.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")  # the GPU is JAX's
-    types = Batch(*[tf.uint8 if name in ("images", "between") else tf.float32 for name in Batch._fields])
+    picture = tf.uint8 if pictures else tf.int32
+    types = Batch(*[picture if name in ("images", "between") else tf.float32 for name in Batch._fields])
 
     faults: list[RecordError] = []
 
     def one(step) -> tuple:
         try:
-            return tuple(triplets.batch(seed, int(step), batch))
+            return tuple(triplets.batch(seed, int(step), batch, rows, pictures))
         except RecordError as error:
             faults.append(error)  # TensorFlow would make it one of its own, with a traceback for a message
             raise

@@ -32,6 +32,7 @@ class StopRequest:
 
     def __init__(self):
         self.number: int | None = None
+        self._times = 0
         self._at_once = True
         self._before: dict = {}
 
@@ -61,12 +62,13 @@ class StopRequest:
         finally:
             self._at_once = True
 
-    def asked(self, step: int) -> bool:
-        """Whether to stop after this step. Of several processes, each must ask at every step."""
+    def asked(self) -> bool:
+        """Whether to stop after this step. Of several processes, each must ask after the same steps."""
+        self._times += 1
         if _distributed():
             from jax.experimental import multihost_utils
 
-            if multihost_utils.reached_preemption_sync_point(step):
+            if multihost_utils.reached_preemption_sync_point(self._times):
                 self.number = signal.SIGTERM
         return self.number is not None
 

@@ -1,5 +1,7 @@
-"""The training of a run in its folder: one process, checkpoints, log, stops, batches left out. Imports training,
-checkpoint, preemption and data. TensorFlow is imported for the TensorBoard events alone.
+"""The training of a run in its folder: checkpoints, log, stops, batches left out. Of several processes one writes.
+
+Imports training, checkpoint, devices, preemption, processes and data. TensorFlow is imported for the TensorBoard events
+alone.
 """
 
 import errno
@@ -11,11 +13,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from facedisent_jax import checkpoint, data, training
+import jax
+
+from facedisent_jax import checkpoint, data, devices, processes, training
 from facedisent_jax import config as configs
 from facedisent_jax.config import Config
 from facedisent_jax.preemption import Stopped, StopRequest
-from facedisent_jax.triplets import Triplets
+from facedisent_jax.triplets import Batch, Triplets
 
 FREE_TO_CHANGE = {
     "steps",
@@ -26,6 +30,13 @@ FREE_TO_CHANGE = {
     "run",
     "when_saving_fails",
     "when_not_finite",
+    "steps_per_call",
+    "resident",
+    "profile",
+    "distributed",
+    "coordinator",
+    "processes",
+    "process",
 }
 """Settings that may differ when a run is continued; any other would make it another run."""
 LOCK, CONFIG, SKIPPED, NOT_FINITE = "lock", "config.json", "skipped.json", "not_finite.json"
@@ -45,12 +56,16 @@ def train(config: Config, triplets: Triplets, held_out: Triplets, info: dict, pa
     Raises RunError, CheckpointError, NonFiniteError, and Stopped where `stop` was asked for and all is saved.
     """
     run = Path(config.run)
+    rows = _share(config)
     with ExitStack() as stack:
-        stack.enter_context(locked(run))
-        check_same(config, run)  # here no other process can be writing it
-        write_atomically(run / CONFIG, json.dumps(configs.to_dict(config), indent=2))
+        if processes.first():
+            stack.enter_context(locked(run))
+            check_same(config, run)  # here no other process can be writing it
+            write_atomically(run / CONFIG, json.dumps(configs.to_dict(config), indent=2))
+        processes.together("the run's folder is there")
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run))
-        log = MetricsLog(config)
+        log = MetricsLog(config) if processes.first() else NoLog(config)
+        pictures = devices.replicated(triplets.faces.image[:]) if config.resident else None
 
         def save(state: training.TrainState, judge: bool, unlogged: list) -> None:
             step, figures = int(state.step), training.validate(config, state.average, held_out) if judge else None
@@ -62,19 +77,24 @@ def train(config: Config, triplets: Triplets, held_out: Triplets, info: dict, pa
                 log.flush()  # a checkpoint is never ahead of the log
                 checkpoints.save(state, config, info, figures, unlogged)
 
-        def asked(step: int) -> bool:
+        def asked() -> bool:
             with _going_on(config, log):
                 checkpoints.poll()
-            return stop.asked(step)
+            return stop.asked()
 
         try:
             while True:
                 state, unlogged = _begin(config, triplets, params)
                 log.rewind(int(state.step))
-                stream = data.batches(triplets, config.seed, int(state.step), config.steps, config.batch)
+                steps = (int(state.step), config.steps)
+                stream = data.batches(triplets, config.seed, *steps, config.batch, rows, not config.resident)
+                log.stream = Timed(_profiled(config, stream) if config.profile and processes.first() else stream)
+                left_out = skipped(run)
                 try:
                     with stop.after_step():
-                        state = training.fit(config, state, stream, log.training, save, unlogged, skipped(run), asked)
+                        state = training.fit(
+                            config, state, log.stream, log.training, save, unlogged, left_out, asked, pictures
+                        )
                         log.flush()
                         checkpoints.wait()
                         if int(state.step) not in checkpoint.steps(run):  # with --when-saving-fails go-on
@@ -82,7 +102,9 @@ def train(config: Config, triplets: Triplets, held_out: Triplets, info: dict, pa
                     break
                 except training.NonFiniteError as error:
                     checkpoints.wait()
-                    _leave_out(config, log, error, record_ids(triplets, config, error.step))
+                    if processes.first():
+                        _leave_out(config, log, error, record_ids(triplets, config, error.step))
+                    processes.together("the batch is noted")
         finally:
             log.close()
     if stop.number:
@@ -90,6 +112,54 @@ def train(config: Config, triplets: Triplets, held_out: Triplets, info: dict, pa
         rest = "the same command goes on from there" if int(state.step) < config.steps else "only the report is left"
         raise Stopped(stop.number, f"stopped by {signal.Signals(stop.number).name} {saved}; {rest}.")
     return int(state.step)
+
+
+def _share(config: Config) -> slice:
+    """The rows of each batch that this process reads. Raises RunError where a batch cannot be split alike."""
+    number = jax.device_count()
+    if config.batch % number:
+        raise RunError(
+            f"--batch is {config.batch}, and there are {number} devices: a multiple of {number} was expected, as each "
+            "takes an equal part."
+        )
+    return devices.rows(config.batch)
+
+
+def _profiled(config: Config, stream: Iterator[Batch]) -> Iterator[Batch]:
+    """The stream; what is done with the batches from the second call to the devices on is traced, for `profile` steps
+    and the call that is then still running."""
+    begin = config.steps_per_call
+    end = begin + config.profile + config.steps_per_call
+    tracing = False
+    try:
+        for k, batch in enumerate(stream):
+            if k == begin:
+                jax.profiler.start_trace(Path(config.run) / "profile", create_perfetto_trace=True)
+                tracing = True
+            if k == end:
+                jax.profiler.stop_trace()
+                tracing = False
+            yield batch
+    finally:
+        if tracing:
+            jax.profiler.stop_trace()
+
+
+class Timed:
+    """An iterator, and the seconds spent waiting for it."""
+
+    def __init__(self, iterator: Iterator):
+        self._iterator, self.seconds = iterator, 0.0
+
+    def __iter__(self) -> "Timed":
+        return self
+
+    def __next__(self):
+        before = time.perf_counter()
+        try:
+            return next(self._iterator)
+        finally:
+            self.seconds += time.perf_counter() - before
 
 
 def _begin(config: Config, triplets: Triplets, params) -> tuple[training.TrainState, list]:
@@ -215,6 +285,7 @@ class MetricsLog:
         self.events, self.scalar = tf.summary.create_file_writer(config.run), tf.summary.scalar
         self.event_error = tf.errors.OpError
         self.pictures = 3 * config.batch
+        self.stream = Timed(iter(()))
 
     def rewind(self, step: int) -> None:
         """Go back to a step: the lines after it will be written again."""
@@ -223,16 +294,19 @@ class MetricsLog:
         write_atomically(self.path, kept)
         self.size, self.unwritten = len(kept.encode()), ""
         self.bar.n = self.bar.initial = self.step = step
-        self.time = time.perf_counter()
+        self.time, self.stream = time.perf_counter(), Timed(iter(()))
 
     def training(self, step: int, terms: dict[str, float]) -> None:
         """Terms averaged over the steps since the last call."""
         now = time.perf_counter()
         rate = (step - self.step) * self.pictures / (now - self.time)
-        self.bar.set_postfix_str(f"loss {terms['loss']:.4f} {rate:.0f} images/s", refresh=False)
+        waited = self.stream.seconds / (now - self.time)
+        self.bar.set_postfix_str(
+            f"loss {terms['loss']:.4f} {rate:.0f} images/s, {waited:.1%} waiting for data", refresh=False
+        )
         self.bar.update(step - self.step)
         self.write(step, terms | {"images_per_second": round(rate, 1)})
-        self.time, self.step = now, step
+        self.time, self.step, self.stream.seconds = now, step, 0.0
 
     def validation(self, step: int, figures: dict[str, float]) -> None:
         said = ", ".join(f"{k.removeprefix('validation/').removesuffix('_psnr')} {v:.2f} dB" for k, v in figures.items()
@@ -273,6 +347,16 @@ class MetricsLog:
             self.events.close()
         except self.event_error:
             pass
+
+
+class NoLog(MetricsLog):
+    """The log of the processes besides the first: nothing is written."""
+
+    def __init__(self, config: Config):
+        self.stream = Timed(iter(()))
+
+    def __getattribute__(self, name: str):
+        return object.__getattribute__(self, name) if name == "stream" else lambda *_: None
 
 
 def _step(line: str) -> float:

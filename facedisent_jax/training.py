@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
-from facedisent_jax import model, objective
+from facedisent_jax import devices, model, objective
 from facedisent_jax.augment import augment
 from facedisent_jax.config import Config, OptimConfig
 from facedisent_jax.records import Faces
@@ -66,20 +66,28 @@ def optimiser(config: OptimConfig) -> optax.GradientTransformation:
 
 
 def init_state(config: Config, faces: Faces, params: Any = None) -> TrainState:
-    """The state before the first step: a function of the seed and the training pictures, unless weights are given."""
+    """The state before the first step, on all devices: a function of the seed and the training pictures, unless weights
+    are given."""
     if params is None:
         params = jax.jit(partial(model.init, config.model))(jax.random.key(config.seed))
         if config.model.kind != "plain":
             rng = np.random.default_rng(config.seed)
             rows = np.sort(rng.permutation(len(faces))[:PRINCIPAL_PICTURES])
             params = model.begin_at_principal_components(params, faces.image[rows], faces.subject[rows])
-    params = jax.tree.map(jnp.asarray, params)
+    params = jax.tree.map(jnp.asarray, devices.agreed(params))
     opt_state = jax.jit(optimiser(config.optim).init)(params)
-    return TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), opt_state)
+    return devices.replicated(TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), opt_state))
 
 
-def augmented(config: Config, key: Array, batch: Batch) -> Float[Array, "batch k 64 64 3"]:
-    """What the network sees of a batch: its triplets [batch, 3, 64, 64, 3]; kind "warp" also the frames between."""
+def augmented(
+    config: Config, key: Array, batch: Batch, pictures: UInt8[Array, "n 64 64 3"] | None = None
+) -> Float[Array, "batch k 64 64 3"]:
+    """What the network sees of a batch: its triplets [batch, 3, 64, 64, 3]; kind "warp" also the frames between.
+
+    pictures: [n, 64, 64, 3] on the device, where the batch has their rows alone.
+    """
+    if pictures is not None:
+        batch = batch._replace(images=pictures[batch.images], between=pictures[batch.between])
     images = jnp.asarray(batch.images, jnp.float32) / 255
     if config.model.kind != "warp":
         return augment(config.augment, key, images, batch.label)
@@ -92,11 +100,9 @@ def augmented(config: Config, key: Array, batch: Batch) -> Float[Array, "batch k
     return augment(config.augment, key, images, label, jnp.stack([still, moved, still, place], axis=1))
 
 
-@partial(jax.jit, static_argnums=0, donate_argnums=1)
-def train_step(config: Config, state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, Array]]:
-    """One step on a batch of triplets: the new state, and every term unweighted with the total as "loss"."""
+def _step(config: Config, state: TrainState, batch: Batch, pictures=None) -> tuple[TrainState, dict[str, Array]]:
     key = jax.random.fold_in(jax.random.key(config.seed), state.step)
-    images = augmented(config, key, batch)
+    images = augmented(config, key, batch, pictures)
 
     def loss(params):
         values = objective.terms(config, params, images, batch)
@@ -109,7 +115,25 @@ def train_step(config: Config, state: TrainState, batch: Batch) -> tuple[TrainSt
     decay = jnp.minimum(config.optim.average, state.step / (state.step + 10.0))
     average = jax.tree.map(lambda m, p: decay * m + (1 - decay) * p, state.average, params)
     metrics = values | {"loss": total, "gradient_norm": optax.tree.norm(gradient)}
-    return TrainState(state.step + 1, params, average, opt_state), metrics
+    stepped = TrainState(state.step + 1, params, average, opt_state), metrics
+    return jax.lax.with_sharding_constraint(stepped, devices.everywhere())
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def train_step(config: Config, state: TrainState, batch: Batch, pictures=None) -> tuple[TrainState, dict[str, Array]]:
+    """One step on a batch of triplets: the new state, and every term unweighted with the total as "loss".
+
+    pictures: [n, 64, 64, 3] uint8 on the device, where the batch has their rows alone.
+    """
+    return _step(config, state, batch, pictures)
+
+
+@partial(jax.jit, static_argnums=0, donate_argnums=1)
+def train_steps(
+    config: Config, state: TrainState, batches: Batch, pictures=None
+) -> tuple[TrainState, dict[str, Array]]:
+    """`train_step` on one batch after the other, in one call: batches [k, batch, ...] -> the terms, [k] each."""
+    return jax.lax.scan(lambda state, batch: _step(config, state, batch, pictures), state, batches)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -125,14 +149,14 @@ def _errors(config: Config, params, batch: Batch) -> dict[str, Array]:
     out = {"reconstruction": error(a.identity, a.expression), "swap": error(b.identity, c.expression)}
     if config.model.kind == "warp":
         out["source"] = error(b.identity, a.expression, model.Source(images[:, 1], b.expression))
-    return out
+    return jax.lax.with_sharding_constraint(out, devices.everywhere())
 
 
 def validate(config: Config, params, triplets: Triplets) -> dict[str, float]:
     """Figures on held-out pictures, each the anchor once (at most 1,024 of them): PSNR in dB of the reconstructions and
     of the swaps (identity code from the subject's other picture, expression code from another subject); of kind "warp"
     also of the pictures decoded from the subject's other picture ("source")."""
-    size = 64
+    size = 64 + -64 % jax.device_count()
     n = min(len(triplets), 1024)
     errors: dict[str, list] = {"reconstruction": [], "swap": []} | (
         {"source": []} if config.model.kind == "warp" else {}
@@ -140,7 +164,8 @@ def validate(config: Config, params, triplets: Triplets) -> dict[str, float]:
     for k in range(-(-n // size)):
         batch = triplets.batch(0, k, size)
         fresh = np.arange(size) + k * size < n  # the last batch is filled up with pictures that do not count
-        found = _errors(config, params, batch)
+        here = devices.split(jax.tree.map(lambda values: values[devices.rows(size)], batch))
+        found = _errors(config, params, here)
         errors["reconstruction"] += list(np.asarray(found["reconstruction"])[fresh])
         errors["swap"] += list(np.asarray(found["swap"])[fresh & (batch.has_pair * batch.has_peer > 0)])
         if "source" in found:
@@ -150,11 +175,24 @@ def validate(config: Config, params, triplets: Triplets) -> dict[str, float]:
     return figures
 
 
-def check_finite(metrics: list[tuple[int, dict[str, np.ndarray]]]) -> None:
+def check_finite(metrics: list[tuple[int, dict[str, Any]]]) -> None:
     """Raise NonFiniteError for the first step with a term that is not finite."""
     for step, values in metrics:
         if bad := [name for name, value in values.items() if not np.isfinite(value)]:
             raise NonFiniteError(bad, step)
+
+
+def calls(config: Config, start: int, skipped: frozenset[int] = frozenset()) -> Iterator[tuple[int, int]]:
+    """First and last step (from 1) of each call to the devices, from step `start` + 1 to config.steps.
+
+    `steps_per_call` of them; fewer where a validation comes or the end; each skipped one alone.
+    """
+    while start < config.steps:
+        length = min(config.steps_per_call, config.steps - start, config.validate_every - start % config.validate_every)
+        ahead = [step - start for step in skipped if start < step <= start + length]
+        length = max(1, min(ahead) - 1) if ahead else length
+        yield start + 1, start + length
+        start += length
 
 
 def fit(
@@ -165,39 +203,56 @@ def fit(
     checkpoint: Callable[[TrainState, bool, list], None],
     unlogged: list[tuple[int, dict]] | None = None,
     skipped: frozenset[int] = frozenset(),
-    stop: Callable[[int], bool] = lambda step: False,
+    stop: Callable[[], bool] = lambda: False,
+    pictures: Array | None = None,
 ) -> TrainState:
     """Run the steps from state.step to config.steps, or until `stop`; returns the last state, which is saved.
 
+    batches:    of each of these steps, the rows that are this process's.
     log:        called every `log_every` steps and before each validation with the means of the terms since the last
                 call.
     checkpoint: called as checkpoint(state, judge, unlogged) every `validate_every` steps and at the end (judge true),
                 and where the run stops in between (judge false); never with weights from a step that is not finite.
     unlogged:   steps and terms since the last `log` before `state`, of a run that was stopped in between.
     skipped:    steps (from 1) that are counted but not trained on.
-    stop:       asked after each step whether to save and return.
+    stop:       asked after each call to the devices whether to save and return.
+    pictures:   on the devices, where the batches have their rows alone.
     Raises NonFiniteError.
     """
-    pending: list[tuple[int, Any]] = list(unlogged or [])
-    for step, batch in enumerate(batches, int(state.step) + 1):
-        if step in skipped:
+    pending, queued = list(unlogged or []), []
+    for begin, end in calls(config, int(state.step), skipped):
+        drawn = [next(batches) for _ in range(begin, end + 1)]
+        if begin in skipped:
             state = state._replace(step=state.step + 1)
         else:
-            if len(pending) > 1:
-                jax.block_until_ready(pending[-2])  # one step is queued behind the running one, or to stop takes long
-            state, metrics = train_step(config, state, batch)
-            pending.append((step, metrics))
-        due, stopping = step % config.validate_every == 0 or step == config.steps, stop(step)
-        if due or stopping or step % config.log_every == 0:
-            pending = jax.device_get(pending)
-            check_finite(pending)
-        if due or step % config.log_every == 0:
-            if pending:
-                values = [terms for _, terms in pending]
-                log(step, {name: float(np.mean([v[name] for v in values])) for name in values[0]})
-            pending = []
+            if len(queued) > 1:
+                jax.block_until_ready(queued[-2])  # one call is queued behind the running one, or to stop takes long
+            if len(drawn) == 1:
+                state, metrics = train_step(config, state, devices.split(drawn[0]), pictures)
+            else:
+                stacked = jax.tree.map(lambda *values: np.stack(values), *drawn)
+                state, metrics = train_steps(config, state, devices.split(stacked, axis=1), pictures)
+            queued.append((np.arange(begin, end + 1), metrics))
+        due, stopping = end % config.validate_every == 0 or end == config.steps, stop()
+        if due or stopping or end // config.log_every > (begin - 1) // config.log_every:
+            fresh = [terms for steps, metrics in jax.device_get(queued) for terms in _by_step(steps, metrics)]
+            check_finite(fresh)
+            pending, queued = pending + fresh, []
+            for step in range(begin, end + 1):
+                if step % config.log_every == 0 or (due and step == end):
+                    values = [terms for k, terms in pending if k <= step]
+                    if values:
+                        log(step, {name: float(np.mean([v[name] for v in values])) for name in values[0]})
+                    pending = pending[len(values) :]
         if due or stopping:
             checkpoint(state, due, pending)
         if stopping:
             break
     return state
+
+
+def _by_step(steps: np.ndarray, metrics: dict[str, Any]) -> list[tuple[int, dict[str, Any]]]:
+    """The terms of one call, [k] each (or of a single step), for each of its steps."""
+    return [
+        (int(step), {name: np.reshape(value, -1)[k] for name, value in metrics.items()}) for k, step in enumerate(steps)
+    ]

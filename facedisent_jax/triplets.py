@@ -27,7 +27,7 @@ TRIES = 8
 class Batch(NamedTuple):
     """B triplets (a, b, c), arrays of numpy on the host and of JAX in the step.
 
-    images:    [B, 3, 64, 64, 3] uint8.
+    images:    [B, 3, 64, 64, 3] uint8; or, where the device holds the pictures, their rows [B, 3] int32.
     intensity: [B, 3] in [0, 1], exact; 0 where not known.
     label:     [B, 3, 64] label vectors of the expression, the intensity rounded to its step; 0 where not known.
     labelled:  [B, 3] 1 where the picture's expression and intensity are known, else 0.
@@ -35,8 +35,8 @@ class Batch(NamedTuple):
     has_peer:  [B] 1 where c is another subject with a's intensity, 0 where there is none and c = a.
     order:     [B] 1 where b shows more of the action than a, -1 where less, 0 where that is not known.
     action:    [B, 64] the label vector at intensity 1 of the action that a and b are ordered by.
-    between:   [B, 64, 64, 3] uint8, a frame of a's and b's take, shot between them and showing an intensity between
-                 theirs; a where none is.
+    between:   [B, 64, 64, 3] uint8 (or [B] int32), a frame of a's and b's take, shot between them and showing an
+                 intensity between theirs; a where none is.
     place:     [B] where between their intensities that frame's is: 0 at a's, 1 at b's.
     has_between: [B] 1 where there is such a frame, else 0.
     """
@@ -156,20 +156,22 @@ class Triplets:
         d, has_between = self._between(a, b, _random(seed, 2, step).random((TRIES, batch)))
         return TripletIndex(a, b, c, self.pairs.count[a] > 0, self.peers.count[a] > 0, d, has_between)
 
-    def batch(self, seed: int, step: int, batch: int) -> Batch:
-        """The triplets of a step, with their pictures."""
-        return self.gather(self.index(seed, step, batch))
+    def batch(self, seed: int, step: int, batch: int, rows: slice = slice(None), pictures: bool = True) -> Batch:
+        """The triplets of a step, or some `rows` of them, with their pictures or (pictures False) the rows of them."""
+        index = self.index(seed, step, batch)
+        return self.gather(TripletIndex(*(column[rows] for column in index)), pictures)
 
-    def gather(self, index: TripletIndex) -> Batch:
+    def gather(self, index: TripletIndex, pictures: bool = True) -> Batch:
         """Pictures and labels of given triplets."""
         rows = np.stack([index.a, index.b, index.c], axis=1)
+        images, between = (self.faces.image[r] if pictures else r.astype(np.int32) for r in (rows, index.d))
         order, action = self._ordered(index.a, index.b)
-        float32 = (self.labelled[rows], index.has_pair, index.has_peer, order, action)
-        pictures = (self.faces.image[rows], self.intensity[rows], self.label[rows])
         low, high, middle = (self.intensity[row] for row in (index.a, index.b, index.d))
         place = np.where(index.has_between, (middle - low) / np.where(index.has_between, high - low, 1), 0)
-        between = (self.faces.image[index.d], *(v.astype(np.float32) for v in (place, index.has_between)))
-        return Batch._make([*pictures, *(values.astype(np.float32) for values in float32), *between])
+        known = [self.labelled[rows], index.has_pair, index.has_peer, order, action]
+        known = [values.astype(np.float32) for values in known]
+        beside = [between, place.astype(np.float32), index.has_between.astype(np.float32)]
+        return Batch._make([images, self.intensity[rows], self.label[rows], *known, *beside])
 
     def _between(self, a: np.ndarray, b: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Labelled frames of the takes with intensities between a's and b's, shot between them; a where none is.

@@ -36,7 +36,7 @@ from facedisent_jax.config import AugmentConfig, Config, ModelConfig, OptimConfi
 ROOT = Path(__file__).parents[1]
 TINY = Config(
     steps=6,
-    batch=4,
+    batch=8,
     log_every=2,
     validate_every=3,  # so that a checkpoint falls between two lines of the log
     report=False,
@@ -117,8 +117,8 @@ def train_here(values: dict, job: dict) -> None:
     arm(job, made.run)
     gather = Triplets.batch
 
-    def poisoned(self, seed, step, batch):
-        made = gather(self, seed, step, batch)
+    def poisoned(self, seed, step, *more):
+        made = gather(self, seed, step, *more)
         return made._replace(label=made.label * np.float32("nan")) if step + 1 in job.get("poison", ()) else made
 
     Triplets.batch = poisoned

@@ -91,10 +91,10 @@ def test_a_signal_is_noted_in_a_step_and_stops_at_once_elsewhere():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with StopRequest() as stop:
         with stop.after_step():
-            assert not stop.asked(1)
+            assert not stop.asked()
             raise_signal(signal.SIGTERM)
             raise_signal(signal.SIGTERM)  # schedulers repeat themselves
-            assert stop.asked(2)
+            assert stop.asked()
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     cleaned = False
     with pytest.raises(Stopped) as stopped, StopRequest():
@@ -135,7 +135,7 @@ def test_of_several_processes_all_stop_at_the_same_step():
             for step in range(1, 1000):
                 time.sleep(0.02 * (1 + int(sys.argv[2])))
                 print(step, flush=True)
-                if stop.asked(step):
+                if stop.asked():
                     print("stop", step, int(stop.number), flush=True)
                     break
     """
