@@ -1,8 +1,8 @@
 """Runs train.main in processes of their own and ends them by force, for test_resume and test_preemption.
 
-As a command, `python tests/killed.py SPEC` (JSON), this does the jobs of `perform`. The modules are imported
-once; each job is a fork of that process, with backends, threads and files of its own. A job is killed by SIGKILL where
-it says, or gets a signal there, or meets a fault:
+As a command this does the jobs of `perform`, one line of JSON after the other. The modules are imported once; each job
+is a fork of that process, with backends, threads and files of its own. A job is killed by SIGKILL where it says, or
+gets a signal there, or meets a fault:
 
     {"at": [TEXT, N]}        the Nth file operation (open to write, mkdir, rename, delete) on a path in the run's folder
                              with TEXT in it
@@ -27,6 +27,7 @@ import subprocess
 import sys
 import threading
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from tiny_run import terms
@@ -49,31 +50,39 @@ TINY = Config(
 def perform(work: Path, run: str, *jobs: dict, environment=None, **settings) -> list[dict]:
     """Do jobs (see killed.py) one after the other in one run; what each printed, its status and its digest."""
     config = replace(TINY, data=(str(work / "data"),), run=str(work / run))
-    spec = {"config": to_dict(config) | settings, "jobs": list(jobs)}
-    done = subprocess.run(
-        [sys.executable, __file__, json.dumps(spec)],
-        env=os.environ
-        | {
-            "XDG_CACHE_HOME": str(work / "cache"),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "TF_ENABLE_ONEDNN_OPTS": "0",
-            "PYTHONPATH": str(ROOT),
-        }
-        | (environment or {}),
-        capture_output=True,
-        text=True,
-    )
+    server = _server(work, tuple((environment or {}).items()))
+    assert server.stdin and server.stdout
+    print(json.dumps({"config": to_dict(config) | settings, "jobs": list(jobs)}), file=server.stdin, flush=True)
     results, result = [], {"said": ""}
-    for line in done.stdout.splitlines():
+    while len(results) < len(jobs):
+        line = server.stdout.readline()
+        assert line, "the process of the jobs has ended; what it said is above"
         if line.startswith('{"job"'):
             results.append(result | json.loads(line))
             result = {"said": ""}
         elif line.startswith('{"digest"'):
             result |= json.loads(line)
         else:
-            result["said"] += line + "\n"
-    assert len(results) == len(jobs), done.stderr[-3000:]
+            result["said"] += line
     return results
+
+
+@cache
+def _server(work: Path, environment: tuple[tuple[str, str], ...]) -> subprocess.Popen:
+    """The process that does the jobs; it ends with this one, when its input does."""
+    settings = {
+        "XDG_CACHE_HOME": str(work / "cache"),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "PYTHONPATH": str(ROOT),
+    }
+    return subprocess.Popen(
+        [sys.executable, __file__],
+        env=os.environ | settings | dict(environment),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
 
 
 def check_equal(work: Path, run: str, result: dict) -> None:
@@ -87,7 +96,7 @@ def check_equal(work: Path, run: str, result: dict) -> None:
     assert {p.name for p in (work / run / "checkpoints").iterdir()} <= {"3", "6"}
 
 
-def main(spec: dict) -> None:
+def main() -> None:
     import jax  # noqa: F401
     import orbax.checkpoint  # noqa: F401
     import tensorflow  # noqa: F401
@@ -95,12 +104,14 @@ def main(spec: dict) -> None:
     import facedisent_jax.report
     import facedisent_jax.runs  # noqa: F401
 
-    for job in spec["jobs"]:
-        sys.stdout.flush()
-        if not (child := os.fork()):
-            train_here(spec["config"] | job.get("config", {}), job)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        print(json.dumps({"job": job, "status": status}), flush=True)
+    for line in iter(sys.stdin.readline, ""):
+        spec = json.loads(line)
+        for job in spec["jobs"]:
+            sys.stdout.flush()
+            if not (child := os.fork()):
+                train_here(spec["config"] | job.get("config", {}), job)
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            print(json.dumps({"job": job, "status": status}), flush=True)
 
 
 def train_here(values: dict, job: dict) -> None:
@@ -224,4 +235,4 @@ def striking(function, strike, left):
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main()

@@ -28,7 +28,8 @@ class Ended(NamedTuple):
 def begin(run: Path, processes: int = 1, devices: int = 1, job: dict | None = None, **settings) -> list:
     """Start the processes of a run, each with so many devices.
 
-    job: "sgd": plain SGD in place of the optimiser; "kill": [process, step], which kills itself there.
+    job: "sgd": plain SGD in place of the optimiser; "kill": [process, step], which kills itself there; "slurm": the
+    processes are told of each other by its variables.
     """
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -38,13 +39,27 @@ def begin(run: Path, processes: int = 1, devices: int = 1, job: dict | None = No
     for k in range(processes):
         several = dict(distributed=True, coordinator=address, processes=processes, process=k) if processes > 1 else {}
         spec = {"config": configs.to_dict(replace(base, **several)) | settings, "job": job or {}}
-        environment = os.environ | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-            "XDG_CACHE_HOME": str(run.parent / "cache"),
-            "PYTHONPATH": str(ROOT),
-            "TF_CPP_MIN_LOG_LEVEL": "3",
-            "TF_ENABLE_ONEDNN_OPTS": "0",
+        slurm = {
+            "SLURM_JOB_ID": address.split(":")[1],
+            "SLURM_STEP_NODELIST": "localhost",
+            "SLURM_NTASKS": str(processes),
+            "SLURM_PROCID": str(k),
+            "SLURM_LOCALID": str(k),
+            "JAX_COORDINATOR_PORT": address.split(":")[1],
         }
+        if (job or {}).get("slurm"):
+            several = dict(distributed=True)
+        environment = (
+            os.environ
+            | (slurm if (job or {}).get("slurm") else {})
+            | {
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+                "XDG_CACHE_HOME": str(run.parent / "cache"),
+                "PYTHONPATH": str(ROOT),
+                "TF_CPP_MIN_LOG_LEVEL": "3",
+                "TF_ENABLE_ONEDNN_OPTS": "0",
+            }
+        )
         command = [sys.executable, __file__, json.dumps(spec)]
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         started.append(subprocess.Popen(command, env=environment, **pipes))

@@ -111,7 +111,7 @@ def test_a_checkpoint_goes_from_four_processes_to_one_and_back(place):
     perform(straight)
     perform(moved, 4, steps=2)
     perform(moved, 1, steps=4)
-    perform(moved, 2, steps=6)
+    perform(moved, 2, steps=6, job={"slurm": True})
     assert checkpoint.steps(moved)[-1] == checkpoint.steps(straight)[-1] == 6
     assert [line["step"] for line in terms(moved)] == [line["step"] for line in terms(straight)]
     for a, b in zip(terms(moved), terms(straight), strict=True):

@@ -75,7 +75,7 @@ def test_killed_at(work, point):
 @pytest.mark.slow
 def test_killed_at_file_operations_all_over_the_run(work):
     (alone,) = perform(work, "counted", {})
-    moments = np.linspace(1, alone["events"], 20).astype(int)
+    moments = np.linspace(1, alone["events"], 8).astype(int)
     for moment in moments.tolist():
         killed, again = perform(work, f"file-{moment}", {"at": ["", moment]}, {})
         assert killed["status"] == -9
@@ -165,7 +165,7 @@ def test_on_more_devices_the_run_goes_on(work):
     )
     assert again["status"] == 0
     for a, b in zip(terms(work / "eight"), terms(work / "alone"), strict=True):
-        assert a == pytest.approx(b, rel=1e-4)
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
 
 
 def saved(tmp_path, *errors: float | None) -> tuple[Config, training.TrainState]:
