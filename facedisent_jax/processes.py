@@ -1,7 +1,7 @@
 """Several processes as one run: how they find each other, which of them writes, and that they end together.
 
 JAX notices a process that is gone by its heartbeat, and then ends the others with a stack trace. So each holds a
-connection to process 0 besides: where one ends without a word, the others end with a sentence. Imports preemption.
+connection to process 0 besides: where one ends without a word, the others end with a sentence. Imports devices and preemption.
 """
 
 import atexit
@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 
+from facedisent_jax import devices
 from facedisent_jax.preemption import Stopped
 
 START = 300
@@ -33,7 +34,8 @@ def joined(coordinator: str, processes: int, process: int) -> Iterator[None]:
     """This process as one of a run's. Only process 0 prints to stdout.
 
     coordinator: HOST:PORT of process 0, where all can reach it; "" where SLURM, MPI, GKE or a TPU pod tells all three.
-    When another one ends before it has left this block, this one ends too, with status 1.
+    When another one ends before it has left this block, this one ends too, with status 1. Arrays made in the block are
+    gone after it.
     """
     import jax
     from jax._src import distributed  # its address and key-value store have no public name (Orbax takes them so too)
@@ -56,11 +58,22 @@ def joined(coordinator: str, processes: int, process: int) -> Iterator[None]:
             time.sleep(SETTLE)  # it may be that another one is gone: then that is what is said
             atexit.register(_leave, 130 if isinstance(error, KeyboardInterrupt) else 1)
             raise
-        bonds.close()
-        jax.distributed.shutdown()
+        _part(bonds)
         raise
+    _part(bonds)
+
+
+def _part(bonds: "Bonds") -> None:
+    """Leave in good order; afterwards this process is one of its own, with its own devices."""
+    import jax
+    from jax._src import distributed
+    from jax.extend.backend import clear_backends
+
     bonds.close()
     jax.distributed.shutdown()
+    distributed.global_state = distributed.State()
+    clear_backends()
+    devices.mesh.cache_clear()
 
 
 def _leave(status: int) -> None:

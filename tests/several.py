@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -28,7 +29,7 @@ class Ended(NamedTuple):
 def begin(run: Path, processes: int = 1, devices: int = 1, job: dict | None = None, **settings) -> list:
     """Start the processes of a run, each with so many devices.
 
-    job: "sgd": plain SGD in place of the optimiser; "kill": [process, step], which kills itself there; "slurm": the
+    job: "sgd": plain SGD in place of the optimiser; "kill" or "stop": [process, step], where that one gets SIGKILL or SIGTERM; "slurm": the
     processes are told of each other by its variables.
     """
     with socket.socket() as free:
@@ -91,6 +92,7 @@ def main(spec: dict) -> None:
     import train
     from facedisent_jax import devices, training
     from facedisent_jax.checkpoint import CheckpointError
+    from facedisent_jax.preemption import Stopped
     from facedisent_jax.processes import ProcessError
     from facedisent_jax.runs import RunError
 
@@ -107,8 +109,9 @@ def main(spec: dict) -> None:
 
     def stepping(config, state, batch, pictures=None, step=training.train_step):
         steps[0] += 1
-        if job.get("kill") == [max(config.process, 0), steps[0]]:
-            os.kill(os.getpid(), 9)
+        for what, number in (("kill", signal.SIGKILL), ("stop", signal.SIGTERM)):
+            if job.get(what) == [max(config.process, 0), steps[0]]:
+                os.kill(os.getpid(), number)
         return step(config, state, batch, pictures)
 
     validate = training.validate
@@ -126,6 +129,8 @@ def main(spec: dict) -> None:
         train.main(configs.from_dict(spec["config"]))
     except (RunError, CheckpointError, ProcessError) as error:
         raise SystemExit(f"train.py: {error}") from None
+    except Stopped as stopped:
+        raise SystemExit(stopped.status) from None
 
 
 if __name__ == "__main__":

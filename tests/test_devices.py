@@ -111,7 +111,9 @@ def test_a_checkpoint_goes_from_four_processes_to_one_and_back(place):
     perform(straight)
     perform(moved, 4, steps=2)
     perform(moved, 1, steps=4)
-    perform(moved, 2, steps=6, job={"slurm": True})
+    first, second = perform(moved, 2, steps=6, job={"slurm": True}, report=True)
+    assert (moved / "report/index.html").stat().st_size > 1000
+    assert "Report:" in first.said and "Report:" not in second.said
     assert checkpoint.steps(moved)[-1] == checkpoint.steps(straight)[-1] == 6
     assert [line["step"] for line in terms(moved)] == [line["step"] for line in terms(straight)]
     for a, b in zip(terms(moved), terms(straight), strict=True):
@@ -132,6 +134,17 @@ def test_where_one_process_is_killed_the_other_says_so_and_the_run_can_go_on(pla
     assert f"process {gone} of 2 is gone" in left.errors and "Traceback" not in left.errors
     assert checkpoint.steps(run)[-1] == 2
     perform(run, 1)
+    assert checkpoint.steps(run)[-1] == TINY.steps
+
+
+@pytest.mark.slow
+def test_all_stop_after_the_same_step_where_one_is_told_to(place):
+    run = place / "stopped"
+    done = ended(begin(run, 2, job={"stop": [1, 3]}))
+    assert [one.status for one in done] == [143, 143]
+    last = checkpoint.steps(run)[-1]
+    assert 3 <= last < TINY.steps
+    perform(run, 2)
     assert checkpoint.steps(run)[-1] == TINY.steps
 
 

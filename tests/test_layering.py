@@ -28,7 +28,7 @@ ALLOWED = {
     "training": {"config", "devices", "records", "model", "objective", "augment", "triplets"},
     "checkpoint": {"config", "model", "training"},
     "preemption": set(),
-    "processes": {"preemption"},
+    "processes": {"devices", "preemption"},
     "runs": {"checkpoint", "config", "data", "devices", "preemption", "processes", "training", "triplets"},
     "study": {"checkpoint", "config", "metrics", "model", "triplets"},
     "baselines": set(),
