@@ -1,7 +1,9 @@
 """Several processes as one run: how they find each other, which of them writes, and that they end together.
 
 JAX notices a process that is gone by its heartbeat, and then ends the others with a stack trace. So each holds a
-connection to process 0 besides: where one ends without a word, the others end with a sentence. Imports devices and preemption.
+connection to process 0 besides: where one ends without a word, the others end with a sentence.
+
+Imports devices and preemption.
 """
 
 import atexit

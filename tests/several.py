@@ -29,8 +29,8 @@ class Ended(NamedTuple):
 def begin(run: Path, processes: int = 1, devices: int = 1, job: dict | None = None, **settings) -> list:
     """Start the processes of a run, each with so many devices.
 
-    job: "sgd": plain SGD in place of the optimiser; "kill" or "stop": [process, step], where that one gets SIGKILL or SIGTERM; "slurm": the
-    processes are told of each other by its variables.
+    job: "sgd": plain SGD in place of the optimiser; "kill" or "stop": [process, step], where that one gets SIGKILL or
+    SIGTERM; "slurm": the processes are told of each other by its variables.
     """
     with socket.socket() as free:
         free.bind(("localhost", 0))
