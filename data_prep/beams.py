@@ -6,6 +6,7 @@ and a job that is done twice, as runners may, leaves one file. All workers must 
 
 The only module that imports Apache Beam. Imports cropping, shards, spool, sources, workers and facedisent_jax.records.
 """
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import contextlib
 import difflib
@@ -21,12 +22,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import apache_beam as beam  # pyright: ignore[reportMissingImports]  # an extra that not everybody has
+import apache_beam as beam
 import numpy as np
-from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMissingImports]
-    PipelineOptions,
-    StandardOptions,
-)
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.portability.api import beam_provision_api_pb2
+from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProvisionInfo, FnApiRunner
+from apache_beam.runners.portability.portable_runner import JobServiceHandle
+from apache_beam.runners.runner import create_runner
 
 from data_prep import cropping, shards, workers
 from data_prep.sources import PrepError, Source
@@ -48,7 +50,10 @@ class Configured(NamedTuple):
 
 
 def configured(given: Sequence[str]) -> Configured:
-    """Beam's options from NAME=VALUE (or NAME, for a switch). Raises PrepError, a sentence, for one it does not know."""
+    """Beam's options from NAME=VALUE (or NAME, for a switch). Raises PrepError for one it does not know."""
+    for option in given:
+        if not re.match(r"[A-Za-z]\w*(=|$)", option):
+            raise PrepError(f"--beam-option {option!r}: NAME=VALUE was expected, such as runner=FlinkRunner.")
     flags = [f"--{option}" for option in given]
     said = io.StringIO()
     try:
@@ -59,24 +64,33 @@ def configured(given: Sequence[str]) -> Configured:
         why = said.getvalue().strip().splitlines()[-1].partition("error: ")[2]
         raise PrepError(f"--beam-option: {why}.") from None
     name = known["runner"] or "DirectRunner"
-    if name.lower() in ("directrunner", "direct"):
-        # DirectRunner would first fetch a runner from the internet, and use this one where it cannot
-        from apache_beam.runners.portability.fn_api_runner import FnApiRunner  # pyright: ignore[reportMissingImports]
-
-        make = FnApiRunner
-    else:
-        from apache_beam.runners.runner import create_runner  # pyright: ignore[reportMissingImports]
-
-        make = partial(create_runner, name)
-    try:
-        served = type(make()).__name__.lower() in SERVED
-    except (ImportError, AttributeError, ValueError) as error:
-        known_runners = ", ".join(StandardOptions.KNOWN_RUNNER_NAMES)
-        raise PrepError(f"--beam-option runner={name}: {error} (Beam's runners are {known_runners}).") from error
+    options = partial(PipelineOptions, flags)
+    runner = partial(_local if name.lower() in ("directrunner", "direct") else _named, name, options)
+    served = type(runner()).__name__.lower() in SERVED
     for option in sorted(set(every) - set(known)) if not served else ():
         near = difflib.get_close_matches(option, known, 1)
-        raise PrepError(f"--beam-option {option}: Beam has no such option{f'; did you mean {near[0]}?' if near else '.'}")
-    return Configured(make, lambda: PipelineOptions(flags), name)
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise PrepError(f"--beam-option {option}: Beam has no such option{hint}")
+    return Configured(runner, options, name)
+
+
+def _named(name: str, options: Callable[[], PipelineOptions]):
+    try:
+        return create_runner(name)
+    except ValueError as error:
+        known = ", ".join(StandardOptions.KNOWN_RUNNER_NAMES)
+        raise PrepError(f"--beam-option runner={name}: Beam has no such runner; it has {known}.") from error
+    except (ImportError, AttributeError) as error:
+        raise PrepError(f"--beam-option runner={name}: {error}.") from error
+
+
+def _local(name: str, options: Callable[[], PipelineOptions]):
+    """What DirectRunner comes down to; it would first try to fetch another runner from the internet."""
+    given = options().get_all_options()
+    given["default_sdk_harness_log_level"] = given["default_sdk_harness_log_level"] or "ERROR"  # INFO is 40 lines each
+    encoded = JobServiceHandle.encode_pipeline_options(given)
+    provision = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
+    return FnApiRunner(provision_info=ExtendedProvisionInfo(provision))
 
 
 class Crops:
@@ -209,5 +223,7 @@ def _explained(by: Configured) -> Iterator[None]:
     except PrepError:
         raise
     except Exception as error:  # from whatever runs the pipeline, or from a worker by its text alone
-        last = str(error).strip().splitlines() or [""]
-        raise PrepError(f"The Beam pipeline on {by.name} failed: {type(error).__name__}: {last[-1]}") from error
+        last = (str(error).strip().splitlines() or [""])[-1].rstrip(".")
+        raise PrepError(
+            f"The Beam pipeline on {by.name} failed: {type(error).__name__}: {last[-1].rstrip('.')}."
+        ) from error

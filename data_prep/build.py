@@ -7,6 +7,7 @@ looks finished. Imports sources, cropping, splits, spool, beams (if asked for) a
 import contextlib
 import csv
 import json
+import logging
 import os
 import re
 import shutil
@@ -91,10 +92,13 @@ def from_sources(
 
 
 def beams():
-    """The module that needs Apache Beam."""
+    """The module that needs Apache Beam, which then complains of errors alone."""
+    logging.basicConfig(level=logging.ERROR)
     try:
         from data_prep import beams
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "apache_beam":
+            raise
         raise PrepError(
             "--beam needs Apache Beam, which is not installed: pip install 'facedisent-jax[beam]'."
         ) from error
