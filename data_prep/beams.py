@@ -224,6 +224,4 @@ def _explained(by: Configured) -> Iterator[None]:
         raise
     except Exception as error:  # from whatever runs the pipeline, or from a worker by its text alone
         last = (str(error).strip().splitlines() or [""])[-1].rstrip(".")
-        raise PrepError(
-            f"The Beam pipeline on {by.name} failed: {type(error).__name__}: {last[-1].rstrip('.')}."
-        ) from error
+        raise PrepError(f"The Beam pipeline on {by.name} failed: {type(error).__name__}: {last}.") from error
