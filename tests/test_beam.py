@@ -96,7 +96,8 @@ def test_options_without_beam_and_beam_without_its_library(raw, tmp_path):
     given = ["folder", str(raw), str(tmp_path / "out"), *options(raw)]
     with pytest.raises((PrepError, SystemExit), match="--beam-option goes with --beam"):
         main([*given, "--beam-option", "runner=FlinkRunner"])
-    code = f"import sys; sys.modules['apache_beam'] = None; from data_prep.__main__ import main; main({[*given, '--beam']})"
+    code = "import sys; sys.modules['apache_beam'] = None; from data_prep.__main__ import main; "
+    code += f"main({[*given, '--beam']})"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.strip().endswith("pip install 'facedisent-jax[beam]'.")
     assert "Traceback" not in done.stderr
