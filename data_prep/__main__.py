@@ -51,6 +51,11 @@ class Common:
     """Processes that read and crop pictures; 0 is one a core."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Replace OUT if it is a data folder; the old one goes when the new one is whole."""
+    beam: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Crop and write with Apache Beam (extra `beam`), on as many machines as its runner has; they must all see RAW and
+    OUT under these paths."""
+    beam_option: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """An option of Beam or of its runner as NAME=VALUE, or NAME; once for each. E.g. runner=FlinkRunner."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -251,6 +256,14 @@ def check(command: Common, labels: bool = False, landmarks: bool = False) -> str
         raise PrepError(f"--margin is {command.margin:g}: a fraction from -0.5 to 5 was expected, 0 for a tight crop.")
     if command.workers < 0:
         raise PrepError(f"--workers is {command.workers}: the number of processes was expected, or 0 for one a core.")
+    if command.beam_option and not command.beam:
+        raise PrepError("--beam-option goes with --beam, which was not given.")
+    if command.beam:
+        if command.workers:
+            raise PrepError("--workers is of a run without --beam: with it, the runner's --beam-option says how many.")
+        from data_prep import build
+
+        build.beams().configured(command.beam_option)  # a mistake is said before RAW is looked through
     return detector
 
 
@@ -268,7 +281,8 @@ def make(source: str, command, detector: str, found, takes=None, training: tuple
         command.overwrite,
         training,
     )
-    report(command.out, build.from_sources(command.out, found, plan, command.landmarker, command.workers, takes))
+    by = command.beam_option if command.beam else None
+    report(command.out, build.from_sources(command.out, found, plan, command.landmarker, command.workers, takes, by))
 
 
 def report(out: Path, info: dict) -> None:

@@ -1,28 +1,29 @@
 """Sources, or finished records, -> a data folder: crops, splits by subject, shards, prep.json, rejected.csv.
 
 A data folder is built beside its place and moved there when it is whole, so a run that is killed leaves nothing that
-looks finished. Imports sources, cropping, splits, shards and facedisent_jax.records.
+looks finished. Imports sources, cropping, splits, spool, beams (if asked for) and facedisent_jax.records.
 """
 
 import contextlib
 import csv
 import json
+import logging
 import os
 import re
 import shutil
 import socket
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from data_prep import shards, splits
+from data_prep import splits
 from data_prep.intensity import Takes
 from data_prep.sources import Found, PrepError, Rejected, text_of
-from facedisent_jax.records import NAME, PREP_FILE, SIZE, SPLITS, Record, content_hash, digest, read_info
+from data_prep.spool import Item, Keeper, Spool, left_out, of_crops, split_of
+from facedisent_jax.records import NAME, PREP_FILE, SPLITS, content_hash, read_info
 
 VERSION = 1
 REJECTED_FILE = "rejected.csv"
@@ -51,19 +52,6 @@ class Plan(NamedTuple):
     training: tuple[str, ...] = ()
 
 
-class Item(NamedTuple):
-    """One finished picture on its way into the folder, or (record None) a file that was left out, with the reason.
-
-    remark: nothing was left out, the reason is something noticed.
-    """
-
-    key: str
-    record: Record | None
-    reason: str = ""
-    found_by: str = ""
-    remark: bool = False
-
-
 def from_sources(
     out: Path | str,
     found: Found,
@@ -71,8 +59,12 @@ def from_sources(
     landmarker: Path | None = None,
     workers: int = 0,
     takes: Takes | None = None,
+    beam: Sequence[str] | None = None,
 ) -> dict:
-    """Crop the pictures of a layout in `workers` processes (0: one a core) and build; the content of prep.json."""
+    """Crop the pictures of a layout and build; the content of prep.json.
+
+    Cropped in `workers` processes (0: one a core); or by Apache Beam, if its options (NAME=VALUE) are given.
+    """
     from data_prep import cropping
 
     check_out(out, plan.overwrite)
@@ -86,22 +78,31 @@ def from_sources(
         landmarks.load(how.landmarker)  # what is missing is said here, before anything begins
 
     def items() -> Iterator[Item]:
-        yield from _left_out(found.rejected)
-        yield from _left_out(found.remarks, remark=True)
+        yield from left_out(found.rejected)
+        yield from left_out(found.remarks, remark=True)
+        if beam is not None:
+            return  # the rest is made by its workers
         with contextlib.closing(cropping.crop_all(found.sources, how, workers or cores())) as parts:
             for crops in parts:
-                for source, image, by in zip(crops.sources, crops.images, crops.found_by, strict=True):
-                    known = (source.subject, source.expression, source.sequence, source.condition)
-                    yield Item(source.key, Record(image, *known, source.frame, source.intensity), found_by=by)
-                yield from _left_out(crops.rejected)
-                yield from _left_out(crops.remarks, remark=True)
+                yield from of_crops(crops)
 
-    return build(out, items(), plan, len(found.sources) + len(found.rejected), found.left_out, found.notes)
+    keeper = Spool if beam is None else partial(beams().Crops, found.sources, how, beams().configured(beam))
+    total = len(found.sources) + len(found.rejected)
+    return build(out, items(), plan, total, found.left_out, found.notes, keeper)
 
 
-def _left_out(entries: Iterable[Rejected], remark: bool = False) -> Iterator[Item]:
-    for entry in entries:
-        yield Item(entry.key, None, entry.reason, remark=remark)
+def beams():
+    """The module that needs Apache Beam, which then complains of errors alone."""
+    logging.basicConfig(level=logging.ERROR)
+    try:
+        from data_prep import beams
+    except ModuleNotFoundError as error:
+        if error.name != "apache_beam":
+            raise
+        raise PrepError(
+            "--beam needs Apache Beam, which is not installed: pip install 'facedisent-jax[beam]'."
+        ) from error
+    return beams
 
 
 def synthetic(
@@ -140,8 +141,12 @@ def build(
     total: int | None = None,
     left_out: dict[str, int] | None = None,
     notes: Iterable[str] = (),
+    keeper: Callable[[Path, re.Pattern[str] | None], Keeper] = Spool,
 ) -> dict:
-    """Build the data folder `out` from finished pictures and return the content of its prep.json."""
+    """Build the data folder `out` from finished pictures and return the content of its prep.json.
+
+    keeper: made with a folder, it keeps the pictures, may have more of them made, and writes the shards.
+    """
     out = check_out(out, plan.overwrite)
     pattern = splits.compiled(plan.subject_pattern, "--subject-pattern") if plan.subject_pattern else None
     known = {who: split for split, people in _like(plan.split_like).items() for who in people}
@@ -149,27 +154,23 @@ def build(
     staging = out.with_name(f"{out.name}.incomplete-{socket.gethostname()}-{os.getpid()}")
     staging.mkdir()
     try:
-        with Spool(staging / "crops.raw") as spool:
-            rejected, remarks, found_by = _collect(items, spool, pattern, total)
-            if not spool.rows:
+        with keeper(staging, pattern) as crops:
+            people, rejected, remarks, found_by = _collect(crops.passing(items), total)
+            if not people:
                 raise PrepError(_nothing(rejected, left_out or {}))
-            people = {row.subject for row in spool.rows}
             known |= splits.published(people, plan.training, plan.split_seed) if plan.training else {}
             placed, more = splits.split_subjects(people, plan.split_seed, known)
-            rows: dict[str, list[int]] = {split: [] for split in SPLITS}
-            for number, row in enumerate(spool.rows):
-                rows[placed.get(row.subject, "train")].append(number)
-            made = shards.write(staging, {s: spool.stream(numbers, s) for s, numbers in rows.items() if numbers})
+            made, digests = crops.write(placed)
         info = {
             "version": VERSION,
             "source": plan.source,
             "detector": plan.detector,
             "margin": plan.margin,
             "options": {name: _plain(value) for name, value in plan.options.items()},
-            "splits": {split: len(numbers) for split, numbers in rows.items()},
+            "splits": {s: sum(n for who, n in people.items() if split_of(who, placed) == s) for s in SPLITS},
             "subjects": {split: sorted(who for who, at in placed.items() if at == split) for split in SPLITS},
-            "pictures": len(spool.rows),
-            "content": content_hash(spool.digests),
+            "pictures": people.total(),
+            "content": content_hash(digests),
             "found_by": dict(found_by),
             "rejected": dict(Counter(entry.kind for entry in rejected).most_common()),
             "remarks": dict(Counter(entry.kind for entry in remarks).most_common()),
@@ -192,54 +193,13 @@ def _list(path: Path, what: str, entries: list[Rejected]) -> None:
         csv.writer(file).writerows([("file", what), *sorted(entries)])
 
 
-class Spool:
-    """Crops on their way to the shards, in a file of raw bytes: the splits are known when all have come."""
-
-    def __init__(self, path: Path):
-        self._path = path
-        self.rows: list[Record] = []  # with an empty image
-        self.keys: list[str] = []
-        self.digests: list[bytes] = []  # of the records that were streamed
-
-    def __enter__(self) -> "Spool":
-        self._file = self._path.open("wb")
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._file.close()
-        self._path.unlink(missing_ok=True)
-
-    def add(self, key: str, record: Record) -> None:
-        if record.image.shape != (SIZE, SIZE, 3) or record.image.dtype != np.uint8:
-            raise ValueError(f"{key}: image {record.image.dtype} {record.image.shape}, uint8 [64, 64, 3] was expected.")
-        self._file.write(np.ascontiguousarray(record.image).data)
-        self.rows.append(record._replace(image=_NO_IMAGE))
-        self.keys.append(key)
-
-    def stream(self, numbers: list[int], split: str):
-        """A function that gives the (key, record) pairs of these rows, with a progress bar."""
-
-        def records() -> Iterator[tuple[str, Record]]:
-            from tqdm import tqdm
-
-            self._file.flush()
-            pixels = np.memmap(self._path, np.uint8, "r").reshape(-1, SIZE, SIZE, 3)
-            for number in tqdm(numbers, f"Writing {split}", unit=" pictures", leave=False):
-                record = self.rows[number]._replace(image=pixels[number])
-                self.digests.append(digest(split, record))
-                yield self.keys[number], record
-
-        return records
-
-
-_NO_IMAGE = np.empty(0, np.uint8)
-
-
 def _collect(
-    items: Iterable[Item], spool: Spool, pattern: re.Pattern[str] | None, total: int | None
-) -> tuple[list[Rejected], list[Rejected], Counter[str]]:
+    items: Iterable[Item], total: int | None
+) -> tuple[Counter[str], list[Rejected], list[Rejected], Counter[str]]:
+    """Pictures of each person, what was left out, what was noticed, and who found the faces."""
     from tqdm import tqdm
 
+    people: Counter[str] = Counter()
     rejected: list[Rejected] = []
     remarks: list[Rejected] = []
     found_by: Counter[str] = Counter()
@@ -249,16 +209,13 @@ def _collect(
                 remarks.append(Rejected(item.key, item.reason))
                 continue
             bar.update()
-            reason = item.reason if item.record is None else ""
-            if item.record is not None and item.record.frame >= 2**63:
-                reason = "frame number of more than 18 digits"
-            if item.record is None or reason:
-                rejected.append(Rejected(item.key, reason))
+            if item.record is None:
+                rejected.append(Rejected(item.key, item.reason))
                 continue
-            spool.add(item.key, item.record._replace(subject=splits.canonical(item.record.subject, pattern)))
+            people[item.record.subject] += 1
             if item.found_by:
                 found_by[item.found_by] += 1
-    return rejected, remarks, found_by
+    return people, rejected, remarks, found_by
 
 
 def _like(folder: Path | None) -> dict[str, list[str]]:

@@ -232,15 +232,18 @@ def _jobs(sources: Iterable[Source], whole: bool) -> Iterator[_Job]:
         yield _Job(waiting)
 
 
-def crop_all(sources: Sequence[Source], how: Cropping, count: int) -> Generator[Crops, None, None]:
+def crop_all(
+    sources: Sequence[Source], how: Cropping, count: int, kept: list[workers.Worker] | None = None
+) -> Generator[Crops, None, None]:
     """The crops of all sources, in the order in which `count` processes finish them; little is held in memory.
 
+    kept: processes that crop like this already, see `workers.run`.
     A crop group that ends its process (a decoder's crash, an endless loop, too little memory) twice is rejected.
     """
     whole = how.takes is not None and how.takes.measured
     jobs, later, lost = _jobs(sources, whole), deque[_Job](), 0
     next_job = lambda: later.popleft() if later else next(jobs, None)  # noqa: E731
-    with contextlib.closing(workers.run(partial(_work, how), next_job, count, _patience)) as done:
+    with contextlib.closing(workers.run(partial(_work, how), next_job, count, _patience, kept)) as done:
         for job, answer in done:
             if not isinstance(answer, workers.Lost):
                 lost = 0

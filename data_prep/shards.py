@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from facedisent_jax import records
 
@@ -25,6 +26,23 @@ def write(folder: Path, splits: Mapping[str, Callable[[], Stream]]) -> Path:
 
     Records are shuffled by a hash of their keys, so that the files do not depend on the order of the stream.
     """
+
+    def generators(self, dl_manager):
+        return {split: _examples(stream) for split, stream in splits.items()}
+
+    return _prepare(folder, generators)
+
+
+def write_by_beam(folder: Path, splits: Callable[[Any], Mapping[str, Any]], runner, options) -> Path:
+    """The same by Apache Beam: `splits` adds to a pipeline each split's collection of (key, record as a dictionary)."""
+
+    def generators(self, dl_manager, pipeline):  # by this name TFDS knows that it is to make a pipeline
+        return splits(pipeline)
+
+    return _prepare(folder, generators, beam_runner=runner, beam_options=options)
+
+
+def _prepare(folder: Path, generators: Callable, **settings) -> Path:
     quiet_tensorflow()
     import tensorflow_datasets as tfds
 
@@ -33,12 +51,10 @@ def write(folder: Path, splits: Mapping[str, Callable[[], Stream]]) -> Path:
 
         name = records.NAME
         VERSION = tfds.core.Version(VERSION)
+        _split_generators = generators
 
         def _info(self):
             return tfds.core.DatasetInfo(builder=self, description=self.__doc__, features=records.features())
-
-        def _split_generators(self, dl_manager):
-            return {split: _examples(stream) for split, stream in splits.items()}
 
         def _generate_examples(self):
             raise NotImplementedError("The streams are given by _split_generators.")
@@ -46,7 +62,7 @@ def write(folder: Path, splits: Mapping[str, Callable[[], Stream]]) -> Path:
     tfds.disable_progress_bar()
     builder = Faces(data_dir=str(folder), file_format="tfrecord")
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        builder.download_and_prepare()
+        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(**settings))
     return folder / records.NAME / VERSION
 
 

@@ -27,13 +27,13 @@ class Lost(NamedTuple):
     why: str
 
 
-class _Worker(NamedTuple):
+class Worker(NamedTuple):
     process: BaseProcess
     pipe: connection.Connection
 
 
 class _Busy(NamedTuple, Generic[Job]):
-    worker: _Worker
+    worker: Worker
     job: Job
     until: float
 
@@ -43,18 +43,20 @@ def run(
     next_job: Callable[[], Job | None],
     count: int,
     patience: Callable[[Job], float],
+    kept: "list[Worker] | None" = None,
 ) -> Generator[tuple[Job, Answer | Lost], None, None]:
     """Jobs and what `work` (a function that can be pickled) made of them, as they are done by `count` processes.
 
     next_job: gives a job, or None if there is none now; it is asked again whenever an answer has been taken.
     patience: seconds that a job may take; a process that takes longer is killed.
+    kept: idle processes with the same `work`, to be used before new ones start; those that are left go back there.
     The answer is Lost where the process died or was killed. Raises whatever `work` raises. When the generator ends,
-    all processes are gone.
+    all other processes are gone.
     """
-    idle: list[_Worker] = []
+    idle: list[Worker] = [] if kept is None else kept
     busy: list[_Busy[Job]] = []
 
-    def give(worker: _Worker, job: Job) -> None:
+    def give(worker: Worker, job: Job) -> None:
         with contextlib.suppress(OSError):  # it died meanwhile: its pipe will say so
             worker.pipe.send(job)
         busy.append(_Busy(worker, job, time.monotonic() + patience(job)))
@@ -73,24 +75,24 @@ def run(
                 answer = _receive(entry.worker) if came else Lost(f"took more than {patience(entry.job):.0f} seconds")
                 busy.remove(entry)
                 if isinstance(answer, Lost):
-                    _end(entry.worker)
+                    end(entry.worker)
                 elif (following := next_job()) is None:
                     idle.append(entry.worker)
                 else:  # before the answer is used: the process need not wait for that
                     give(entry.worker, following)
                 yield entry.job, answer
     finally:
-        for worker in [*idle, *(entry.worker for entry in busy)]:
-            _end(worker)
+        for worker in [*([] if kept is not None else idle), *(entry.worker for entry in busy)]:
+            end(worker)
 
 
-def _end(worker: _Worker) -> None:
+def end(worker: Worker) -> None:
     worker.process.kill()
     worker.process.join()
     worker.pipe.close()
 
 
-def _receive(worker: _Worker):
+def _receive(worker: Worker):
     try:
         answer, error = worker.pipe.recv()
     except (EOFError, OSError):
@@ -100,7 +102,7 @@ def _receive(worker: _Worker):
     return answer
 
 
-def _start(work: Callable) -> _Worker:
+def _start(work: Callable) -> Worker:
     # spawn: a fork of a process with threads (TensorFlow's, a notebook's) can hang
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
@@ -108,7 +110,7 @@ def _start(work: Callable) -> _Worker:
     with _unstopped():
         process.start()
     theirs.close()
-    return _Worker(process, ours)
+    return Worker(process, ours)
 
 
 @contextlib.contextmanager

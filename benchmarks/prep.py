@@ -1,0 +1,107 @@
+"""Data preparation against pure decoding: `python benchmarks/prep.py [--pictures N] [--json FILE]`.
+
+Draws a tree with the names, sizes and number of illuminations of Multi-PIE (640x480 PNG), and measures pictures per
+second of `python -m data_prep multipie`, of the cropping alone, and of Pillow decoding the same files in as many
+processes. From these the hours for all of Multi-PIE (750,000 pictures) on 1, 16 and 256 workers of such a core.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ALL, BYTES = 750_000, 305e9
+"""Pictures and bytes of the whole of Multi-PIE."""
+ILLUMINATIONS = 20
+
+
+def draw(root: Path, pictures: int) -> int:
+    """Drawn faces in the middle of noisy grey pictures, in each illumination; bytes on disk."""
+    from data_prep import synthetic
+
+    rng = np.random.default_rng(0)
+    people = -(-pictures // ILLUMINATIONS)
+    faces = [record.image for _, record in synthetic.records(people, 0, True, 0, 2, 1)][::2]
+    for who, face in enumerate(faces, 1):
+        folder = root / "session01" / "multiview" / f"{who:03}" / "01" / "05_1"
+        folder.mkdir(parents=True)
+        large = np.asarray(Image.fromarray(face).resize((260, 260)), float)
+        for light in range(ILLUMINATIONS):
+            picture = np.full((480, 640, 3), 90.0)
+            picture[110:370, 190:450] = large
+            picture = picture * (0.6 + 0.03 * light) + rng.normal(0, 3, picture.shape)
+            name = f"{who:03}_01_01_051_{light:02}.png"
+            Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(folder / name)
+    return sum(path.stat().st_size for path in root.rglob("*.png"))
+
+
+def decode(path: Path) -> int:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB")).size
+
+
+def measure(pictures: int) -> dict:
+    """Rates in pictures per second."""
+    from data_prep import build, cropping, multipie
+
+    workers = build.cores()
+    with tempfile.TemporaryDirectory() as place:
+        raw = Path(place) / "raw"
+        size = draw(raw, pictures)
+        files = sorted(raw.rglob("*.png"))
+        with multiprocessing.get_context("spawn").Pool(workers) as pool:
+            pool.map(decode, files[: 2 * workers], 1)
+            begun = time.perf_counter()
+            pool.map(decode, files, 8)
+            decoding = len(files) / (time.perf_counter() - begun)
+        found = multipie.find(raw)
+        how = cropping.Cropping("haar", 0.0, None, None)
+        begun = time.perf_counter()
+        cropped = sum(len(crops.images) for crops in cropping.crop_all(found.sources, how, workers))
+        cropping_rate = len(files) / (time.perf_counter() - begun)
+        begun = time.perf_counter()
+        build.from_sources(Path(place) / "out", found, build.Plan("multipie", "haar"))
+        whole = len(files) / (time.perf_counter() - begun)
+    core = cropping_rate / workers
+    return {
+        "pictures": len(files),
+        "cropped": cropped,
+        "bytes_a_picture": size / len(files),
+        "workers": workers,
+        "load_average": os.getloadavg()[0],
+        "decoding": decoding,
+        "cropping": cropping_rate,
+        "command": whole,
+        "cropping_against_decoding": cropping_rate / decoding,
+        "hours_for_all": {n: ALL / core / n / 3600 for n in (1, 16, 256)},
+        "read_MB_per_second": {n: BYTES / 1e6 * core * n / ALL for n in (1, 16, 256)},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=2000)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    found = measure(given.pictures)
+    print(f"{found['pictures']} pictures of {found['bytes_a_picture'] / 1000:.0f} kB, {found['workers']} processes, "
+          f"load average {found['load_average']:.1f}; {found['cropped']} faces found.")  # fmt: skip
+    for name in ("decoding", "cropping", "command"):
+        print(f"{name:10} {found[name]:8.0f} pictures/s")
+    print(f"cropping runs at {found['cropping_against_decoding']:.2f} of the rate of decoding")
+    for n, hours in found["hours_for_all"].items():
+        print(
+            f"all of Multi-PIE on {n:3} workers: {hours:7.2f} hours, reading {found['read_MB_per_second'][n]:.0f} MB/s"
+        )
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()
