@@ -6,24 +6,28 @@ from pathlib import Path
 
 import numpy as np
 
-from facedisent_jax.records import Faces, RecordError, read_info, read_split
+from facedisent_jax.records import Faces, RecordError, read_info, read_splits
 from facedisent_jax.triplets import Batch, Triplets
 
 GIB = 1024**3
 
 
-def read_faces(folders: Sequence[str | Path], split: str, memory: float = 8.0) -> Faces:
+def read_faces(folders: Sequence[str | Path], split: str, memory: float = 8.0, ends_only: bool = False) -> Faces:
     """The pictures of a split of one or several data folders, in memory if they take less than `memory` GiB.
 
+    ends_only: the pictures of intensity below 0.05 or above 0.95 alone, which is what binary training sees of clips.
     Of several folders, a person held out in one is held out in all: no training picture shows anybody who is in the
     validation or test split of any folder. Raises RecordError for folders that cannot be used.
     """
     infos = [read_info(folder) for folder in folders]
     size = sum(info["splits"].get(split, 0) for info in infos) * 64 * 64 * 3
-    faces = Faces.join([read_split(folder, split, in_memory=size <= memory * GIB) for folder in folders])
-    if split == "train" and len(folders) > 1:
-        faces = faces.take(~np.isin(faces.subject, sorted(held_out_subjects(folders))))
-    return faces
+    hidden = np.array(sorted(held_out_subjects(folders)) if split == "train" and len(folders) > 1 else [], str)
+
+    def keep(columns: dict[str, np.ndarray]) -> np.ndarray:
+        end = (columns["intensity"] < 0.05) | (columns["intensity"] > 0.95)
+        return ~np.isin(columns["subject"], hidden) & (end if ends_only else True)
+
+    return read_splits(folders, split, size <= memory * GIB, keep if len(hidden) or ends_only else None)
 
 
 def ends(faces: Faces) -> Faces:

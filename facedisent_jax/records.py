@@ -1,18 +1,20 @@
 """The record: one 64x64 face with what is known of it. The only description of it, used to write and to read.
 
-Imports none of ours. TensorFlow is imported inside the functions that need it, so that `Record` is cheap to import.
+Imports mapped. TensorFlow is imported inside the functions that need it, so that `Record` is cheap to import.
 """
 
 import hashlib
 import json
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from facedisent_jax.mapped import MappedImages, RecordError
 
 SIZE = 64
 """Height and width of a stored picture, in pixels."""
@@ -47,40 +49,6 @@ class Record(NamedTuple):
     intensity: float = float("nan")
 
 
-class RecordError(ValueError):
-    """A data folder that cannot be used; the message is a sentence for the person at the keyboard."""
-
-
-class MappedImages:
-    """Pictures left on disk, read when indexed: `images[index]` -> [len(index), 64, 64, 3] uint8.
-
-    A record holds its picture as raw bytes, so the picture is a slice of the shard: a memory map, one offset and one
-    CRC-32 a picture serve instead of a copy. A picture that is not any more what it was is a RecordError.
-    """
-
-    def __init__(self, shards: list[Path], shard: np.ndarray, offset: np.ndarray, check: np.ndarray):
-        self._shards = shards
-        self._maps = [np.memmap(path, mode="r") for path in shards]
-        self._shard, self._offset, self._check = shard, offset, check
-        self.shape = (len(offset), SIZE, SIZE, 3)
-
-    def __len__(self) -> int:
-        return len(self._offset)
-
-    def __getitem__(self, index) -> np.ndarray:
-        rows = np.arange(len(self))[index]
-        out = np.empty((rows.size, BYTES), np.uint8)
-        for k, row in enumerate(rows.ravel()):
-            shard, start = self._shard[row], self._offset[row]
-            out[k] = self._maps[shard][start : start + BYTES]
-            if zlib.crc32(out[k].data) != self._check[row]:
-                raise RecordError(
-                    f"{self._shards[shard]} has changed since it was opened: the picture at byte {start} is not what "
-                    "it was. Copy the file again, or prepare the folder again."
-                )
-        return out.reshape(*rows.shape, SIZE, SIZE, 3)
-
-
 @dataclass(frozen=True)
 class Faces:
     """Records as columns: n pictures, the same fields as `Record`."""
@@ -109,9 +77,7 @@ class Faces:
 
     @classmethod
     def join(cls, parts: Sequence["Faces"]) -> "Faces":
-        """The pictures of several data folders, images in memory unless there is but one part."""
-        if len(parts) == 1:
-            return parts[0]
+        """The pictures of all parts, images in memory."""
         names = [field.name for field in fields(cls)]
         return cls(*(np.concatenate([getattr(part, name)[:] for part in parts]) for name in names))
 
@@ -182,49 +148,77 @@ def read_split(folder: Path | str, split: str, in_memory: bool = True) -> Faces:
     Raises RecordError, which names file, record and offset, for a missing folder or shard or what is damaged or not
     ours. Pictures left on disk are checked again whenever they are read.
     """
+    return read_splits([folder], split, in_memory)
+
+
+def read_splits(
+    folders: Sequence[Path | str],
+    split: str,
+    in_memory: bool = True,
+    keep: Callable[[dict[str, np.ndarray]], np.ndarray] | None = None,
+) -> Faces:
+    """As `read_split`, of several folders; pictures are read into the place where they stay, and take it once.
+
+    keep: which of some records to keep, [n] bool, by their columns (those of Faces but the image).
+    """
+    number = sum(read_info(folder)["splits"].get(split, 0) for folder in folders)
+    image = np.empty((number if in_memory else 0, BYTES), np.uint8)  # what is never written takes no memory
+    shards: list[Path] = []
+    parts: list[dict[str, np.ndarray]] = []
+    kept = 0
+    for folder in folders:
+        for path, chunk in _chunks(Path(folder), split):
+            if path not in shards[-1:]:
+                shards.append(path)
+            rows = slice(None) if keep is None else keep(chunk.columns)
+            columns = {name: values[rows] for name, values in chunk.columns.items()}
+            size = len(columns["frame"])
+            if in_memory:
+                image[kept : kept + size] = chunk.image[rows]
+            else:
+                columns |= {"shard": np.full(size, len(shards) - 1), "offset": chunk.offsets()[rows]}
+                columns["check"] = np.fromiter(map(zlib.crc32, chunk.image[rows]), np.uint32, size)
+            parts.append(columns)
+            kept += size
+    if not number:
+        return Faces.of([])
+    table = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    if in_memory:
+        return Faces(image[:kept].reshape(-1, SIZE, SIZE, 3), **table)
+    place = (table.pop(name) for name in ("shard", "offset", "check"))
+    return Faces(MappedImages(shards, *place, shape=(SIZE, SIZE, 3)), **table)
+
+
+def _chunks(folder: Path, split: str) -> Iterator[tuple[Path, "_Chunk"]]:
+    """The records of a split with the files that they are in; what is wrong with any of them raises RecordError."""
     info = read_info(folder)
-    expected = info["splits"].get(split, 0)
-    shards = _shards(Path(folder), split, expected)
-    columns: dict[str, list] = {field.name: [] for field in fields(Faces)}
-    shard_of, offset_of, checks = [], [], []
-    for number, path in enumerate(shards):
-        start = 0
+    expected, found = info["splits"].get(split, 0), 0
+    shards = _shards(folder, split, expected)
+    people: set[str] = set()
+    for path in shards:
+        end = 0
         try:
-            for raws, parsed in _read(path, 512):
-                images = parsed.pop("image")
-                if in_memory:
-                    columns["image"].append(np.frombuffer(b"".join(images), np.uint8).reshape(-1, SIZE, SIZE, 3))
-                for raw, image in zip(raws, images, strict=True):
-                    if not in_memory:
-                        offset_of.append(start + _HEADER + raw.index(image))
-                        checks.append(zlib.crc32(image))
-                    start += len(raw) + _HEADER + _FOOTER
-                shard_of.append(np.full(len(images), number))
-                for name, value in parsed.items():
-                    columns[name].append(value)
+            for chunk in _read(path, _CHUNK):
+                found, end = found + len(chunk.start), chunk.end
+                people |= set(chunk.columns["subject"].tolist())
+                if found <= expected:
+                    yield path, chunk
         except _Fault as fault:
             raise _located(path, fault) from fault
-        if start != path.stat().st_size:  # TensorFlow passes over the beginning of a record's frame
-            raise RecordError(f"{path} is damaged at byte {start}: the file ends in the middle of a record.")
-    found = sum(map(len, shard_of))
+        if end != path.stat().st_size:  # TensorFlow passes over the beginning of a record's frame
+            raise RecordError(f"{path} is damaged at byte {end}: the file ends in the middle of a record.")
     if found != expected:
         raise RecordError(
             f"{folder}: {found} {split} records found in {len(shards)} files, {PREP_FILE} says {expected}."
         )
-    if not expected:
-        return Faces.of([])
-    table: dict[str, Any] = {name: np.concatenate(parts) for name, parts in columns.items() if parts}
-    if strangers := set(table["subject"].tolist()) - {"", *info["subjects"].get(split, [])}:
+    if strangers := people - {"", *info["subjects"].get(split, [])}:
         raise RecordError(
             f"{folder}: subject {min(strangers)!r} is in the {split} records and not in the {split} subjects of "
             f"{PREP_FILE}: files of two preparations were mixed; prepare the folder again."
         )
-    if not in_memory:
-        where = np.concatenate(shard_of), np.asarray(offset_of), np.asarray(checks, np.uint32)
-        table["image"] = MappedImages(shards, *where)
-    return Faces(**table)
 
 
+_CHUNK = 128  # records read at a time: more do not stay in the processor's cache
 _HEADER, _FOOTER = 12, 4  # TFRecord framing: length and its CRC before a record, the record's CRC after it
 _SHARD = re.compile(rf"{NAME}-(\w+)\.tfrecord-(\d+)-of-(\d+)")
 
@@ -252,17 +246,57 @@ class _Fault(Exception):
     """What is wrong with one of the records that are being read."""
 
 
-def _read(path: Path, size: int) -> Iterator[tuple[list[bytes], dict[str, np.ndarray]]]:
-    """The records of a file, `size` at a time, as they lie there and as columns. Raises _Fault."""
+class _Chunk(NamedTuple):
+    """Some records of a file that follow each other.
+
+    columns:    those of Faces but the image.
+    image:      [n, 12288] uint8.
+    serialized: [n] strings of TensorFlow, the records as they lie there.
+    start:      [n] the first byte of each in the file; end: the byte after the last, frame included.
+    """
+
+    columns: dict[str, np.ndarray]
+    image: np.ndarray
+    serialized: Any
+    start: np.ndarray
+    end: int
+
+    def offsets(self) -> np.ndarray:
+        """[n] where the pictures lie in the file."""
+        out, at = self.start.copy(), 0
+        for k, (record, image) in enumerate(zip(self.serialized.numpy(), self.image, strict=True)):
+            image = image.tobytes()
+            if record[at : at + BYTES] != image:  # mostly it lies where it lay in the record before
+                at = record.index(image)
+            out[k] += at
+        return out
+
+
+def _read(path: Path, size: int) -> Iterator[_Chunk]:
+    """The records of a file, `size` at a time. Raises _Fault."""
     import tensorflow as tf
 
     spec = {field.name: tf.io.FixedLenFeature([], tf.string) for field in fields(Faces)}
     spec["frame"] = tf.io.FixedLenFeature([], tf.int64)
     spec["intensity"] = tf.io.FixedLenFeature([], tf.float32)
+
+    def parse(serialized):
+        columns = tf.io.parse_example(serialized, spec)
+        text = columns.pop("image")
+        image = tf.io.decode_raw(text, tf.uint8, fixed_length=BYTES)
+        return serialized, tf.strings.length(serialized), tf.strings.length(text), image, columns
+
+    end = 0
     try:
-        for serialized in tf.data.TFRecordDataset(str(path)).batch(size):
-            columns = {name: value.numpy() for name, value in tf.io.parse_example(serialized, spec).items()}
-            yield serialized.numpy().tolist(), _checked(columns)
+        # Parsed in other threads while the next are read: a record takes as long to parse as to read.
+        for found in tf.data.TFRecordDataset(str(path)).batch(size).map(parse, 2, deterministic=True).prefetch(2):
+            serialized, (length, pictured, image), columns = found[0], (v.numpy() for v in found[1:4]), found[4]
+            if (wrong := pictured[pictured != BYTES]).size:
+                raise _Fault(f"its image has {wrong[0]} bytes, {BYTES} were expected")
+            ends = end + np.cumsum(length.astype(np.int64) + _HEADER + _FOOTER)
+            start = ends - length - _FOOTER
+            end = int(ends[-1])
+            yield _Chunk(_checked({name: v.numpy() for name, v in columns.items()}), image, serialized, start, end)
     except tf.errors.DataLossError as error:
         cut = "truncated" in error.message
         raise _Fault("the file ends in the middle of it" if cut else "its checksum does not fit its bytes") from error
@@ -276,9 +310,6 @@ def _read(path: Path, size: int) -> Iterator[tuple[list[bytes], dict[str, np.nda
 
 def _checked(columns: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The columns with text decoded. Raises _Fault where a value is none that a record can have."""
-    for image in columns["image"]:
-        if len(image) != BYTES:
-            raise _Fault(f"its image has {len(image)} bytes, {BYTES} were expected")
     for name in ("subject", "expression", "sequence", "condition"):
         try:
             columns[name] = np.char.decode(columns[name].astype(bytes), "utf-8")
@@ -294,8 +325,8 @@ def _located(path: Path, fault: _Fault) -> RecordError:
     """The error for a file in which a fault was found, with the record: it is read once more, one by one."""
     seen = start = 0
     try:
-        for raws, _ in _read(path, 1):
-            seen, start = seen + 1, start + len(raws[0]) + _HEADER + _FOOTER
+        for chunk in _read(path, 1):
+            seen, start = seen + 1, chunk.end
     except _Fault as found:
         fault = found
     return RecordError(

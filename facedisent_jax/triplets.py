@@ -119,8 +119,9 @@ class Triplets:
         self.labelled = (level >= 0) & (faces.expression != "")
         names, action = np.unique(np.where(level == 0, "", faces.expression), return_inverse=True)
         vectors = [label_vector(str(name)) if name else np.zeros(CODE, np.float32) for name in names]
-        self.action = np.stack(vectors)[action] if vectors else np.zeros((0, CODE), np.float32)
-        self.label = (self.action * np.maximum(level, 0)[:, None] * step).astype(np.float32)
+        # Vectors and label vectors are put together for the rows of a batch: for all they would take 512 bytes a row.
+        self.vectors, self.action = np.array(vectors).reshape(-1, CODE), action
+        self.shown = (np.where(self.labelled, level, 0) * step).astype(np.float32)
         self.intensity = np.nan_to_num(intensity)
         ordered = ~np.isnan(self.order) & (faces.subject != "") & (faces.expression != "")
         between = ordered & ~self.labelled
@@ -144,6 +145,10 @@ class Triplets:
     def __len__(self) -> int:
         return len(self.faces)
 
+    def label(self, rows: np.ndarray) -> np.ndarray:
+        """The label vectors of pictures, [..., 64]: intensities are rounded to their step; 0 where not known."""
+        return self.vectors[self.action[rows]] * self.shown[rows][..., None]
+
     def index(self, seed: int, step: int, batch: int) -> TripletIndex:
         """The triplets of a step: each picture is the anchor once an epoch, in an order drawn for the epoch."""
         position = step * batch + np.arange(batch)
@@ -153,7 +158,7 @@ class Triplets:
             a[epoch == e] = _epoch_order(seed, int(e), len(self))[position[epoch == e] % len(self)]
         uniform = _random(seed, 1, step).random((2, batch))
         b, c = self.pairs.draw(a, uniform[0]), self.peers.draw(a, uniform[1])
-        d, has_between = self._between(a, b, _random(seed, 2, step).random((TRIES, batch)))
+        d, has_between = self._between(a, b, (seed, 2, step))
         return TripletIndex(a, b, c, self.pairs.count[a] > 0, self.peers.count[a] > 0, d, has_between)
 
     def batch(self, seed: int, step: int, batch: int, rows: slice = slice(None), pictures: bool = True) -> Batch:
@@ -164,42 +169,50 @@ class Triplets:
     def gather(self, index: TripletIndex, pictures: bool = True) -> Batch:
         """Pictures and labels of given triplets."""
         rows = np.stack([index.a, index.b, index.c], axis=1)
-        images, between = (self.faces.image[r] if pictures else r.astype(np.int32) for r in (rows, index.d))
-        order, action = self._ordered(index.a, index.b)
-        low, high, middle = (self.intensity[row] for row in (index.a, index.b, index.d))
-        place = np.where(index.has_between, (middle - low) / np.where(index.has_between, high - low, 1), 0)
+        images, between = (self._pictures(r) if pictures else r.astype(np.int32) for r in (rows, index.d))
+        order, _, high = self._ordered(index.a, index.b)
+        low, far, middle = (self.intensity[row] for row in (index.a, index.b, index.d))
+        place = np.where(index.has_between, (middle - low) / np.where(index.has_between, far - low, 1), 0)
+        action = self.vectors[self.action[high]]
         known = [self.labelled[rows], index.has_pair, index.has_peer, order, action]
         known = [values.astype(np.float32) for values in known]
         beside = [between, place.astype(np.float32), index.has_between.astype(np.float32)]
-        return Batch._make([images, self.intensity[rows], self.label[rows], *known, *beside])
+        return Batch._make([images, self.intensity[rows], self.label(rows), *known, *beside])
 
-    def _between(self, a: np.ndarray, b: np.ndarray, uniform: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _pictures(self, rows: np.ndarray) -> np.ndarray:
+        images = self.faces.image
+        if isinstance(images, np.ndarray):  # copied whole, not row of pixels by row of pixels
+            return images.reshape(len(images), -1)[rows].reshape(*rows.shape, *images.shape[1:])
+        return images[rows]
+
+    def _between(self, a: np.ndarray, b: np.ndarray, seeds: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """Labelled frames of the takes with intensities between a's and b's, shot between them; a where none is.
 
-        uniform: [tries, n] in [0, 1). A frame shot earlier or later has the head somewhere else: nobody could tell
-        where from a and b, and a decoder learns to blur.
+        A frame shot earlier or later has the head somewhere else: nobody could tell where from a and b, and a decoder
+        learns to blur.
         """
         order, key = self.by_intensity
-        step = self._ordered(a, b)[0]
-        low, high = np.where(step > 0, a, b), np.where(step > 0, b, a)
+        step, low, high = self._ordered(a, b)
         first = np.searchsorted(key, 2 * self.take[low] + self.intensity[low], "right")
         last = np.searchsorted(key, 2 * self.take[high] + self.intensity[high], "left")
         has = (step != 0) & self.labelled[a] & self.labelled[b] & (last > first)
         if not has.any():
             return a.copy(), has
+        uniform = _random(*seeds).random((TRIES, len(a)))
         tried = order[np.clip(first + (uniform * (last - first)).astype(np.int64), 0, len(order) - 1)]
         start, end, frame = (self.faces.frame[rows] for rows in (a, b, tried))
         shot = ((start < frame) & (frame < end)) | ((end < frame) & (frame < start)) | (start == end)
         has &= shot.any(axis=0)
         return np.where(has, tried[shot.argmax(axis=0), np.arange(len(a))], a), has
 
-    def _ordered(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`order` and `action` of Batch: two pictures of one take and one action, or neutral, can be ordered."""
+    def _ordered(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`order` of Batch, and the rows that show less and more: pictures of one take, and of one action or neutral,
+        can be ordered."""
         rise = np.where(self.take[a] == self.take[b], np.nan_to_num(self.order[b] - self.order[a]), 0)
         low, high = np.where(rise > 0, a, b), np.where(rise > 0, b, a)
-        action = self.action[high]
-        alike = (self.action[low] == action).all(axis=1) | (self.action[low] == 0).all(axis=1)
-        return np.sign(rise) * alike * action.any(axis=1), action
+        less, more = self.action[low], self.action[high]
+        shows = np.asarray(self.vectors.any(axis=1))
+        return np.sign(rise) * ((less == more) | ~shows[less]) * shows[more], low, high
 
     def shortage(self) -> list[str]:
         """Sentences about pictures that cannot stand in a whole triplet; empty where all can."""
@@ -229,7 +242,7 @@ class OneFactor(Triplets):
         usable = self.labelled & (varies > 0)
         rows = np.flatnonzero(usable if usable.any() else np.ones(len(self), bool))
         anchor = rng.choice(rows)
-        alike = (self.label == self.label[anchor]).all(axis=1)
+        alike = (self.shown == self.shown[anchor]) & ((self.action == self.action[anchor]) | (self.shown == 0))
         group = alike if step % 2 else self.take == self.take[anchor]
         if not step % 2 and alike[group].all():
             group = self.faces.subject == self.faces.subject[anchor]

@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ALLOWED = {
     "config": set(),
-    "records": set(),
+    "mapped": set(),
+    "records": {"mapped"},
     "losses": set(),
     "metrics": set(),
     "figures": set(),

@@ -166,8 +166,9 @@ def test_pictures_of_two_actions_are_not_ordered_but_neutral_and_each_are():
 def test_the_step_of_the_labels_can_be_chosen():
     records = [face("s", "smile", 0.26), face("t", "smile", 0.31)]
     coarse, fine = (Triplets(Faces.of(records), step) for step in (0.1, 0.05))
-    np.testing.assert_allclose(coarse.label[:, 0], [0.3, 0.3], rtol=1e-6)
-    np.testing.assert_allclose(fine.label[:, 0], [0.25, 0.3], rtol=1e-6)
+    both = np.arange(2)
+    np.testing.assert_allclose(coarse.label(both)[:, 0], [0.3, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(fine.label(both)[:, 0], [0.25, 0.3], rtol=1e-6)
     assert coarse.index(0, 0, 4).has_peer.all() and not fine.index(0, 0, 4).has_peer.any()
 
 
@@ -177,7 +178,7 @@ def test_label_vectors():
     assert set(np.unique(surprise)) == {0.0, 1.0} and (surprise != disgust).sum() > 16
     np.testing.assert_array_equal(surprise, label_vector("surprise"))
     records = [face("s", "neutral", 0.0), face("s", "smile", 0.26), face("s", "surprise", 0.5)]
-    label = Triplets(Faces.of(records)).label
+    label = Triplets(Faces.of(records)).label(np.arange(3))
     np.testing.assert_allclose(label, [np.zeros(64), np.full(64, 0.3), 0.5 * surprise], atol=1e-7)
 
 
