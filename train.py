@@ -63,9 +63,8 @@ def train(config: Config, folders: list[Path], stop: preemption.StopRequest) -> 
 
     runs.check_same(config, Path(config.run))
     print(f"Reading {', '.join(map(str, folders))}")
-    faces = data.read_faces(folders, "train", config.memory)
-    drawn = OneFactor if config.loss.clamping else Triplets
-    triplets = drawn(data.ends(faces) if config.ends_only else faces, config.intensity_step)
+    faces = data.read_faces(folders, "train", config.memory, config.ends_only)
+    triplets = (OneFactor if config.loss.clamping else Triplets)(faces, config.intensity_step)
     if not len(triplets):
         raise runs.RunError(
             f"No training picture in {', '.join(map(str, folders))}: see `python -m data_prep inspect`."

@@ -30,11 +30,6 @@ def read_faces(folders: Sequence[str | Path], split: str, memory: float = 8.0, e
     return read_splits(folders, split, size <= memory * GIB, keep if len(hidden) or ends_only else None)
 
 
-def ends(faces: Faces) -> Faces:
-    """The pictures of intensity below 0.05 or above 0.95: what binary training sees of clips."""
-    return faces.take((faces.intensity < 0.05) | (faces.intensity > 0.95))
-
-
 def held_out_subjects(folders: Sequence[str | Path]) -> set[str]:
     """Everybody who is in the validation or test split of any of the folders."""
     lists = [read_info(folder)["subjects"] for folder in folders]
