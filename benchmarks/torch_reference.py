@@ -1,0 +1,239 @@
+"""The networks of `facedisent_jax.model` and `facedisent_jax.warp` in PyTorch, with the same weights.
+
+For the benchmarks alone. Pictures are [n, channels, height, width] in one of two layouts in memory: contiguous, or
+channels_last (the numbers of a pixel side by side). Whatever is flattened keeps the order of its layout, so that neither
+is put at a disadvantage by copies: `tensors` sorts the weights accordingly.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from facedisent_jax.config import CODE, ModelConfig
+from facedisent_jax.model import PIXELS, SIZE
+from facedisent_jax.warp import COARSE, EPSILON, GRID, HEADS, MOTION, PATCH, PLACES
+
+
+class Codes(NamedTuple):
+    """Identity code, and the expression code or its logits, [n, 64] each."""
+
+    identity: Tensor
+    expression: Tensor
+
+
+class Source(NamedTuple):
+    """Pictures of the people to be shown [n, 3, 64, 64], and their expression codes [n, 64]."""
+
+    pictures: Tensor
+    expression: Tensor
+
+
+class Shown(NamedTuple):
+    """Pictures [n, 3, 64, 64], and of the k sources the displacement [k, n, 64, 64, 2] and mask [k, n, 1, 64, 64]."""
+
+    pictures: Tensor
+    displacement: Tensor
+    mask: Tensor
+
+
+def tensors(params: Any, channels_last: bool) -> Any:
+    """Our weights as PyTorch stores its own: the same tree, dense kernels [out, in], convolutions [out, in, 3, 3]."""
+    if isinstance(params, dict):
+        return {name: tensors(value, channels_last) for name, value in params.items()}
+    value = np.array(params, np.float32)
+    if not channels_last:  # the numbers of a picture are sorted by colour first, not by place
+        order = np.arange(PIXELS).reshape(SIZE, SIZE, 3).transpose(2, 0, 1).ravel()
+        for axis in range(value.ndim):
+            value = np.take(value, order, axis) if value.shape[axis] == PIXELS else value
+    if value.ndim == 2:
+        value = value.T
+    if value.ndim == 3:  # a depthwise kernel
+        value = value.transpose(2, 0, 1)[:, None]
+    if value.ndim == 4 and value.shape[0] == 3:
+        value = value.transpose(3, 2, 0, 1)
+    tensor = torch.tensor(np.ascontiguousarray(value))
+    return placed(tensor, channels_last) if tensor.ndim == 4 else tensor
+
+
+def placed(x: Tensor, channels_last: bool) -> Tensor:
+    """x [n, channels, height, width] in the layout asked for."""
+    return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+
+
+def flat(x: Tensor, channels_last: bool) -> Tensor:
+    """[n, channels, height, width] -> [n, numbers] in the order of the layout."""
+    return (x.permute(0, 2, 3, 1) if channels_last else x).reshape(len(x), -1)
+
+
+def unflat(x: Tensor, channels_last: bool) -> Tensor:
+    """[n, 12288] -> pictures [n, 3, 64, 64]: the inverse of `flat`."""
+    return x.reshape(-1, SIZE, SIZE, 3).permute(0, 3, 1, 2) if channels_last else x.reshape(-1, 3, SIZE, SIZE)
+
+
+def space_to_depth(x: Tensor, r: int, channels_last: bool) -> Tensor:
+    """[n, c, h, w] -> [n, r*r*c, h/r, w/r], the channels in the order of `layers.space_to_depth`, with one copy."""
+    n, c, h, w = x.shape
+    x = x.reshape(n, c, h // r, r, w // r, r)
+    if channels_last:
+        return x.permute(0, 2, 4, 3, 5, 1).reshape(n, h // r, w // r, r * r * c).permute(0, 3, 1, 2)
+    return x.permute(0, 3, 5, 1, 2, 4).reshape(n, r * r * c, h // r, w // r)
+
+
+def depth_to_space(x: Tensor, r: int, channels_last: bool) -> Tensor:
+    """The inverse of `space_to_depth`."""
+    n, c, h, w = x.shape
+    x = x.reshape(n, r, r, c // r**2, h, w)
+    if channels_last:
+        return x.permute(0, 4, 1, 5, 2, 3).reshape(n, h * r, w * r, c // r**2).permute(0, 3, 1, 2)
+    return x.permute(0, 3, 4, 1, 5, 2).reshape(n, c // r**2, h * r, w * r)
+
+
+def dense(x: Tensor, p: Any) -> Tensor:
+    return F.linear(x, p["kernel"], p["bias"])
+
+
+def conv(x: Tensor, p: Any) -> Tensor:
+    return F.conv2d(x, p["kernel"], p["bias"], padding=1)
+
+
+def layer_norm(x: Tensor, p: Any) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], p["scale"], p["bias"], eps=1e-6)
+
+
+def group_norm(x: Tensor, p: Any) -> Tensor:
+    return F.group_norm(x, 8, p["scale"], p["bias"], eps=1e-6)
+
+
+def dense_block(x: Tensor, p: Any) -> Tensor:
+    return x + dense(F.silu(dense(layer_norm(x, p["LayerNorm_0"]), p["Dense_0"])), p["Dense_1"])
+
+
+def conv_block(x: Tensor, p: Any) -> Tensor:
+    y = conv(F.silu(group_norm(x, p["GroupNorm_0"])), p["Conv_0"])
+    return x + conv(F.silu(group_norm(y, p["GroupNorm_1"])), p["Conv_1"])
+
+
+def separable_block(x: Tensor, p: Any, apart: int, channels_last: bool) -> Tensor:
+    """x: [n, height, width, channels], as dense layers want it."""
+    y = placed(x.permute(0, 3, 1, 2), channels_last)
+    y = F.conv2d(y, p["kernel"], padding=apart, dilation=apart, groups=y.shape[1]).permute(0, 2, 3, 1)
+    return x + dense(F.silu(dense(layer_norm(y, p["LayerNorm_0"]), p["Dense_0"])), p["Dense_1"])
+
+
+def encode_logits(config: ModelConfig, params: Any, x: Tensor, channels_last: bool) -> Codes:
+    """Pictures [n, 3, 64, 64] -> identity code and expression logits."""
+    p = params["encoder"]
+    if config.kind == "plain":
+        y = x - 0.5
+        for scale in range(4):
+            y = conv(space_to_depth(y, 2, channels_last), p[f"Conv_{scale}"])
+            y = F.relu(group_norm(y, p[f"GroupNorm_{scale}"]))
+        y = dense(y.permute(0, 2, 3, 1).reshape(len(y), -1), p["Dense_0"])
+        return Codes(y[:, :CODE], y[:, CODE:])
+    numbers = (flat(x, channels_last) - p["linear_mean"]) / PIXELS**0.5
+    straight = F.linear(numbers, p["linear"])
+
+    y = dense(numbers, p["Dense_0"])
+    for k in range(config.blocks):
+        y = dense_block(y, p[f"DenseBlock_{k}"])
+    identity = dense(layer_norm(y, p["LayerNorm_0"]), p["identity"])
+
+    y = conv(space_to_depth(x - 0.5, 4, channels_last), p["Conv_0"])
+    y = F.silu(group_norm(y, p["GroupNorm_0"]))
+    y = conv_block(conv(space_to_depth(y, 2, channels_last), p["Conv_1"]), p["ConvBlock_0"])
+    y = F.silu(group_norm(y, p["GroupNorm_1"])).permute(0, 2, 3, 1).reshape(len(y), -1)
+    y = F.silu(layer_norm(dense(y / y.shape[-1] ** 0.5, p["Dense_1"]), p["LayerNorm_1"]))
+    expression = dense(y, p["expression"])
+
+    return Codes(identity + straight[:, :CODE], expression + straight[:, CODE:])
+
+
+def encode(config: ModelConfig, params: Any, x: Tensor, channels_last: bool) -> Codes:
+    identity, logits = encode_logits(config, params, x, channels_last)
+    return Codes(identity, torch.sigmoid(logits))
+
+
+def decode(config: ModelConfig, params: Any, codes: Codes, channels_last: bool) -> Tensor:
+    """Codes -> pictures [n, 3, 64, 64], from the codes alone."""
+    p, both = params["decoder"], torch.cat([codes.identity, 2 * codes.expression - 1], dim=-1)
+    y = dense(both, p["Dense_0"])
+    if config.kind == "plain":
+        y = placed(y.reshape(-1, 4, 4, config.width << 3).permute(0, 3, 1, 2), channels_last)
+        for scale in range(4):
+            y = F.relu(group_norm(y, p[f"GroupNorm_{scale}"]))
+            y = depth_to_space(conv(y, p[f"Conv_{scale}"]), 2, channels_last)
+        return y + 0.5
+    for k in range(config.blocks):
+        y = dense_block(y, p[f"DenseBlock_{k}"])
+    y = dense(layer_norm(y, p["LayerNorm_0"]) / config.width**0.5, p["Dense_1"])
+    return unflat(y + F.linear(both / (2 * CODE) ** 0.5, p["linear"]) + p["linear_mean"], channels_last)
+
+
+def displaced(pictures: Tensor, displacement: Tensor) -> Tensor:
+    """Pictures [n, 3, h, w] read `displacement` pixels (rows, columns) [n, h, w, 2] away, bilinearly."""
+    size = pictures.shape[-1]
+    middle = torch.arange(size, dtype=torch.float32) * (2 / (size - 1)) - 1
+    places = torch.stack(torch.meshgrid(middle, middle, indexing="xy"), dim=-1)  # columns first, as grid_sample's
+    grid = places + displacement.flip(-1) * (2 / (size - 1))
+    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+def warp(config: ModelConfig, p: Any, heads: dict[str, int], seen: Tensor, codes: Tensor, channels_last: bool) -> dict:
+    """`warp.Warp`: seen [n, 6, 64, 64], the picture and the other one less it -> {name: [n, 16, 16, channels]}."""
+    told = F.silu(dense(codes, p["Dense_0"]))
+    places = dense(told, p["Dense_1"]).reshape(-1, GRID, GRID, PLACES)
+    patches = space_to_depth(seen, PATCH, channels_last=True).permute(0, 2, 3, 1)
+    y = dense(torch.cat([patches, places], dim=-1), p["Dense_2"])
+    for k in range(2 * config.blocks):
+        y = y + dense(told, p[f"Dense_{3 + k}"])[:, None, None]
+        y = separable_block(y, p[f"SeparableBlock_{k}"], 1 + k % 2, channels_last)
+    y = dense(layer_norm(y, p["LayerNorm_0"]), p[f"Dense_{3 + 2 * config.blocks}"])
+    return dict(zip(heads, y.split(list(heads.values()), dim=-1), strict=True))
+
+
+def show(
+    config: ModelConfig,
+    params: Any,
+    expression: Tensor,
+    sources: tuple[Source, ...],
+    channels_last: bool,
+    place: Tensor | None = None,
+) -> Shown:
+    """`warp.show` with bilinear reading, as training uses it."""
+    k, n = len(sources), len(expression)
+    change = torch.stack([expression - source.expression for source in sources])
+    pictures = torch.stack([source.pictures for source in sources])
+    if place is not None:
+        other_change, share = change.flip(0), place.clamp(0, 1)
+        shares = torch.stack([1 - share, share])
+    else:
+        other_change, shares = torch.zeros_like(change), torch.ones(1, n)
+    far = torch.sqrt((change**2).mean(-1) + EPSILON**2) - EPSILON
+    form = change / (1.4 * far).clamp(min=1.0)[..., None]
+    begun = torch.stack([2 * source.expression - 1 for source in sources])
+    codes = torch.cat([2 * form, begun, 2 * other_change, torch.full((k, n, 1), float(k - 1))], dim=-1)
+    codes, far = codes.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
+    one = placed(pictures.reshape(k * n, 3, SIZE, SIZE), channels_last)
+
+    def fine(value: Tensor) -> Tensor:
+        return depth_to_space(value.permute(0, 3, 1, 2), PATCH, channels_last)
+
+    def heads(name: str, channels: dict[str, int], seen: Tensor) -> tuple[dict, Tensor]:
+        pair = seen.reshape(k, n, 3, SIZE, SIZE)
+        other = (pair.flip(0) - pair).reshape(seen.shape)
+        said = warp(config, params["warp"][name], channels, torch.cat([seen - 0.5, 2 * other], 1), codes, channels_last)
+        coarse = F.interpolate(said["coarse"].permute(0, 3, 1, 2), scale_factor=PATCH, mode="bilinear")
+        return said, far * (COARSE * coarse + fine(said["fine"])).permute(0, 2, 3, 1)
+
+    _, displacement = heads("first", MOTION, one)
+    said, further = heads("second", HEADS, displaced(one, displacement))
+    displacement = displacement + further
+    mask = (2 * far).clamp(0, 1) * torch.sigmoid(fine(said["mask"]) - 3)
+    made = displaced(one, displacement) * (1 - mask) + (fine(said["texture"]) + 0.5) * mask
+    weight = torch.exp(fine(said["preference"]).clamp(-3, 3)).reshape(k, n, 1, SIZE, SIZE)
+    weight = shares[:, :, None, None, None] * weight
+    blended = (weight * made.reshape(k, n, 3, SIZE, SIZE)).sum(0) / weight.sum(0)
+    return Shown(blended, displacement.reshape(k, n, SIZE, SIZE, 2), mask.reshape(k, n, 1, SIZE, SIZE))

@@ -1,0 +1,244 @@
+"""One training step of ours against the same function in PyTorch: `python benchmarks/train_step.py [--model KIND]`.
+
+Both begin with the same weights and see the same triplets of built-in faces, drawn in memory. First the losses of some
+steps must be equal; then both are timed in turn. Augmentation is off on both sides, as their random numbers differ.
+"""
+
+import argparse
+import gc
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import cycle, islice
+from typing import Any
+
+import timing
+
+PRESETS = {"hybrid": "smile", "plain": "poster", "warp": "warp"}
+EQUAL_STEPS, TOLERANCE = 5, 1e-3
+LAYOUTS = {"contiguous": False, "channels_last": True}
+GEMM = 2048
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--model", choices=PRESETS, default="hybrid", help="kind of network (default: hybrid, preset smile)"
+    )
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each side (default: 9)")
+    parser.add_argument("--calls", type=int, default=4, help="steps a turn (default: 4)")
+    parser.add_argument("--json", default="", metavar="FILE", help="write the figures to FILE")
+    options = parser.parse_args()
+    timing.settle_environment()
+
+    config = settings(options.model)
+    faces, batches = drawn(config)
+    params = weights(config, faces)
+    result = {"model": options.model, "batch": config.batch, "augmentation": False, **timing.machine()}
+    print(
+        f"Kind {options.model}, {config.batch} triplets a step, augmentation off on both sides, {timing.CORES} threads."
+    )
+    result["equal"] = equality(config, params, faces, batches)
+    result |= measured(config, params, faces, batches, options.rounds, options.calls)
+    timing.write(options.json, result)
+
+
+def settings(kind: str):
+    """The config of the kind's preset, without augmentation."""
+    from facedisent_jax.config import PRESETS as CONFIGS
+    from facedisent_jax.config import AugmentConfig
+
+    return replace(CONFIGS[PRESETS[kind]], augment=AugmentConfig(enabled=False))
+
+
+def drawn(config, people: int = 40):
+    """Built-in faces (kind warp: also a clip of each person) and eight batches of their triplets."""
+    from data_prep.synthetic import records
+    from facedisent_jax.records import Faces
+    from facedisent_jax.triplets import Triplets
+
+    faces = Faces.of(record for _, record in records(people, clips=config.model.kind == "warp"))
+    triplets = Triplets(faces, config.intensity_step)
+    return faces, [triplets.batch(config.seed, k, config.batch) for k in range(8)]
+
+
+def weights(config, faces) -> Any:
+    """Our initial weights as arrays of numpy. Layers that begin at zero begin at small random numbers instead, or the
+    losses would not tell what is behind them."""
+    import jax
+    import numpy as np
+
+    from facedisent_jax import training
+
+    rng = np.random.default_rng(config.seed)
+
+    def some(value):
+        value = np.array(value)
+        return value if value.any() else rng.normal(0, 0.01, value.shape).astype(np.float32)
+
+    return jax.tree.map(some, training.init_state(config, faces).params)
+
+
+def equality(config, params, faces, batches) -> dict:
+    """Loss and gradient norm of the first steps of both, side by side; ends the script where they differ."""
+    import torch
+
+    from facedisent_jax import training
+    from torch_step import Training
+
+    torch.set_num_threads(timing.CORES)
+    config = replace(config, optim=replace(config.optim, warmup=1))  # or the weights would hardly move in so few steps
+    state, reference = training.init_state(config, faces, params), Training(config, params, True, False)
+    rows, largest = [("step", "loss", "torch", "difference", "gradient norm", "torch", "difference")], 0.0
+    for step, batch in enumerate(batches[:EQUAL_STEPS], 1):
+        state, ours = training.train_step(config, state, batch)
+        theirs = reference.step(batch)
+        row = [str(step)]
+        for name in ("loss", "gradient_norm"):
+            a, b = float(ours[name]), float(theirs[name])
+            largest = max(largest, abs(a - b) / abs(b))
+            row += [f"{a:.6f}", f"{b:.6f}", f"{abs(a - b) / abs(b):.1e}"]
+        rows.append(tuple(row))
+    print(timing.table(rows))
+    if not largest <= TOLERANCE:
+        raise SystemExit(
+            f"train_step.py: losses or gradients differ by {largest:.1e} of their size, more than {TOLERANCE:g}: the "
+            "two sides are not the same function, so their times are not compared."
+        )
+    return {"steps": EQUAL_STEPS, "largest_relative_difference": largest}
+
+
+def ours(config, params, faces, batches) -> Callable[[int], None]:
+    """Our steps, as `timing.in_turn` calls them; the state goes on from call to call."""
+    import jax
+
+    from facedisent_jax import training
+
+    state, stream = training.init_state(config, faces, params), cycle(batches)
+
+    def run(calls: int) -> None:
+        nonlocal state
+        for batch in islice(stream, calls):
+            state, metrics = training.train_step(config, state, batch)
+        jax.block_until_ready((state, metrics))
+
+    run(1)  # compiles
+    return run
+
+
+def theirs(config, params, batches, channels_last: bool, compiled: bool) -> Callable[[int], None]:
+    """PyTorch's steps, likewise."""
+    from torch_step import Training
+
+    training, stream = Training(config, params, channels_last, compiled), cycle(batches)
+
+    def run(calls: int) -> None:
+        for batch in islice(stream, calls):
+            training.step(batch)
+
+    run(2)  # compiles
+    return run
+
+
+def fastest(config, params, batches) -> tuple[dict[str, float], dict[str, str], str, Callable[[int], None]]:
+    """Seconds a step of PyTorch eager and compiled, in both layouts; why one could not be measured; the fastest one."""
+    seconds, unmeasured, best, name = {}, {}, None, ""
+    for compiled in (False, True):
+        for layout, channels_last in LAYOUTS.items():
+            label = f"{'compiled' if compiled else 'eager'}, {layout}"
+            try:
+                run = theirs(config, params, batches, channels_last, compiled)
+            except Exception as error:
+                if not compiled:
+                    raise
+                unmeasured[label] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"  # told below
+                continue
+            seconds[label] = timing.medians(timing.in_turn({label: run}, 3, 2))[label]
+            if seconds[label] == min(seconds.values()):
+                best, name = run, label
+            del run
+            gc.collect()
+    assert best is not None
+    return seconds, unmeasured, name, best
+
+
+def gemm() -> Callable[[int], None]:
+    """Products of two 2048x2048 float32 matrices with XLA: what the machine can do."""
+    import jax
+
+    a = jax.random.normal(jax.random.key(0), (GEMM, GEMM))
+    product = jax.jit(lambda a, b: a @ b)
+
+    def run(calls: int) -> None:
+        for _ in range(calls):
+            out = product(a, a)
+        out.block_until_ready()
+
+    return run
+
+
+def operations(config, params, batch) -> int:
+    """Floating-point operations of a step's matrix products and convolutions, forwards and backwards, as PyTorch's
+    counter finds them in the same function; a multiplication and an addition are two."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from torch_step import Training
+
+    with FlopCounterMode(display=False) as counter:
+        Training(config, params, True, False).step(batch)
+    return counter.get_total_flops()
+
+
+def measured(config, params, faces, batches, rounds: int, calls: int) -> dict:
+    """Times taken in turn, printed as a table; seconds, ratios and rates for the JSON file."""
+    flops = operations(config, params, batches[0])
+    candidates, unmeasured, name, torch_run = fastest(config, params, batches)
+    for label, reason in unmeasured.items():
+        print(f"PyTorch {label} could not be measured. {reason}")
+    sides = {
+        "ours": ours(config, params, faces, batches),
+        "torch": torch_run,
+        "bfloat16": ours(replace(config, model=replace(config.model, compute="bfloat16")), params, faces, batches),
+        "gemm": gemm(),
+    }
+    before = os.getloadavg()[0]
+    times = timing.in_turn(sides, rounds, calls)
+    seconds = timing.medians(times)
+    rate, step_rate = 2 * GEMM**3 / seconds["gemm"], flops / seconds["ours"]
+    ratio = seconds["torch"] / seconds["ours"]
+    rows = [("side", "ms a step", "least", "most", "ratio to ours")]
+    for label, second in candidates.items():
+        rows.append((f"PyTorch {label} (6 steps)", f"{1e3 * second:.1f}", "", "", ""))
+    for label, title in (("torch", f"PyTorch {name}"), ("ours", "ours, float32"), ("bfloat16", "ours, bfloat16")):
+        least, most = min(times[label]), max(times[label])
+        rows.append(
+            (
+                title,
+                *(f"{1e3 * t:.1f}" for t in (seconds[label], least, most)),
+                f"{seconds[label] / seconds['ours']:.2f}",
+            )
+        )
+    print(timing.table(rows))
+    print(
+        f"Ratio, PyTorch / ours: {ratio:.2f}. In turn, {rounds} rounds of {calls} steps, medians; load average {before:.1f} "
+        f"before, {os.getloadavg()[0]:.1f} after.\n"
+        f"XLA product of {GEMM}x{GEMM} matrices: {rate / 1e9:.0f} GFLOP/s; our step: {flops / 1e9:.1f} GFLOP, "
+        f"{step_rate / 1e9:.0f} GFLOP/s, {step_rate / rate:.0%} of it."
+    )
+    return {
+        "ratio": ratio,
+        "seconds": seconds,
+        "torch_fastest": name,
+        "torch_seconds": candidates,
+        "unmeasured": unmeasured,
+        "bfloat16_ratio": seconds["ours"] / seconds["bfloat16"],
+        "step_flops": flops,
+        "gemm_flops_per_second": rate,
+        "share_of_gemm": step_rate / rate,
+        "rounds": times,
+        "load_average_after": os.getloadavg()[0],
+    }
+
+
+if __name__ == "__main__":
+    main()
