@@ -1,8 +1,8 @@
 """The networks of `facedisent_jax.model` and `facedisent_jax.warp` in PyTorch, with the same weights.
 
 For the benchmarks alone. Pictures are [n, channels, height, width] in one of two layouts in memory: contiguous, or
-channels_last (the numbers of a pixel side by side). Whatever is flattened keeps the order of its layout, so that neither
-is put at a disadvantage by copies: `tensors` sorts the weights accordingly.
+channels_last (the numbers of a pixel side by side). What is flattened keeps the order of its layout, so that copies put
+neither at a disadvantage: `tensors` sorts the weights accordingly.
 """
 
 from typing import Any, NamedTuple

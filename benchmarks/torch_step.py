@@ -8,15 +8,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-
 import torch_reference as net
+from torch import Tensor
+from torch_reference import Codes, Source
+
 from facedisent_jax.config import Config, OptimConfig
 from facedisent_jax.losses import EPSILON
 from facedisent_jax.objective import END, SWAPS, A, B, C, Swap
 from facedisent_jax.source_terms import weights
 from facedisent_jax.triplets import Batch
-from torch_reference import Codes, Source
 
 
 def mse(prediction: Tensor, target: Tensor) -> Tensor:

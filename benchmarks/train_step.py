@@ -6,6 +6,7 @@ steps must be equal; then both are timed in turn. Augmentation is off on both si
 
 import argparse
 import gc
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +26,7 @@ def main() -> None:
     parser.add_argument(
         "--model", choices=PRESETS, default="hybrid", help="kind of network (default: hybrid, preset smile)"
     )
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each side (default: 9)")
+    parser.add_argument("--rounds", type=int, default=7, help="turns of each side (default: 7)")
     parser.add_argument("--calls", type=int, default=4, help="steps a turn (default: 4)")
     parser.add_argument("--json", default="", metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args()
@@ -82,11 +83,12 @@ def weights(config, faces) -> Any:
 def equality(config, params, faces, batches) -> dict:
     """Loss and gradient norm of the first steps of both, side by side; ends the script where they differ."""
     import torch
-
-    from facedisent_jax import training
     from torch_step import Training
 
+    from facedisent_jax import training
+
     torch.set_num_threads(timing.CORES)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no GPU
     config = replace(config, optim=replace(config.optim, warmup=1))  # or the weights would hardly move in so few steps
     state, reference = training.init_state(config, faces, params), Training(config, params, True, False)
     rows, largest = [("step", "loss", "torch", "difference", "gradient norm", "torch", "difference")], 0.0
@@ -181,7 +183,6 @@ def operations(config, params, batch) -> int:
     """Floating-point operations of a step's matrix products and convolutions, forwards and backwards, as PyTorch's
     counter finds them in the same function; a multiplication and an addition are two."""
     from torch.utils.flop_counter import FlopCounterMode
-
     from torch_step import Training
 
     with FlopCounterMode(display=False) as counter:
@@ -220,8 +221,8 @@ def measured(config, params, faces, batches, rounds: int, calls: int) -> dict:
         )
     print(timing.table(rows))
     print(
-        f"Ratio, PyTorch / ours: {ratio:.2f}. In turn, {rounds} rounds of {calls} steps, medians; load average {before:.1f} "
-        f"before, {os.getloadavg()[0]:.1f} after.\n"
+        f"Ratio, PyTorch / ours: {ratio:.2f}. In turn, {rounds} rounds of {calls} steps, medians; load average "
+        f"{before:.1f} before, {os.getloadavg()[0]:.1f} after.\n"
         f"XLA product of {GEMM}x{GEMM} matrices: {rate / 1e9:.0f} GFLOP/s; our step: {flops / 1e9:.1f} GFLOP, "
         f"{step_rate / 1e9:.0f} GFLOP/s, {step_rate / rate:.0%} of it."
     )
