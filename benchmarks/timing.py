@@ -1,6 +1,8 @@
 """What the benchmarks against PyTorch share: the environment, times taken in turn, the table, the JSON file."""
 
+import gc
 import json
+import logging
 import os
 import platform
 import statistics
@@ -11,9 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout is what is measured
 
-from train import settle_environment
-
-__all__ = ["CORES", "in_turn", "machine", "medians", "settle_environment", "table", "write"]
+from train import settle_environment as settle_environment  # noqa: E402
 
 CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 """Threads of either side."""
@@ -38,6 +38,40 @@ def in_turn(sides: dict[str, Callable[[int], None]], rounds: int, calls: int) ->
 def medians(times: dict[str, list[float]]) -> dict[str, float]:
     """The median of each side."""
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def fastest(candidates: dict[str, Callable], calls: int) -> tuple[dict[str, float], dict[str, str], str, Callable]:
+    """Of ways to do the same with PyTorch: seconds a call of each; why one could not be measured; the fastest's name
+    and itself.
+
+    candidates: functions without arguments that make a side of `in_turn`. Only the compiled ones may fail: they need a
+    C++ compiler, which not every machine has.
+    """
+    seconds, unmeasured, best, name = {}, {}, None, ""
+    for label, make in candidates.items():
+        try:
+            run = make()
+            run(1)  # compiles
+        except Exception as error:
+            if not label.startswith("compiled"):
+                raise
+            unmeasured[label] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            continue
+        seconds[label] = medians(in_turn({label: run}, 3, calls))[label]
+        if seconds[label] == min(seconds.values()):
+            best, name = run, label
+        del run
+        gc.collect()  # the weights of the slower one
+    assert best is not None
+    return seconds, unmeasured, name, best
+
+
+def settle_torch() -> None:
+    """As many threads as JAX has, and no warning that there is no GPU."""
+    import torch
+
+    torch.set_num_threads(CORES)
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
 def machine() -> dict:

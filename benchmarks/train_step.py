@@ -5,11 +5,10 @@ steps must be equal; then both are timed in turn. Augmentation is off on both si
 """
 
 import argparse
-import gc
-import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -31,6 +30,7 @@ def main() -> None:
     parser.add_argument("--json", default="", metavar="FILE", help="write the figures to FILE")
     options = parser.parse_args()
     timing.settle_environment()
+    timing.settle_torch()
 
     config = settings(options.model)
     faces, batches = drawn(config)
@@ -82,13 +82,10 @@ def weights(config, faces) -> Any:
 
 def equality(config, params, faces, batches) -> dict:
     """Loss and gradient norm of the first steps of both, side by side; ends the script where they differ."""
-    import torch
     from torch_step import Training
 
     from facedisent_jax import training
 
-    torch.set_num_threads(timing.CORES)
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # that there is no GPU
     config = replace(config, optim=replace(config.optim, warmup=1))  # or the weights would hardly move in so few steps
     state, reference = training.init_state(config, faces, params), Training(config, params, True, False)
     rows, largest = [("step", "loss", "torch", "difference", "gradient norm", "torch", "difference")], 0.0
@@ -138,30 +135,18 @@ def theirs(config, params, batches, channels_last: bool, compiled: bool) -> Call
         for batch in islice(stream, calls):
             training.step(batch)
 
-    run(2)  # compiles
     return run
 
 
-def fastest(config, params, batches) -> tuple[dict[str, float], dict[str, str], str, Callable[[int], None]]:
-    """Seconds a step of PyTorch eager and compiled, in both layouts; why one could not be measured; the fastest one."""
-    seconds, unmeasured, best, name = {}, {}, None, ""
-    for compiled in (False, True):
-        for layout, channels_last in LAYOUTS.items():
-            label = f"{'compiled' if compiled else 'eager'}, {layout}"
-            try:
-                run = theirs(config, params, batches, channels_last, compiled)
-            except Exception as error:
-                if not compiled:
-                    raise
-                unmeasured[label] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"  # told below
-                continue
-            seconds[label] = timing.medians(timing.in_turn({label: run}, 3, 2))[label]
-            if seconds[label] == min(seconds.values()):
-                best, name = run, label
-            del run
-            gc.collect()
-    assert best is not None
-    return seconds, unmeasured, name, best
+def candidates(config, params, batches) -> dict[str, Callable]:
+    """PyTorch eager and compiled, in both layouts."""
+    return {
+        f"{'compiled' if compiled else 'eager'}, {layout}": partial(
+            theirs, config, params, batches, channels_last, compiled
+        )
+        for compiled in (False, True)
+        for layout, channels_last in LAYOUTS.items()
+    }
 
 
 def gemm() -> Callable[[int], None]:
@@ -193,7 +178,7 @@ def operations(config, params, batch) -> int:
 def measured(config, params, faces, batches, rounds: int, calls: int) -> dict:
     """Times taken in turn, printed as a table; seconds, ratios and rates for the JSON file."""
     flops = operations(config, params, batches[0])
-    candidates, unmeasured, name, torch_run = fastest(config, params, batches)
+    chosen_from, unmeasured, name, torch_run = timing.fastest(candidates(config, params, batches), 2)
     for label, reason in unmeasured.items():
         print(f"PyTorch {label} could not be measured. {reason}")
     sides = {
@@ -208,7 +193,7 @@ def measured(config, params, faces, batches, rounds: int, calls: int) -> dict:
     rate, step_rate = 2 * GEMM**3 / seconds["gemm"], flops / seconds["ours"]
     ratio = seconds["torch"] / seconds["ours"]
     rows = [("side", "ms a step", "least", "most", "ratio to ours")]
-    for label, second in candidates.items():
+    for label, second in chosen_from.items():
         rows.append((f"PyTorch {label} (6 steps)", f"{1e3 * second:.1f}", "", "", ""))
     for label, title in (("torch", f"PyTorch {name}"), ("ours", "ours, float32"), ("bfloat16", "ours, bfloat16")):
         least, most = min(times[label]), max(times[label])
@@ -230,7 +215,7 @@ def measured(config, params, faces, batches, rounds: int, calls: int) -> dict:
         "ratio": ratio,
         "seconds": seconds,
         "torch_fastest": name,
-        "torch_seconds": candidates,
+        "torch_seconds": chosen_from,
         "unmeasured": unmeasured,
         "bfloat16_ratio": seconds["ours"] / seconds["bfloat16"],
         "step_flops": flops,

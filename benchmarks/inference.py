@@ -1,0 +1,161 @@
+"""Encoding and interpolation of ours against the same function in PyTorch: `python benchmarks/inference.py`.
+
+Both have the same weights and take the same pictures: arrays of uint8 in, arrays of float out. "interpolation" is what
+`Face.interpolate` does: it encodes two pictures and decodes 64 frames between them.
+"""
+
+import argparse
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import timing
+from train_step import LAYOUTS, drawn, settings, weights
+
+FRAMES = 64
+TOLERANCE = 1e-4
+"""Largest difference of a pixel, of 1."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", choices=("hybrid", "plain"), default="hybrid", help="kind of network")
+    parser.add_argument("--rounds", type=int, default=9, help="turns of each side (default: 9)")
+    parser.add_argument("--calls", type=int, default=20, help="calls a turn (default: 20)")
+    parser.add_argument("--json", default="", metavar="FILE", help="write the figures to FILE")
+    options = parser.parse_args()
+    timing.settle_environment()
+
+    import torch
+
+    timing.settle_torch()
+    config = settings(options.model)
+    faces, _ = drawn(config)
+    params = weights(config, faces)
+    pair = faces.image[[0, len(faces) - 1]]
+    ours = our_functions(config, params, pair)
+    print(f"Kind {options.model}, {FRAMES} frames between two pictures, {timing.CORES} threads.")
+    result: dict[str, Any] = {
+        "model": options.model,
+        "frames": FRAMES,
+        **timing.machine(),
+        "what": {},
+        "unmeasured": {},
+    }
+    rows = [("what", "ours, ms", "PyTorch, ms", "the fastest of it", "PyTorch / ours")]
+    with torch.inference_mode():
+        for what, run in ours.items():
+            found = compared(config, params, pair, what, run, options.rounds, options.calls)
+            result["what"][what] = found
+            result["unmeasured"] |= found.pop("unmeasured")
+            times = [f"{1e3 * found['seconds'][side]:.2f}" for side in ("ours", "torch")]
+            rows.append((what, *times, found["torch_fastest"], f"{found['ratio']:.2f}"))
+    for label, reason in result["unmeasured"].items():
+        print(f"PyTorch {label} could not be measured. {reason}")
+    print(timing.table(rows))
+    result["ratio"], result["load_average_after"] = result["what"]["interpolation"]["ratio"], os.getloadavg()[0]
+    print(
+        f"In turn, {options.rounds} rounds of {options.calls} calls, medians; load average "
+        f"{result['load_average']:.1f} before, {result['load_average_after']:.1f} after."
+    )
+    timing.write(options.json, result)
+
+
+def our_functions(config, params, pair) -> dict[str, Callable[[], Any]]:
+    """What is timed of ours, by name."""
+    from facedisent_jax.study import Face
+
+    face = Face(params, config, {}, 0)
+    codes = face.encode(pair)
+    line = [code[:1].repeat(FRAMES, axis=0) for code in codes]
+    return {
+        "encode 2 pictures": lambda: face.encode(pair),
+        f"decode {FRAMES} frames": lambda: face.decode(line),
+        "interpolation": lambda: face.interpolate(pair[0], pair[1], steps=FRAMES),
+    }
+
+
+def torch_functions(config, params, pair, channels_last: bool, compiled: bool) -> dict[str, Callable[[], Any]]:
+    """The same of PyTorch."""
+    import torch
+    import torch_reference as net
+    from torch_reference import Codes
+
+    model, held = config.model, net.tensors(params, channels_last)
+
+    def encode(pictures):
+        x = net.placed(pictures.permute(0, 3, 1, 2).float() / 255, channels_last)
+        return net.encode(model, held, x, channels_last)
+
+    def decode(identity, expression):
+        return net.decode(model, held, Codes(identity, expression), channels_last).clamp(0, 1).permute(0, 2, 3, 1)
+
+    def interpolate(pictures):
+        identity, expression = encode(pictures)
+        alpha = torch.linspace(0, 1, FRAMES)[:, None]
+        return decode(identity[:1].expand(FRAMES, -1), (1 - alpha) * expression[:1] + alpha * expression[1:])
+
+    if compiled:
+        encode_, decode_, interpolate_ = (torch.compile(function) for function in (encode, decode, interpolate))
+    else:
+        encode_, decode_, interpolate_ = encode, decode, interpolate
+    pictures = torch.from_numpy(pair)
+    line = [code[:1].repeat(FRAMES, 1) for code in encode(pictures)]
+    return {
+        "encode 2 pictures": lambda: [code.numpy() for code in encode_(pictures)],
+        f"decode {FRAMES} frames": lambda: decode_(*line).numpy(),
+        "interpolation": lambda: interpolate_(pictures).numpy(),
+    }
+
+
+def compared(config, params, pair, what: str, ours: Callable[[], Any], rounds: int, calls: int) -> dict:
+    """The same result of both, and the times of ours and of the fastest way of PyTorch in turn."""
+    candidates = {
+        f"{'compiled' if compiled else 'eager'}, {layout}": partial(
+            torch_functions, config, params, pair, channels_last, compiled
+        )
+        for compiled in (False, True)
+        for layout, channels_last in LAYOUTS.items()
+    }
+
+    def prepared(make: Callable) -> Callable[[int], None]:
+        function = make()[what]
+        same(what, ours(), function())
+        return partial(repeated, function)
+
+    seconds, unmeasured, name, run = timing.fastest(
+        {label: partial(prepared, make) for label, make in candidates.items()}, calls
+    )
+    times = timing.in_turn({"ours": partial(repeated, ours), "torch": run}, rounds, calls)
+    medians = timing.medians(times)
+    return {
+        "ratio": medians["torch"] / medians["ours"],
+        "seconds": medians,
+        "torch_fastest": name,
+        "torch_seconds": seconds,
+        "unmeasured": unmeasured,
+        "rounds": times,
+    }
+
+
+def repeated(function: Callable[[], Any], calls: int) -> None:
+    for _ in range(calls):
+        function()
+
+
+def same(what: str, ours: Any, theirs: Any) -> None:
+    """Ends the script where the two sides do not make the same."""
+    import numpy as np
+
+    pairs = [(ours, theirs)] if isinstance(ours, np.ndarray) else zip(ours, theirs, strict=True)
+    largest = max(float(np.abs(np.asarray(a) - b).max() / max(1.0, np.abs(b).max())) for a, b in pairs)
+    if not largest <= TOLERANCE:
+        raise SystemExit(
+            f"inference.py: {what} differs by {largest:.1e}, more than {TOLERANCE:g}: the two sides are not the same "
+            "function, so their times are not compared."
+        )
+
+
+if __name__ == "__main__":
+    main()

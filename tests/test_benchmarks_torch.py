@@ -1,0 +1,135 @@
+"""The benchmarks against PyTorch: both sides are the same function, whatever the kind of network and the layout."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny_run import person
+
+from facedisent_jax import training
+from facedisent_jax.config import PRESETS, AugmentConfig, ModelConfig
+from facedisent_jax.model import Codes, decode, encode
+from facedisent_jax.records import Faces
+from facedisent_jax.triplets import Triplets
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'facedisent-jax[bench]'")
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+import inference  # noqa: E402
+import timing  # noqa: E402
+import torch_reference as net  # noqa: E402
+import torch_step  # noqa: E402
+import train_step  # noqa: E402
+
+KINDS = {
+    "hybrid": ModelConfig(width=128, blocks=1),
+    "plain": ModelConfig("plain", 8),
+    "warp": ModelConfig("warp", 128, 1),
+}
+
+
+def tiny(kind: str):
+    """The kind's preset with a small network, its learning rate at once at its peak."""
+    preset = PRESETS[train_step.PRESETS[kind]]
+    optim = replace(preset.optim, warmup=1, schedule=8)
+    return replace(preset, batch=4, model=KINDS[kind], optim=optim, augment=AugmentConfig(enabled=False))
+
+
+@pytest.fixture(scope="module")
+def faces():
+    levels = np.linspace(0, 1, 5)
+    return Faces.of([record for k in range(4) for record in person(k, levels, sequence="take")])
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_reference_trains_as_we_do(kind, channels_last, faces):
+    config = tiny(kind)
+    triplets = Triplets(faces)
+    params = train_step.weights(config, faces)
+    state, reference = (
+        training.init_state(config, faces, params),
+        torch_step.Training(config, params, channels_last, False),
+    )
+    for step in range(6):
+        batch = triplets.batch(0, step, config.batch)
+        state, ours = training.train_step(config, state, batch)
+        theirs = reference.step(batch)
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            np.testing.assert_allclose(float(theirs[name]), float(ours[name]), rtol=2e-3, atol=1e-6, err_msg=name)
+    wanted = torch_step.leaves(net.tensors(jax.device_get(state.average), channels_last))
+    begun = torch_step.leaves(net.tensors(params, channels_last))
+    moved = sum(float(((wanted[path] - begun[path]) ** 2).sum()) for path in wanted)
+    apart = sum(
+        float(((value - wanted[path]) ** 2).sum()) for path, value in zip(wanted, reference.average, strict=True)
+    )
+    assert apart < 1e-3 * moved  # Adam turns a gradient of nearly nothing into a full step
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "plain"])
+def test_the_reference_encodes_and_decodes_as_we_do(kind, faces):
+    model = KINDS[kind]
+    params = train_step.weights(tiny(kind), faces)
+    pictures = np.random.default_rng(0).random((3, 64, 64, 3), np.float32)
+    codes = encode(model, params, pictures)
+    for channels_last in (True, False):
+        held = net.tensors(params, channels_last)
+        x = net.placed(torch.from_numpy(pictures).permute(0, 3, 1, 2), channels_last)
+        theirs = net.encode(model, held, x, channels_last)
+        for a, b in zip(codes, theirs, strict=True):
+            np.testing.assert_allclose(b.numpy(), a, atol=2e-5)
+        made = net.decode(model, held, theirs, channels_last).permute(0, 2, 3, 1)
+        np.testing.assert_allclose(made.numpy(), decode(model, params, Codes(*codes)), atol=2e-5)
+
+
+def test_times_are_not_compared_where_the_functions_differ(faces, monkeypatch):
+    config = tiny("plain")
+    params = train_step.weights(config, faces)
+    batches = [Triplets(faces).batch(0, k, config.batch) for k in range(2)]
+    right = torch_step.mse
+    monkeypatch.setattr(torch_step, "mse", lambda prediction, target: 1.01 * right(prediction, target))
+    with pytest.raises(SystemExit, match="not the same function"):
+        train_step.equality(config, params, faces, batches)
+
+
+def test_sides_are_timed_in_turn():
+    turns = []
+    sides = {name: lambda calls, name=name: turns.append((name, calls)) for name in "ab"}
+    seconds = timing.in_turn(sides, 2, 5)
+    assert turns == [("a", 1), ("a", 5), ("b", 1), ("b", 5)] * 2
+    assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
+    assert timing.medians({"a": [3.0, 1.0, 2.0]}) == {"a": 2.0}
+
+
+def test_what_cannot_be_compiled_is_told():
+    def broken():
+        raise RuntimeError("no C++ compiler\nand more")
+
+    seconds, unmeasured, name, _ = timing.fastest({"eager": lambda: lambda calls: None, "compiled": broken}, 1)
+    assert list(seconds) == [name] == ["eager"]
+    assert unmeasured == {"compiled": "RuntimeError: no C++ compiler"}
+    with pytest.raises(RuntimeError):
+        timing.fastest({"eager": broken}, 1)
+
+
+def test_the_scripts(faces, tmp_path, monkeypatch, capsys):
+    """Both commands as they are, but for the size of the network and without compilation by PyTorch."""
+    eager = train_step.candidates
+    monkeypatch.setattr(timing, "settle_environment", lambda: None)
+    monkeypatch.setattr(train_step, "settings", tiny)
+    monkeypatch.setattr(inference, "settings", tiny)
+    monkeypatch.setattr(train_step, "GEMM", 64)
+    monkeypatch.setattr(train_step, "candidates", lambda *given: dict(list(eager(*given).items())[:2]))
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    for module in (train_step, inference):
+        out = tmp_path / f"{module.__name__}.json"
+        monkeypatch.setattr(sys, "argv", [module.__name__, "--rounds", "1", "--calls", "1", "--json", str(out)])
+        module.main()
+        found = json.loads(out.read_text())
+        assert found["ratio"] > 0 and found["load_average"] >= 0 and found["unmeasured"] == {}
+        assert f"{found['ratio']:.2f}" in capsys.readouterr().out
