@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny_run import person
@@ -76,7 +77,7 @@ def test_the_reference_encodes_and_decodes_as_we_do(kind, faces):
     model = KINDS[kind]
     params = train_step.weights(tiny(kind), faces)
     pictures = np.random.default_rng(0).random((3, 64, 64, 3), np.float32)
-    codes = encode(model, params, pictures)
+    codes = encode(model, params, jnp.asarray(pictures))
     for channels_last in (True, False):
         held = net.tensors(params, channels_last)
         x = net.placed(torch.from_numpy(pictures).permute(0, 3, 1, 2), channels_last)
