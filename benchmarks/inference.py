@@ -7,11 +7,10 @@ Both have the same weights and take the same pictures: arrays of uint8 in, array
 import argparse
 import os
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import timing
-from train_step import LAYOUTS, drawn, settings, weights
+from train_step import drawn, settings, weights
 
 FRAMES = 64
 TOLERANCE = 1e-4
@@ -24,17 +23,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="turns of each side (default: 9)")
     parser.add_argument("--calls", type=int, default=20, help="calls a turn (default: 20)")
     parser.add_argument("--json", default="", metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--side", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--what", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     timing.settle_environment()
-
-    import torch
-
     timing.settle_torch()
     config = settings(options.model)
     faces, _ = drawn(config)
     params = weights(config, faces)
     pair = faces.image[[0, len(faces) - 1]]
     ours = our_functions(config, params, pair)
+    if options.side:
+        return timing.serve(side(options.side, options.what, config, params, pair))
     print(f"Kind {options.model}, {FRAMES} frames between two pictures, {timing.CORES} threads.")
     result: dict[str, Any] = {
         "model": options.model,
@@ -44,13 +44,13 @@ def main() -> None:
         "unmeasured": {},
     }
     rows = [("what", "ours, ms", "PyTorch, ms", "the fastest of it", "PyTorch / ours")]
-    with torch.inference_mode():
-        for what, run in ours.items():
-            found = compared(config, params, pair, what, run, options.rounds, options.calls)
-            result["what"][what] = found
-            result["unmeasured"] |= found.pop("unmeasured")
-            times = [f"{1e3 * found['seconds'][side]:.2f}" for side in ("ours", "torch")]
-            rows.append((what, *times, found["torch_fastest"], f"{found['ratio']:.2f}"))
+    check(config, params, pair)
+    for what in ours:
+        found = compared(options.model, what, options.rounds, options.calls)
+        result["what"][what] = found
+        result["unmeasured"] |= found.pop("unmeasured")
+        times = [f"{1e3 * found['seconds'][name]:.2f}" for name in ("ours", found["torch_fastest"])]
+        rows.append((what, *times, found["torch_fastest"], f"{found['ratio']:.2f}"))
     for label, reason in result["unmeasured"].items():
         print(f"PyTorch {label} could not be measured. {reason}")
     print(timing.table(rows))
@@ -109,39 +109,53 @@ def torch_functions(config, params, pair, channels_last: bool, compiled: bool) -
     }
 
 
-def compared(config, params, pair, what: str, ours: Callable[[], Any], rounds: int, calls: int) -> dict:
-    """The same result of both, and the times of ours and of the fastest way of PyTorch in turn."""
-    candidates = {
-        f"{'compiled' if compiled else 'eager'}, {layout}": partial(
-            torch_functions, config, params, pair, channels_last, compiled
-        )
-        for compiled in (False, True)
-        for layout, channels_last in LAYOUTS.items()
-    }
+def side(name: str, what: str, config, params, pair) -> Callable[[int], None]:
+    """What is timed under a name, as `timing.serve` calls it."""
+    import torch
 
-    def prepared(make: Callable) -> Callable[[int], None]:
-        function = make()[what]
-        same(what, ours(), function())
-        return partial(repeated, function)
-
-    seconds, unmeasured, name, run = timing.fastest(
-        {label: partial(prepared, make) for label, make in candidates.items()}, calls
+    made = (
+        our_functions(config, params, pair)
+        if name == "ours"
+        else torch_functions(config, params, pair, *timing.WAYS[name])
     )
-    times = timing.in_turn({"ours": partial(repeated, ours), "torch": run}, rounds, calls)
+
+    def run(calls: int) -> None:
+        with torch.inference_mode():
+            for _ in range(calls):
+                made[what]()
+
+    return run
+
+
+def check(config, params, pair) -> None:
+    """Ends the script where the two sides do not make the same."""
+    import torch
+
+    with torch.inference_mode():
+        ours, theirs = our_functions(config, params, pair), torch_functions(config, params, pair, True, False)
+        for what in ours:
+            same(what, ours[what](), theirs[what]())
+
+
+def compared(kind: str, what: str, rounds: int, calls: int) -> dict:
+    """The times of ours and of the fastest way of PyTorch in turn."""
+    arguments = [__file__, "--model", kind, "--what", what]
+    seconds, unmeasured, torch = timing.fastest(arguments, calls)
+    ours = timing.Side("ours", arguments)
+    if reason := ours.failure():
+        raise SystemExit(f"inference.py: {reason}")
+    times = timing.in_turn([ours, torch], rounds, calls)
+    ours.close()
+    torch.close()
     medians = timing.medians(times)
     return {
-        "ratio": medians["torch"] / medians["ours"],
+        "ratio": medians[torch.name] / medians["ours"],
         "seconds": medians,
-        "torch_fastest": name,
+        "torch_fastest": torch.name,
         "torch_seconds": seconds,
         "unmeasured": unmeasured,
         "rounds": times,
     }
-
-
-def repeated(function: Callable[[], Any], calls: int) -> None:
-    for _ in range(calls):
-        function()
 
 
 def same(what: str, ours: Any, theirs: Any) -> None:

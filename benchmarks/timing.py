@@ -1,12 +1,13 @@
 """What the benchmarks against PyTorch share: the environment, times taken in turn, the table, the JSON file."""
 
-import gc
 import json
 import logging
 import os
 import platform
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,19 +20,55 @@ CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_coun
 """Threads of either side."""
 
 
-def in_turn(sides: dict[str, Callable[[int], None]], rounds: int, calls: int) -> dict[str, list[float]]:
-    """Seconds a call of each side, one number a round: A B C, A B C, ...
+class Side:
+    """One side of a comparison in a process of its own, as the threads of one library would disturb the other's: the
+    script once more with `--side NAME`, which then calls `serve`. Between its turns it sleeps."""
 
-    sides: functions of a number of calls, which return when all are done. Each turn begins with one call that is not
-    counted, so that neither side pays for what the other left in the caches.
-    """
-    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    def __init__(self, name: str, arguments: list[str]):
+        self.name = name
+        self._errors = tempfile.TemporaryFile("w+")
+        command = [sys.executable, *arguments, "--side", name]
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors, text=True)
+
+    def failure(self) -> str:
+        """Wait until it is compiled; "", or why it could not be."""
+        assert self._process.stdout
+        for line in self._process.stdout:
+            if line == "ready\n":
+                return ""
+        self._errors.seek(0)
+        return (self._errors.read().strip().splitlines() or ["it ended without a word"])[-1]
+
+    def seconds(self, calls: int) -> float:
+        """Seconds a call, of so many."""
+        assert self._process.stdin and self._process.stdout
+        print(calls, file=self._process.stdin, flush=True)
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def serve(run: Callable[[int], None]) -> None:
+    """What a side does. run: a function of a number of calls, which returns when all are done. Each turn begins with
+    one call that is not counted, so that nobody pays for what the other has left in the caches."""
+    run(1)  # compiles
+    print("ready", flush=True)
+    for line in sys.stdin:
+        run(1)
+        start = time.perf_counter()
+        run(int(line))
+        print((time.perf_counter() - start) / int(line), flush=True)
+
+
+def in_turn(sides: list[Side], rounds: int, calls: int) -> dict[str, list[float]]:
+    """Seconds a call of each side, one number a round: A B C, A B C, ..."""
+    seconds: dict[str, list[float]] = {side.name: [] for side in sides}
     for _ in range(rounds):
-        for name, run in sides.items():
-            run(1)
-            start = time.perf_counter()
-            run(calls)
-            seconds[name].append((time.perf_counter() - start) / calls)
+        for side in sides:
+            seconds[side.name].append(side.seconds(calls))
     return seconds
 
 
@@ -40,30 +77,34 @@ def medians(times: dict[str, list[float]]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def fastest(candidates: dict[str, Callable], calls: int) -> tuple[dict[str, float], dict[str, str], str, Callable]:
-    """Of ways to do the same with PyTorch: seconds a call of each; why one could not be measured; the fastest's name
-    and itself.
+WAYS = {
+    f"{'compiled' if compiled else 'eager'}, {layout}": (layout == "channels_last", compiled)
+    for compiled in (False, True)
+    for layout in ("contiguous", "channels_last")
+}
+"""Ways to run PyTorch: whether channels come last, and whether it is compiled."""
 
-    candidates: functions without arguments that make a side of `in_turn`. Only the compiled ones may fail: they need a
-    C++ compiler, which not every machine has.
+
+def fastest(arguments: list[str], calls: int) -> tuple[dict[str, float], dict[str, str], Side]:
+    """Of `WAYS`: seconds a call of each; why one could not be measured; the fastest, still running.
+
+    Only the compiled ones may fail: they need a C++ compiler, which not every machine has.
     """
-    seconds, unmeasured, best, name = {}, {}, None, ""
-    for label, make in candidates.items():
-        try:
-            run = make()
-            run(1)  # compiles
-        except Exception as error:
-            if not label.startswith("compiled"):
-                raise
-            unmeasured[label] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
-            continue
-        seconds[label] = medians(in_turn({label: run}, 3, calls))[label]
-        if seconds[label] == min(seconds.values()):
-            best, name = run, label
-        del run
-        gc.collect()  # the weights of the slower one
-    assert best is not None
-    return seconds, unmeasured, name, best
+    sides, unmeasured = [], {}
+    for name in WAYS:
+        side = Side(name, arguments)  # one after the other: compiling takes all cores
+        if reason := side.failure():
+            if not WAYS[name][1]:
+                raise SystemExit(f"PyTorch {name} failed: {reason}")
+            unmeasured[name] = reason
+        else:
+            sides.append(side)
+    seconds = medians(in_turn(sides, 3, calls))
+    best = min(sides, key=lambda side: seconds[side.name])
+    for side in sides:
+        if side is not best:
+            side.close()
+    return seconds, unmeasured, best
 
 
 def settle_torch() -> None:

@@ -1,14 +1,14 @@
 """One training step of ours against the same function in PyTorch: `python benchmarks/train_step.py [--model KIND]`.
 
 Both begin with the same weights and see the same triplets of built-in faces, drawn in memory. First the losses of some
-steps must be equal; then both are timed in turn. Augmentation is off on both sides, as their random numbers differ.
+steps must be equal; then both are timed in turn, each in a process of its own. Augmentation is off on both sides, as
+their random numbers differ.
 """
 
 import argparse
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from itertools import cycle, islice
 from typing import Any
 
@@ -16,7 +16,6 @@ import timing
 
 PRESETS = {"hybrid": "smile", "plain": "poster", "warp": "warp"}
 EQUAL_STEPS, TOLERANCE = 5, 1e-3
-LAYOUTS = {"contiguous": False, "channels_last": True}
 GEMM = 2048
 
 
@@ -28,6 +27,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side (default: 7)")
     parser.add_argument("--calls", type=int, default=4, help="steps a turn (default: 4)")
     parser.add_argument("--json", default="", metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--side", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     timing.settle_environment()
     timing.settle_torch()
@@ -35,12 +35,14 @@ def main() -> None:
     config = settings(options.model)
     faces, batches = drawn(config)
     params = weights(config, faces)
+    if options.side:
+        return timing.serve(side(options.side, config, params, faces, batches))
     result = {"model": options.model, "batch": config.batch, "augmentation": False, **timing.machine()}
     print(
         f"Kind {options.model}, {config.batch} triplets a step, augmentation off on both sides, {timing.CORES} threads."
     )
     result["equal"] = equality(config, params, faces, batches)
-    result |= measured(config, params, faces, batches, options.rounds, options.calls)
+    result |= measured(options.model, operations(config, params, batches[0]), options.rounds, options.calls)
     timing.write(options.json, result)
 
 
@@ -108,7 +110,7 @@ def equality(config, params, faces, batches) -> dict:
 
 
 def ours(config, params, faces, batches) -> Callable[[int], None]:
-    """Our steps, as `timing.in_turn` calls them; the state goes on from call to call."""
+    """Our steps, as `timing.serve` calls them; the state goes on from call to call."""
     import jax
 
     from facedisent_jax import training
@@ -121,7 +123,6 @@ def ours(config, params, faces, batches) -> Callable[[int], None]:
             state, metrics = training.train_step(config, state, batch)
         jax.block_until_ready((state, metrics))
 
-    run(1)  # compiles
     return run
 
 
@@ -138,15 +139,13 @@ def theirs(config, params, batches, channels_last: bool, compiled: bool) -> Call
     return run
 
 
-def candidates(config, params, batches) -> dict[str, Callable]:
-    """PyTorch eager and compiled, in both layouts."""
-    return {
-        f"{'compiled' if compiled else 'eager'}, {layout}": partial(
-            theirs, config, params, batches, channels_last, compiled
-        )
-        for compiled in (False, True)
-        for layout, channels_last in LAYOUTS.items()
-    }
+def side(name: str, config, params, faces, batches) -> Callable[[int], None]:
+    """What is timed under a name."""
+    if name == "gemm":
+        return gemm()
+    if name in timing.WAYS:
+        return theirs(config, params, batches, *timing.WAYS[name])
+    return ours(replace(config, model=replace(config.model, compute=name)), params, faces, batches)
 
 
 def gemm() -> Callable[[int], None]:
@@ -175,35 +174,31 @@ def operations(config, params, batch) -> int:
     return counter.get_total_flops()
 
 
-def measured(config, params, faces, batches, rounds: int, calls: int) -> dict:
+def measured(kind: str, flops: int, rounds: int, calls: int) -> dict:
     """Times taken in turn, printed as a table; seconds, ratios and rates for the JSON file."""
-    flops = operations(config, params, batches[0])
-    chosen_from, unmeasured, name, torch_run = timing.fastest(candidates(config, params, batches), 2)
+    arguments = [__file__, "--model", kind]
+    chosen_from, unmeasured, torch = timing.fastest(arguments, 2)
     for label, reason in unmeasured.items():
         print(f"PyTorch {label} could not be measured. {reason}")
-    sides = {
-        "ours": ours(config, params, faces, batches),
-        "torch": torch_run,
-        "bfloat16": ours(replace(config, model=replace(config.model, compute="bfloat16")), params, faces, batches),
-        "gemm": gemm(),
-    }
+    sides = [torch, *(timing.Side(name, arguments) for name in ("float32", "bfloat16", "gemm"))]
+    for one in sides[1:]:
+        if reason := one.failure():
+            raise SystemExit(f"train_step.py: {one.name} failed: {reason}")
     before = os.getloadavg()[0]
     times = timing.in_turn(sides, rounds, calls)
+    for one in sides:
+        one.close()
     seconds = timing.medians(times)
-    rate, step_rate = 2 * GEMM**3 / seconds["gemm"], flops / seconds["ours"]
-    ratio = seconds["torch"] / seconds["ours"]
+    rate, step_rate = 2 * GEMM**3 / seconds["gemm"], flops / seconds["float32"]
+    ratio = seconds[torch.name] / seconds["float32"]
     rows = [("side", "ms a step", "least", "most", "ratio to ours")]
     for label, second in chosen_from.items():
         rows.append((f"PyTorch {label} (6 steps)", f"{1e3 * second:.1f}", "", "", ""))
-    for label, title in (("torch", f"PyTorch {name}"), ("ours", "ours, float32"), ("bfloat16", "ours, bfloat16")):
-        least, most = min(times[label]), max(times[label])
-        rows.append(
-            (
-                title,
-                *(f"{1e3 * t:.1f}" for t in (seconds[label], least, most)),
-                f"{seconds[label] / seconds['ours']:.2f}",
-            )
-        )
+    for label, title in (
+        (torch.name, f"PyTorch {torch.name}"), ("float32", "ours, float32"), ("bfloat16", "ours, bfloat16")
+    ):  # fmt: skip
+        shown = (seconds[label], min(times[label]), max(times[label]))
+        rows.append((title, *(f"{1e3 * t:.1f}" for t in shown), f"{seconds[label] / seconds['float32']:.2f}"))
     print(timing.table(rows))
     print(
         f"Ratio, PyTorch / ours: {ratio:.2f}. In turn, {rounds} rounds of {calls} steps, medians; load average "
@@ -214,10 +209,10 @@ def measured(config, params, faces, batches, rounds: int, calls: int) -> dict:
     return {
         "ratio": ratio,
         "seconds": seconds,
-        "torch_fastest": name,
+        "torch_fastest": torch.name,
         "torch_seconds": chosen_from,
         "unmeasured": unmeasured,
-        "bfloat16_ratio": seconds["ours"] / seconds["bfloat16"],
+        "bfloat16_ratio": seconds["float32"] / seconds["bfloat16"],
         "step_flops": flops,
         "gemm_flops_per_second": rate,
         "share_of_gemm": step_rate / rate,

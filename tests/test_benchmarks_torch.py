@@ -1,6 +1,5 @@
 """The benchmarks against PyTorch: both sides are the same function, whatever the kind of network and the layout."""
 
-import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from facedisent_jax.triplets import Triplets
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'facedisent-jax[bench]'")
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
-import inference  # noqa: E402
 import timing  # noqa: E402
 import torch_reference as net  # noqa: E402
 import torch_step  # noqa: E402
@@ -99,39 +97,39 @@ def test_times_are_not_compared_where_the_functions_differ(faces, monkeypatch):
         train_step.equality(config, params, faces, batches)
 
 
-def test_sides_are_timed_in_turn():
-    turns = []
-    sides = {name: lambda calls, name=name: turns.append((name, calls)) for name in "ab"}
+SCRIPT = """
+import sys
+import timing
+if sys.argv[-1] == "broken":
+    raise RuntimeError("no C++ compiler")
+timing.serve(lambda calls: print("called", calls, file=open(sys.argv[1], "a")))
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    (tmp_path / "script.py").write_text(
+        f"import sys; sys.path.append({timing.__file__!r}.rpartition('/')[0])\n" + SCRIPT
+    )
+    return [str(tmp_path / "script.py"), str(tmp_path / "called")]
+
+
+def test_sides_are_timed_in_turn(script, tmp_path):
+    sides = [timing.Side(name, script) for name in "ab"]
+    assert [side.failure() for side in sides] == ["", ""]
     seconds = timing.in_turn(sides, 2, 5)
-    assert turns == [("a", 1), ("a", 5), ("b", 1), ("b", 5)] * 2
+    for side in sides:
+        side.close()
+    assert (tmp_path / "called").read_text().split("\n")[2:-1] == ["called 1", "called 5"] * 4
     assert {name: len(values) for name, values in seconds.items()} == {"a": 2, "b": 2}
     assert timing.medians({"a": [3.0, 1.0, 2.0]}) == {"a": 2.0}
 
 
-def test_what_cannot_be_compiled_is_told():
-    def broken():
-        raise RuntimeError("no C++ compiler\nand more")
-
-    seconds, unmeasured, name, _ = timing.fastest({"eager": lambda: lambda calls: None, "compiled": broken}, 1)
-    assert list(seconds) == [name] == ["eager"]
-    assert unmeasured == {"compiled": "RuntimeError: no C++ compiler"}
-    with pytest.raises(RuntimeError):
-        timing.fastest({"eager": broken}, 1)
-
-
-def test_the_scripts(faces, tmp_path, monkeypatch, capsys):
-    """Both commands as they are, but for the size of the network and without compilation by PyTorch."""
-    eager = train_step.candidates
-    monkeypatch.setattr(timing, "settle_environment", lambda: None)
-    monkeypatch.setattr(train_step, "settings", tiny)
-    monkeypatch.setattr(inference, "settings", tiny)
-    monkeypatch.setattr(train_step, "GEMM", 64)
-    monkeypatch.setattr(train_step, "candidates", lambda *given: dict(list(eager(*given).items())[:2]))
-    monkeypatch.setattr(torch, "compile", lambda function: function)
-    for module in (train_step, inference):
-        out = tmp_path / f"{module.__name__}.json"
-        monkeypatch.setattr(sys, "argv", [module.__name__, "--rounds", "1", "--calls", "1", "--json", str(out)])
-        module.main()
-        found = json.loads(out.read_text())
-        assert found["ratio"] > 0 and found["load_average"] >= 0 and found["unmeasured"] == {}
-        assert f"{found['ratio']:.2f}" in capsys.readouterr().out
+def test_what_cannot_be_compiled_is_told(script, monkeypatch):
+    monkeypatch.setattr(timing, "WAYS", {"eager": (False, False), "broken": (False, True)})
+    seconds, unmeasured, best = timing.fastest(script, 1)
+    best.close()
+    assert list(seconds) == [best.name] == ["eager"] and unmeasured == {"broken": "RuntimeError: no C++ compiler"}
+    monkeypatch.setattr(timing, "WAYS", {"broken": (False, False)})
+    with pytest.raises(SystemExit, match="no C.. compiler"):
+        timing.fastest(script, 1)
