@@ -12,12 +12,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this checkout is what is measured
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))  # this checkout is what is measured
 
 from train import settle_environment as settle_environment  # noqa: E402
 
 CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 """Threads of either side."""
+
+
+def add_to_path(folder: str) -> None:
+    """Make the modules of a folder of this checkout importable."""
+    sys.path.append(str(ROOT / folder))
 
 
 class Side:
