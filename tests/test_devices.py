@@ -61,13 +61,13 @@ def test_calls_end_at_validations_and_leave_skipped_steps_alone():
 @pytest.mark.slow
 def test_several_steps_a_call_are_the_same_steps(monkeypatch):
     monkeypatch.setattr(training, "optimiser", lambda config: optax.sgd(0.5))
-    made = replace(TINY, seed=1, steps=8, validate_every=5, log_every=3, loss=config.DISENTANGLING)
+    made = replace(TINY, seed=1, steps=7, validate_every=7, log_every=2, loss=config.DISENTANGLING)
     one, lines = fitted(made, frozenset({4}))
     many, other = fitted(replace(made, steps_per_call=3), frozenset({4}))
     again, _ = fitted(replace(made, steps_per_call=3), frozenset({4}))
     assert numbers(many).tobytes() == numbers(again).tobytes()
     np.testing.assert_allclose(numbers(many.params), numbers(one.params), rtol=1e-6, atol=1e-8)
-    assert [step for step, _ in lines] == [step for step, _ in other] == [3, 5, 6, 8]
+    assert [step for step, _ in lines] == [step for step, _ in other] == [2, 4, 6, 7]
     for (_, a), (_, b) in zip(lines, other, strict=True):
         assert a == pytest.approx(b, rel=1e-5, abs=1e-7)
 

@@ -43,39 +43,46 @@ def test_killed_in_a_save_and_then_in_a_step(work):
 
 
 POINTS = [
-    ("lock", 1),
     ("config.json.partial", 1),
-    ("config.json.partial", 2),
-    ("metrics.jsonl", 1),
     ("metrics.jsonl", 5),
     ("compile", 1),
-    ("step", 1),
     ("step", 4),
-    ("step", 6),
-    ("checkpoints/3", 1),
     ("checkpoints/3", 20),
     ("checkpoints/3.orbax-checkpoint-tmp /", 1),  # the rename that makes it a checkpoint
     ("checkpoints/6", 1),
-    ("checkpoints/6", 20),
     (".deleted", 1),
-    (".deleted", 2),
 ]
 """What is being done when the run is killed."""
+MORE = [
+    ("lock", 1),
+    ("config.json.partial", 2),
+    ("metrics.jsonl", 1),
+    ("step", 1),
+    ("step", 6),
+    ("checkpoints/3", 1),
+    ("checkpoints/6", 20),
+    (".deleted", 2),
+]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point[0]}-{point[1]}".replace("/", "_"))
+@pytest.mark.parametrize(
+    "point",
+    [*POINTS, *(pytest.param(point, marks=pytest.mark.long) for point in MORE)],
+    ids=lambda point: f"{point[0]}-{point[1]}".replace("/", "_"),
+)
 def test_killed_at(work, point):
-    run = f"point-{POINTS.index(point)}"
+    run = f"point-{[*POINTS, *MORE].index(point)}"
     killed, again = perform(work, run, {"at": point}, {})
     assert killed["status"] == -9
     check_equal(work, run, again)
 
 
 @pytest.mark.slow
-def test_killed_at_file_operations_all_over_the_run(work):
-    (alone,) = perform(work, "counted", {})
-    moments = np.linspace(1, alone["events"], 8).astype(int)
+@pytest.mark.parametrize("number", [5, pytest.param(20, marks=pytest.mark.long)])
+def test_killed_at_file_operations_all_over_the_run(work, number):
+    (alone,) = perform(work, f"counted-{number}", {})
+    moments = np.linspace(1, alone["events"], number).astype(int)
     for moment in moments.tolist():
         killed, again = perform(work, f"file-{moment}", {"at": ["", moment]}, {})
         assert killed["status"] == -9
@@ -100,8 +107,16 @@ def test_a_half_written_compilation_cache_does_no_harm(work):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("where", ["full", "read-only", "gone"])
-@pytest.mark.parametrize("then", ["stop", "go-on"])
+@pytest.mark.parametrize(
+    ("where", "then"),
+    [
+        ("full", "stop"),
+        ("read-only", "stop"),
+        ("gone", "go-on"),
+        *(pytest.param(*given, marks=pytest.mark.long) for given in (("full", "go-on"), ("read-only", "go-on"))),
+        pytest.param("gone", "stop", marks=pytest.mark.long),
+    ],
+)
 def test_what_cannot_be_saved_is_a_sentence_and_costs_no_checkpoint(work, where, then):
     run, folder = f"{where}-{then}", work / f"{where}-{then}" / "checkpoints"
     if where == "read-only" and os.geteuid():
