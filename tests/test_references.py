@@ -9,7 +9,7 @@ import pytest
 from test_objective import batch_of, floats
 from test_triplets import face, pairs
 
-from facedisent_jax import model, objective
+from facedisent_jax import model, objective, training
 from facedisent_jax.config import Config, LossConfig, ModelConfig
 from facedisent_jax.records import Faces
 from facedisent_jax.reference_terms import PULL, clamp, rotate
@@ -87,6 +87,20 @@ def test_pictures_teach_the_code_of_what_varies_and_the_other_is_pulled_together
     half = slice(64, 128) if same == "label" else slice(0, 64)
     np.testing.assert_allclose(gradient[:, half], jax.grad(pull)(params)["encoder"]["linear"][:, half], atol=1e-7)
     assert float(jnp.abs(gradient).max()) > 0
+
+
+def test_augmentation_varies_nothing_within_a_clamped_batch():
+    """Light or a shift that differed from picture to picture would have to go into the code of what varies."""
+    batch = batch_of()
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    batch = batch._replace(images=jnp.broadcast_to(jnp.asarray(picture), batch.images.shape))
+    seen = [
+        training.augmented(replace(CONFIG, loss=LossConfig(clamping=1.0)), jax.random.key(k), batch) for k in range(2)
+    ]
+    np.testing.assert_allclose(seen[0], jnp.broadcast_to(seen[0][0, 0], seen[0].shape), atol=1e-6)
+    assert float(jnp.abs(seen[0] - seen[1]).mean()) > 0.01
+    apart = training.augmented(CONFIG, jax.random.key(0), batch)
+    assert float(jnp.abs(apart[0] - apart[1]).mean()) > 0.01
 
 
 def test_batches_of_one_factor_show_one_person_or_one_intensity():
