@@ -89,6 +89,9 @@ def augmented(
     if pictures is not None:
         batch = batch._replace(images=pictures[batch.images], between=pictures[batch.between])
     images = jnp.asarray(batch.images, jnp.float32) / 255
+    if config.loss.clamping:  # one change for all: what a batch does not vary in, augmentation must not vary either
+        alike = augment(config.augment, key, images[None, :, 0], batch.label[None, :, 0])[0]
+        return jnp.repeat(alike[:, None], 3, axis=1)
     if config.model.kind != "warp":
         return augment(config.augment, key, images, batch.label)
     images = jnp.concatenate([images, jnp.asarray(batch.between, jnp.float32)[:, None] / 255], axis=1)

@@ -16,6 +16,8 @@ from facedisent_jax.records import Faces
 
 SEED = 0
 STRIPS, COLUMNS = 4, 8
+PEOPLE, PLACES = 6, 6
+"""People in the one picture of several, in two columns, and frames of each."""
 COLOURS = {
     "expression": "#c0392b",
     "whole": "#e08214",
@@ -50,6 +52,7 @@ def draw(
     people: dict[str, Clip] = {}
     for k in np.random.default_rng(SEED).permutation(len(chosen)):
         people.setdefault(chosen[k].subject, chosen[k])
+    out.append(beside_real(face, faces, list(people.values())[:PEOPLE], learnt))
     for number, clip in enumerate(list(people.values())[:STRIPS]):
         out.append(strip(number, face, faces, clip, learnt, points))
     return out
@@ -113,7 +116,7 @@ def strip(
     """The real frames of a clip above what each way makes at their intensities."""
     known = paths.given(face, faces, clip)
     alpha = clip.alpha
-    columns = np.unique([abs(alpha - wanted).argmin() for wanted in np.linspace(0, 1, COLUMNS)])
+    columns = np.unique(nearest(alpha, COLUMNS))
     ways, made = paths.ways(face, known, learnt, points), paths.beside(known, learnt)
     cells, left = [list(known.real[columns])], ["real"]
     for name in IN_STRIPS:
@@ -126,6 +129,34 @@ def strip(
         "at the same alpha; all but the reconstruction are made from the end frames alone. Drawn by seed."
     )
     return Shown(f"strip_{number + 1}", f"Beside the real frames: {clip.subject}", caption, image)
+
+
+def beside_real(face: study.Face, faces: Faces, chosen: Sequence[Clip], learnt: paths.Learnt) -> Shown:
+    """Several people: the real frames above what is decoded between the two end frames, and the cross-fade."""
+    blocks = []
+    for clip in chosen:
+        known = paths.given(face, faces, clip)
+        columns = nearest(clip.alpha, PLACES)
+        ways = paths.ways(face, known, learnt)
+        made = [ways[name](clip.alpha[columns]) for name in ("expression", "cross_fade")]
+        blocks.append([list(known.real[columns]), *map(list, made)])
+    blocks += [[[None] * PLACES] * 3] * (len(blocks) % 2)
+    cells = [
+        one + other for a, b in zip(blocks[::2], blocks[1::2], strict=True) for one, other in zip(a, b, strict=True)
+    ]
+    top = [f"{place:.1f}" for place in np.linspace(0, 1, PLACES)] * 2
+    image = figures.grid(cells, top, ["real", "ours", "cross-fade"] * (len(cells) // 3), margin_columns=PLACES, scale=2)
+    names = ", ".join(clip.name for clip in chosen)
+    caption = (
+        "Three rows a person: the real frames nearest to the places above, what the network makes between the first "
+        f"and the last of them (expression code), and their cross-fade. Drawn by seed: {names}."
+    )
+    return Shown("people", "Several people beside the real frames", caption, image)
+
+
+def nearest(alpha: np.ndarray, count: int) -> list[int]:
+    """The frames nearest to `count` even places between the ends."""
+    return [int(abs(alpha - wanted).argmin()) for wanted in np.linspace(0, 1, count)]
 
 
 def render(run: str, found: dict, shown: Sequence[Shown]) -> str:

@@ -9,7 +9,7 @@ import pytest
 from test_objective import batch_of, floats
 from test_triplets import face, pairs
 
-from facedisent_jax import model, objective
+from facedisent_jax import model, objective, training
 from facedisent_jax.config import Config, LossConfig, ModelConfig
 from facedisent_jax.records import Faces
 from facedisent_jax.reference_terms import PULL, clamp, rotate
@@ -36,10 +36,10 @@ def test_a_turn_keeps_the_length_and_a_full_change_is_a_quarter_turn():
 
 def test_a_clamped_code_is_the_mean_and_its_gradient_pulls_towards_it_whatever_the_error():
     z = codes()
-    np.testing.assert_allclose(clamp(z), jnp.tile(z.mean(0)[None], (5, 1)), rtol=1e-6)
-    for scale in (1.0, 100.0):
-        found = jax.grad(lambda z, scale=scale: scale * jnp.sum(clamp(z) ** 3))(z)
-        np.testing.assert_allclose(found, PULL * (z - z.mean(0)[None]), rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(clamp(z, 1.0), jnp.tile(z.mean(0)[None], (5, 1)), rtol=1e-6)
+    for error, scale in ((1.0, 1.0), (100.0, 1.0), (1.0, 0.1)):
+        found = jax.grad(lambda z, error=error, scale=scale: error * jnp.sum(clamp(z, scale) ** 3))(z)
+        np.testing.assert_allclose(found, PULL * scale * (z - z.mean(0)[None]), rtol=1e-5, atol=1e-8)
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +82,25 @@ def test_pictures_teach_the_code_of_what_varies_and_the_other_is_pulled_together
     def pull(params):  # what a squared distance to the mean of the batch would do alone
         z = model.encode(CONFIG.model, params, images[:, 0])
         z = z.expression if same == "label" else z.identity
-        return jnp.sum(z * PULL * (clamped - clamped.mean(0)[None]))
+        return jnp.sum(z * PULL * (clamped - clamped.mean(0)[None])) / images[:, 0].size
 
     half = slice(64, 128) if same == "label" else slice(0, 64)
-    np.testing.assert_allclose(gradient[:, half], jax.grad(pull)(params)["encoder"]["linear"][:, half], atol=1e-7)
+    np.testing.assert_allclose(gradient[:, half], jax.grad(pull)(params)["encoder"]["linear"][:, half], atol=1e-10)
     assert float(jnp.abs(gradient).max()) > 0
+
+
+def test_augmentation_varies_nothing_within_a_clamped_batch():
+    """Light or a shift that differed from picture to picture would have to go into the code of what varies."""
+    batch = batch_of()
+    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    batch = batch._replace(images=jnp.broadcast_to(jnp.asarray(picture), batch.images.shape))
+    seen = [
+        training.augmented(replace(CONFIG, loss=LossConfig(clamping=1.0)), jax.random.key(k), batch) for k in range(2)
+    ]
+    np.testing.assert_allclose(seen[0], jnp.broadcast_to(seen[0][0, 0], seen[0].shape), atol=1e-6)
+    assert float(jnp.abs(seen[0] - seen[1]).mean()) > 0.01
+    apart = training.augmented(CONFIG, jax.random.key(0), batch)
+    assert float(jnp.abs(apart[0] - apart[1]).mean()) > 0.01
 
 
 def test_batches_of_one_factor_show_one_person_or_one_intensity():

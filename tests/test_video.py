@@ -211,7 +211,7 @@ def test_the_page_names_the_run_escapes_all_and_shows_every_figure(run, found):
     page = (run / "video" / "index.html").read_text()
     assert EVIL not in page and "&lt;script&gt;" in page and "seed 3" in page and "None" not in page
     files = sorted((run / "video" / "figures").iterdir())
-    assert {file.stem for file in files} == {"error", "smile", "strip_1", "strip_2", "strip_3"}
+    assert {file.stem for file in files} == {"error", "smile", "people", "strip_1", "strip_2", "strip_3"}
     for file in files:
         assert f'src="figures/{file.name}"' in page
         with Image.open(file) as image:
@@ -237,6 +237,21 @@ def test_a_strip_has_the_real_frames_on_top(run, found):
         real = np.asarray(figures.enlarged(np.asarray(faces.image[row])))
         columns = [np.abs(image[top : top + 192, edge].astype(int) - real).max() for top in range(40, 90)]
         assert min(columns) == 0
+
+
+def test_the_picture_of_several_people_begins_with_a_real_frame_and_takes_an_odd_number(run, found):
+    from facedisent_jax import figures, load, video_page
+
+    faces = records.read_split(run.parent / "data", "test")
+    chosen = clips.find(faces).clips[:3]
+    image = np.asarray(
+        video_page.beside_real(load(run), faces, chosen, paths.Learnt(None, None, {}, {}, [])).image
+    ).astype(int)
+    real = np.asarray(figures.enlarged(np.asarray(faces.image[chosen[0].rows[0]]), 2))
+    assert any(
+        (image[top : top + 128, left : left + 128] == real).all() for top in range(30, 90) for left in range(80, 400)
+    )
+    assert (image[-figures.BORDER - 128 :, -128 - figures.BORDER :] == 255).all()  # nobody beside the third
 
 
 def test_the_mesh_judges_and_morphs_where_it_is_given_and_is_marked_where_it_made_the_labels(run, tmp_path):
