@@ -88,7 +88,7 @@ def equality(config, params, faces, batches) -> dict:
 
     from facedisent_jax import training
 
-    # A tenth of its rate, but at once: with the warm-up the weights would hardly move; at the full rate rounding would be
+    # A tenth of its rate, but at once: with the warm-up the weights would hardly move, and at the full rate rounding is
     # enlarged from step to step (kind warp, whose samples jump between pixels).
     config = replace(config, optim=replace(config.optim, warmup=1, lr=config.optim.lr / 10))
     state, reference = training.init_state(config, faces, params), Training(config, params, True, False)
