@@ -105,6 +105,7 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=22_000)
     parser.add_argument("--json", default="", metavar="FILE")
     given = parser.parse_args()
+    timing.settle_environment()  # as train.py does
     before = os.getloadavg()[0]
     rates = measure(given.records)
     print(timing.table([("what", "a second"), *((name, f"{rate:,.0f}") for name, rate in rates.items())]))

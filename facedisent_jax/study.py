@@ -19,8 +19,9 @@ from facedisent_jax.model import SIZE, Codes
 from facedisent_jax.triplets import label_vector
 
 Move = Literal["expression", "identity", "both"]
-BATCH = 32
-"""Pictures a call of the compiled network: shorter batches are padded, so that it is compiled once."""
+BATCHES = (2, 16, 64)
+"""Pictures a call of the compiled network: other numbers are padded to the next, so that it is compiled three times at
+most. Pictures are few where somebody looks at them, and many where all of a data set are judged."""
 
 
 class StudyError(ValueError):
@@ -139,11 +140,13 @@ class Face:
         move; another person's picture gives its expression alone.
         """
         check_steps(steps)
-        picture, start = one(a), self.encode(one(a))
+        picture = one(a)
         if b is None:
+            start = self.encode(picture)
             end, to = Codes._make((start.identity, self.at_strength(start.expression, to))), 1.0
         else:
-            end = self.encode(one(b))
+            both = self.encode(_joined(picture, one(b)))
+            start, end = (Codes._make(code[k : k + 1] for code in both) for k in range(2))
         codes = line(start, end, steps, move, to)
         source = np.repeat(picture, steps, axis=0)
         if b is None or (move == "expression" and not same_person(start, end)):
@@ -158,7 +161,7 @@ class Face:
 
     @cached_property
     def _encode(self) -> Callable:
-        return partial(jax.jit(partial(model.encode, self.config.model)), self.params)
+        return partial(jax.jit(partial(model.encode, self.config.model)), self._weights)
 
     @cached_property
     def _decode(self) -> Callable:
@@ -168,7 +171,11 @@ class Face:
             made = model.decode(self.config.model, params, Codes(identity, expression), *sources, place=place)
             return (jnp.clip(made, 0, 1),)
 
-        return partial(jax.jit(decode), self.params)
+        return partial(jax.jit(decode), self._weights)
+
+    @cached_property
+    def _weights(self) -> Any:
+        return jax.device_put(self.params)  # arrays of numpy would be copied to the device at each call
 
 
 def same_person(a: Codes, b: Codes) -> bool:
@@ -207,6 +214,12 @@ def one(picture: np.ndarray) -> np.ndarray:
     return picture.reshape(1, SIZE, SIZE, 3)
 
 
+def _joined(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Two checked pictures in one batch, whatever their types: [1, 64, 64, 3] each -> [2, 64, 64, 3] float."""
+    pictures = (checked(picture) for picture in (a, b))
+    return np.concatenate([p / np.float32(255) if p.dtype == np.uint8 else p.astype(np.float32) for p in pictures])
+
+
 def checked(images: np.ndarray) -> np.ndarray:
     """`images` if they are pictures as `encode` takes them; a sentence if not."""
     images = np.asarray(images)
@@ -224,14 +237,15 @@ def checked(images: np.ndarray) -> np.ndarray:
 
 
 def _batched(run: Callable, inputs: list[np.ndarray], shapes: list[tuple[int, ...]]) -> list[np.ndarray]:
-    """run(*inputs), BATCH rows a call: its outputs as numpy arrays of [n, *shape]; uint8 inputs divided by 255."""
+    """run(*inputs), so many rows a call: its outputs as numpy arrays of [n, *shape]; uint8 inputs divided by 255."""
     count = len(inputs[0])
     outputs = [np.empty((count, *shape), np.float32) for shape in shapes]
-    for start in range(0, count, BATCH):
-        rows = min(BATCH, count - start)
+    for start in range(0, count, BATCHES[-1]):
+        rows = min(BATCHES[-1], count - start)
+        size = next(size for size in BATCHES if size >= rows)
         batch = []
         for whole in inputs:
-            padded = np.zeros((BATCH, *whole.shape[1:]), np.float32)
+            padded = np.zeros((size, *whole.shape[1:]), np.float32)
             padded[:rows] = whole[start : start + rows]
             batch.append(jnp.asarray(padded / 255 if whole.dtype == np.uint8 else padded))
         for output, value in zip(outputs, run(*batch), strict=True):
