@@ -75,14 +75,14 @@ class Candidates(NamedTuple):
     own_start: np.ndarray
     own_end: np.ndarray
 
-    @property
-    def count(self) -> np.ndarray:
-        return (self.end - self.start) - (self.own_end - self.own_start)
+    def count(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """How many candidates each of the rows has (of all: takes as long as they are many)."""
+        return (self.end[rows] - self.start[rows]) - (self.own_end[rows] - self.own_start[rows])
 
     def draw(self, rows: np.ndarray, uniform: np.ndarray) -> np.ndarray:
         """One candidate for each row, by a number in [0, 1); the row itself where it has none."""
-        drawn, some = rows.copy(), self.count[rows] > 0
-        rows, count = rows[some], self.count[rows[some]]
+        drawn, some = rows.copy(), self.count(rows) > 0
+        rows, count = rows[some], self.count(rows[some])
         k = np.minimum((uniform[some] * count).astype(np.int64), count - 1) + self.start[rows]
         k = np.where(k >= self.own_start[rows], k + self.own_end[rows] - self.own_start[rows], k)
         drawn[some] = self.order[k]
@@ -137,7 +137,7 @@ class Triplets:
         levels = [_candidates(group, kind, usable | between) for group in groups]
         self.pairs = levels[-1]
         for finer in reversed(levels[:-1]):
-            better = finer.count > 0
+            better = finer.count() > 0
             offset = len(self.pairs.order)
             bounds = [np.where(better, new + offset, old) for new, old in zip(finer[1:], self.pairs[1:], strict=True)]
             self.pairs = Candidates(np.concatenate([self.pairs.order, finer.order]), *bounds)
@@ -159,7 +159,7 @@ class Triplets:
         uniform = _random(seed, 1, step).random((2, batch))
         b, c = self.pairs.draw(a, uniform[0]), self.peers.draw(a, uniform[1])
         d, has_between = self._between(a, b, (seed, 2, step))
-        return TripletIndex(a, b, c, self.pairs.count[a] > 0, self.peers.count[a] > 0, d, has_between)
+        return TripletIndex(a, b, c, self.pairs.count(a) > 0, self.peers.count(a) > 0, d, has_between)
 
     def batch(self, seed: int, step: int, batch: int, rows: slice = slice(None), pictures: bool = True) -> Batch:
         """The triplets of a step, or some `rows` of them, with their pictures or (pictures False) the rows of them."""
@@ -217,9 +217,9 @@ class Triplets:
     def shortage(self) -> list[str]:
         """Sentences about pictures that cannot stand in a whole triplet; empty where all can."""
         n, said = len(self), []
-        alone = self.labelled & (self.pairs.count == 0)
-        peerless = self.labelled & (self.peers.count == 0)
-        between = ~self.labelled & (self.pairs.count > 0)
+        alone = self.labelled & (self.pairs.count() == 0)
+        peerless = self.labelled & (self.peers.count() == 0)
+        between = ~self.labelled & (self.pairs.count() > 0)
         for rows, what in (
             (~self.labelled & ~between, "have no expression or intensity: they train reconstruction only"),
             (between, "are of takes without intensities, which are taken for onsets in time order: no label between"),
@@ -238,7 +238,7 @@ class OneFactor(Triplets):
     def index(self, seed: int, step: int, batch: int) -> TripletIndex:
         """As of Triplets, but drawn with the least repetition from the pictures that share the factor of the step."""
         rng = _random(seed, 3, step)
-        varies = self.peers.count if step % 2 else self.pairs.count
+        varies = self.peers.count() if step % 2 else self.pairs.count()
         usable = self.labelled & (varies > 0)
         rows = np.flatnonzero(usable if usable.any() else np.ones(len(self), bool))
         anchor = rng.choice(rows)
