@@ -52,7 +52,7 @@ def test_bytes_and_floats_are_the_same_picture(face, faces):
 def test_a_picture_has_the_same_code_in_any_batch(face):
     many = RNG.integers(0, 255, (study.BATCHES[-1] + 3, 64, 64, 3), np.uint8)
     codes = face.encode(many)
-    for k in (0, study.BATCH - 1, study.BATCH, study.BATCH + 2):
+    for k in (0, study.BATCHES[-1] - 1, study.BATCHES[-1], study.BATCHES[-1] + 2):
         assert face.encode(many[k : k + 1]).identity[0] == pytest.approx(codes.identity[k], abs=1e-5)
     assert face.encode(many[:0]).identity.shape == (0, 64)
     assert face.decode(face.encode(many[:0])).shape == (0, 64, 64, 3)
