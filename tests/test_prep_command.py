@@ -23,7 +23,10 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc for
 def start(*arguments: str | Path) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
     pipe = subprocess.PIPE
-    return subprocess.Popen([*COMMAND, *map(str, arguments)], env=environment, stdout=pipe, stderr=pipe, text=True)
+    # a shell starts what goes on behind it ("pytest &") deaf to Ctrl-C, which its children would inherit
+    heard = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    command = [*COMMAND, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=heard)
 
 
 def run(*arguments: str | Path) -> tuple[int, str, str]:
