@@ -138,6 +138,7 @@ def test_where_one_process_is_killed_the_other_says_so_and_the_run_can_go_on(pla
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_all_stop_after_the_same_step_where_one_is_told_to(place):
     run = place / "stopped"
     done = ended(begin(run, 2, job={"stop": [1, 3]}))

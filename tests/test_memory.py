@@ -75,7 +75,7 @@ def test_pictures_in_memory_take_their_bytes_once(folders, ends_only):
 
 
 def test_what_is_larger_than_memory_is_read_as_it_is_needed(folders):
-    """A quarter of the pictures' bytes is all that the process may take; pages of files are not counted, as they can go
+    """A third of the pictures' bytes is all that the process may take; pages of files are not counted, as they can go
     at any time."""
     code = f"""
     triplets = Triplets(data.read_faces(folders, "train", memory=0.0))
@@ -84,10 +84,10 @@ def test_what_is_larger_than_memory_is_read_as_it_is_needed(folders):
         held.append(anonymous() - before)
         if len(held) == 50:  # all threads are there
             used = int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
-            resource.setrlimit(resource.RLIMIT_DATA, (used + {DATA // 4}, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_DATA, (used + {DATA // 3}, resource.RLIM_INFINITY))
     assert batch.images.shape == (32, 3, 64, 64, 3)
     print(json.dumps([held[50], max(held), held[-1]]))
     """
     early, most, last = said(code, folders)
-    assert most < DATA / 4
+    assert most < DATA / 3
     assert last - early < DATA / 20

@@ -111,9 +111,8 @@ def test_a_half_written_compilation_cache_does_no_harm(work):
     ("where", "then"),
     [
         ("full", "stop"),
-        ("read-only", "stop"),
         ("gone", "go-on"),
-        *(pytest.param(*given, marks=pytest.mark.long) for given in (("full", "go-on"), ("read-only", "go-on"))),
+        *(pytest.param(*given, marks=pytest.mark.long) for given in (("full", "go-on"), ("read-only", "go-on"), ("read-only", "stop"))),
         pytest.param("gone", "stop", marks=pytest.mark.long),
     ],
 )
@@ -140,6 +139,7 @@ def test_what_cannot_be_saved_is_a_sentence_and_costs_no_checkpoint(work, where,
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_full_disk_that_has_room_again_leaves_no_trace(work):
     result = perform(work, "room", {"full": 1, "room": 2}, when_saving_fails="go-on")[0]
     assert "File too large" in result["said"]
@@ -168,6 +168,7 @@ def test_a_batch_that_is_not_finite_is_left_out_and_the_run_stays_exact(work):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_on_more_devices_the_run_goes_on(work):
     killed, again = perform(work, "devices", {"at": ["step", 5]}, {})
     check_equal(work, "devices", again)
