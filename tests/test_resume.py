@@ -106,15 +106,13 @@ def test_a_half_written_compilation_cache_does_no_harm(work):
     check_equal(work, "half-cached", result)
 
 
+SAVES = [("full", "stop"), ("gone", "go-on")]
+MORE_SAVES = [("full", "go-on"), ("read-only", "go-on"), ("read-only", "stop"), ("gone", "stop")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("where", "then"),
-    [
-        ("full", "stop"),
-        ("gone", "go-on"),
-        *(pytest.param(*given, marks=pytest.mark.long) for given in (("full", "go-on"), ("read-only", "go-on"), ("read-only", "stop"))),
-        pytest.param("gone", "stop", marks=pytest.mark.long),
-    ],
+    ("where", "then"), [*SAVES, *(pytest.param(*given, marks=pytest.mark.long) for given in MORE_SAVES)]
 )
 def test_what_cannot_be_saved_is_a_sentence_and_costs_no_checkpoint(work, where, then):
     run, folder = f"{where}-{then}", work / f"{where}-{then}" / "checkpoints"
