@@ -1,6 +1,6 @@
 """Judge a trained run, or use it on pictures: `python eval.py COMMAND --help` tells more.
 
-Reads the command line and the photographs; everything else is in the library, imported once the command is understood.
+Reads the command line; everything else is in the library, imported once the command is understood.
 """
 
 import difflib
@@ -159,9 +159,10 @@ def main(command: Report | Video | Compare | Table1 | Interpolate | Swap) -> Non
 
 
 def report(command: Report) -> None:
+    from data_prep import photos
     from facedisent_jax import report as reports
 
-    points = face_points(command.landmarker)
+    points = photos.face_points(command.landmarker)
     mesh = None if isinstance(points, str) else points
     found = reports.write(command.run, command.data, command.split, _step(command.step), mesh)
     rows = [("reconstruction", found["reconstruction"]), ("swap", found["swap"])]
@@ -207,9 +208,10 @@ def _asked(command: Video | Compare):
     """What the video figures are asked for, with the face mesh where it can be had."""
     from tqdm import tqdm
 
+    from data_prep import photos
     from facedisent_jax import video as videos
 
-    points = face_points(command.landmarker)
+    points = photos.face_points(command.landmarker)
     return videos.Asked(
         command.data,
         command.split,
@@ -221,34 +223,8 @@ def _asked(command: Video | Compare):
     )
 
 
-def face_points(landmarker: Path | None):
-    """The face mesh of 64x64 crops, as judges.Points; or a sentence that says why there is none. Fetches nothing."""
-    import cv2
-    import numpy as np
-
-    from data_prep import landmarks
-
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facedisent_jax" / "face_landmarker.task"
-    if landmarker is None and not cache.is_file():
-        extra = "pip install 'facedisent-jax[judges]'"
-        return f"The face mesh needs {extra} and its model file: give it by --landmarker FILE."
-    try:
-        mesh = landmarks.load(landmarks.model_file(landmarker or cache))
-    except landmarks.LandmarkError as error:
-        if landmarker is not None:
-            raise
-        return str(error)
-    side = 256  # the mesh network's own
-
-    def points(picture: np.ndarray) -> np.ndarray | None:
-        large = cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC)
-        found = mesh.points(large, (0, 0, side, side))  # the crop is where the face is: no need to look for it
-        return None if found is None else (found[:, :2] + 0.5) * picture.shape[0] / side - 0.5
-
-    return points
-
-
 def interpolate(command: Interpolate) -> None:
+    from data_prep import photos
     from facedisent_jax import figures, study
 
     figures.check_suffix(command.out, figures.STILLS + figures.ANIMATIONS)
@@ -256,7 +232,7 @@ def interpolate(command: Interpolate) -> None:
     _check_files(command.out, *ends)
     study.check_steps(command.steps)
     face = _load(command.run, command.step)
-    real = pictures(ends, face.info["crop"], command.landmarker)
+    real = photos.pictures(ends, face.info["crop"], command.landmarker)
     frames = face.interpolate(real[0], None if command.b is None else real[1], command.steps, command.move, command.to)
     if command.out.suffix.lower() in figures.ANIMATIONS:
         figures.animate(frames, command.out)
@@ -269,6 +245,7 @@ def interpolate(command: Interpolate) -> None:
 
 
 def swap(command: Swap) -> None:
+    from data_prep import photos
     from facedisent_jax import figures
 
     figures.check_suffix(command.out, figures.STILLS)
@@ -276,7 +253,7 @@ def swap(command: Swap) -> None:
     if len(command.photos) < 2:
         raise CommandError(f"Swapping takes two photographs or more, {len(command.photos)} given.")
     face = _load(command.run, command.step)
-    faces = pictures(command.photos, face.info["crop"], command.landmarker)
+    faces = photos.pictures(command.photos, face.info["crop"], command.landmarker)
     made = face.swap_grid(faces, faces)
     names = [path.stem for path in command.photos]
     cells = [[None, *faces], *([real, *row] for real, row in zip(faces, made, strict=True))]
@@ -291,7 +268,7 @@ def table1(command: Table1) -> None:
     import train
     from facedisent_jax import runs
     from facedisent_jax import table1 as tables
-    from facedisent_jax.config import PRESETS
+    from facedisent_jax.presets import PRESETS
 
     made = tables.variants(command.data)
     size = tables.resolution(made)
@@ -313,17 +290,6 @@ def table1(command: Table1) -> None:
     print(f"\nPSNR in dB on the face at {size}x{size} pixels, held-out people, mean and spread of the seeds")
     print(tables.text(rows))
     print(command.out / "table1.json")
-
-
-def pictures(paths: Sequence[Path], crop: dict, landmarker: Path | None):
-    """The photographs as [n, 64, 64, 3] uint8: those of 64x64 pixels as they are, others cropped as in prep."""
-    import numpy as np
-
-    from data_prep import faces
-
-    given = crop["detector"] in ("boxes", "points")  # by hand, as no photograph has them: all aim at the same square
-    detector = "haar" if given else crop["detector"]
-    return np.stack([faces.crop_photo(path, detector, crop["margin"], landmarker) for path in paths])
 
 
 def _load(run: Path, step: str):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from facedisent_jax import config as configs
-from facedisent_jax import preemption
+from facedisent_jax import preemption, presets
 from facedisent_jax.config import Config
 
 BUILTIN = Path("data/builtin")
@@ -64,12 +64,13 @@ def train(config: Config, folders: list[Path], stop: preemption.StopRequest) -> 
     runs.check_same(config, Path(config.run))
     print(f"Reading {', '.join(map(str, folders))}")
     faces = data.read_faces(folders, "train", config.memory, config.ends_only)
-    triplets = (OneFactor if config.loss.clamping else Triplets)(faces, config.intensity_step)
+    drawn = OneFactor if config.loss.clamping else Triplets
+    triplets = drawn(faces, config.intensity_step, between=config.model.kind == "warp")
     if not len(triplets):
         raise runs.RunError(
             f"No training picture in {', '.join(map(str, folders))}: see `python -m data_prep inspect`."
         )
-    held_out = Triplets(data.read_faces(folders, "validation", config.memory), config.intensity_step)
+    held_out = Triplets(data.read_faces(folders, "validation", config.memory), config.intensity_step, between=False)
     if not len(held_out):
         print("No validation picture: checkpoints are judged on training pictures.")
         held_out = triplets
@@ -124,8 +125,8 @@ def parse(arguments: list[str]) -> Config:
     """The config of a command line: a preset's name, then options that change it."""
     import tyro
 
-    preset, rest = configs.preset_of(arguments)
-    listed = "\n".join(f"  {name:12} {about}" for name, about in configs.ABOUT.items())
+    preset, rest = presets.preset_of(arguments)
+    listed = "\n".join(f"  {name:12} {about}" for name, about in presets.ABOUT.items())
     text = f"Train the network of a preset (without one: smile).\n\nPresets:\n{listed}"
     return tyro.cli(Config, prog=f"train.py {preset.preset}", description=text, default=preset, args=rest)
 

@@ -27,14 +27,14 @@ def step(batch: int, width: int) -> tuple[float, float]:
 
     from data_prep.synthetic import records
     from facedisent_jax import training
-    from facedisent_jax.config import PRESETS
+    from facedisent_jax.presets import PRESETS
     from facedisent_jax.records import Faces
     from facedisent_jax.triplets import Triplets
 
     preset = PRESETS["smile"]
     config = replace(preset, batch=batch, model=replace(preset.model, width=width))
     faces = Faces.of(record for _, record in records(20))
-    one = Triplets(faces).batch(0, 0, batch)
+    one = Triplets(faces, between=False).batch(0, 0, batch)
     state = training.init_state(config, faces)
     planned = training.train_step.lower(config, state, one).compile().memory_analysis()
     assert planned is not None
@@ -64,7 +64,7 @@ def index(records: int) -> tuple[float, float, float]:
         (k % 10 / 9).astype(np.float32),
     )
     start = time.perf_counter()
-    triplets = Triplets(faces)
+    triplets = Triplets(faces, between=False)
     begun = time.perf_counter() - start
     triplets.index(0, 0, 32)  # draws the epoch's order
     start = time.perf_counter()

@@ -18,12 +18,7 @@ TOLERANCE = 1e-4
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", choices=("hybrid", "plain"), default="hybrid", help="kind of network")
-    parser.add_argument("--rounds", type=int, default=9, help="turns of each side (default: 9)")
-    parser.add_argument("--calls", type=int, default=20, help="calls a turn (default: 20)")
-    parser.add_argument("--json", default="", metavar="FILE", help="write the figures to FILE")
-    parser.add_argument("--side", default="", help=argparse.SUPPRESS)
+    parser = timing.arguments(__doc__, ("hybrid", "plain"), rounds=9, calls=20)
     parser.add_argument("--what", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     timing.settle_environment()

@@ -90,7 +90,7 @@ def measure(records: int) -> dict:
         rates = {"raw TFRecord read, records": records / seconds(lambda: raw(shard))}
         rates["read_split into memory, records"] = records / seconds(lambda: read_split(made, "train"))
         rates["read_split mapped, records"] = records / seconds(lambda: read_split(made, "train", False))
-        memory, disk = (Triplets(read_split(made, "train", where)) for where in (True, False))
+        memory, disk = (Triplets(read_split(made, "train", where), between=False) for where in (True, False))
         gather = seconds(lambda: [len(memory.batch(0, step, BATCH)) for step in range(STEPS)])
         rates["Triplets.batch from memory, images"] = 3 * BATCH * STEPS / gather
         rates["stream from memory, images"] = stream(memory)

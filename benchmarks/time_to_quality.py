@@ -21,11 +21,11 @@ def seconds_to(preset: str, psnr: float, most: float, faces, held_out) -> tuple[
     import jax
 
     from facedisent_jax import training
-    from facedisent_jax.config import PRESETS
+    from facedisent_jax.presets import PRESETS
     from facedisent_jax.triplets import Triplets
 
     config = replace(PRESETS[preset], batch=32)
-    triplets, state = Triplets(faces), training.init_state(config, faces)
+    triplets, state = Triplets(faces, between=False), training.init_state(config, faces)
     training.train_step(config, jax.tree.map(np.copy, jax.device_get(state)), triplets.batch(0, 0, 32))  # compiles
     taken, step, reached = 0.0, 0, -np.inf
     while reached < psnr and taken < most:
@@ -55,7 +55,7 @@ def main() -> None:
     people = [record for _, record in records(220)]
     held = set(sorted({record.subject for record in people})[-20:])
     faces = Faces.of(record for record in people if record.subject not in held)
-    held_out = Triplets(Faces.of(record for record in people if record.subject in held))
+    held_out = Triplets(Faces.of(record for record in people if record.subject in held), between=False)
     rows, result = [("network", "seconds", "steps", "PSNR reached")], {}
     for preset in ("smile", "poster"):
         taken, reached, step = seconds_to(preset, given.psnr, given.most, faces, held_out)

@@ -1,5 +1,6 @@
 """What the benchmarks against PyTorch share: the environment, times taken in turn, the table, the JSON file."""
 
+import argparse
 import json
 import logging
 import os
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,6 +20,17 @@ from train import settle_environment as settle_environment  # noqa: E402
 
 CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 """Threads of either side."""
+
+
+def arguments(about: str, models: Iterable[str], rounds: int, calls: int) -> argparse.ArgumentParser:
+    """The options of a comparison with PyTorch."""
+    parser = argparse.ArgumentParser(description=about)
+    parser.add_argument("--model", choices=models, default="hybrid", help="kind of network (default: hybrid)")
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"turns of each side (default: {rounds})")
+    parser.add_argument("--calls", type=int, default=calls, help=f"calls a turn (default: {calls})")
+    parser.add_argument("--json", default="", metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--side", default="", help=argparse.SUPPRESS)
+    return parser
 
 
 def add_to_path(folder: str) -> None:

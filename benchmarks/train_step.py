@@ -5,7 +5,6 @@ steps must be equal; then both are timed in turn, each in a process of its own. 
 their random numbers differ.
 """
 
-import argparse
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,15 +21,7 @@ GEMM = 2048
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--model", choices=PRESETS, default="hybrid", help="kind of network (default: hybrid, preset smile)"
-    )
-    parser.add_argument("--rounds", type=int, default=7, help="turns of each side (default: 7)")
-    parser.add_argument("--calls", type=int, default=4, help="steps a turn (default: 4)")
-    parser.add_argument("--json", default="", metavar="FILE", help="write the figures to FILE")
-    parser.add_argument("--side", default="", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    options = timing.arguments(__doc__, PRESETS, rounds=7, calls=4).parse_args()
     timing.settle_environment()
     timing.settle_torch()
 
@@ -50,8 +41,8 @@ def main() -> None:
 
 def settings(kind: str):
     """The config of the kind's preset, without augmentation."""
-    from facedisent_jax.config import PRESETS as CONFIGS
     from facedisent_jax.config import AugmentConfig
+    from facedisent_jax.presets import PRESETS as CONFIGS
 
     return replace(CONFIGS[PRESETS[kind]], augment=AugmentConfig(enabled=False))
 
@@ -63,7 +54,7 @@ def drawn(config, people: int = 40):
     from facedisent_jax.triplets import Triplets
 
     faces = Faces.of(record for _, record in records(people, clips=config.model.kind == "warp"))
-    triplets = Triplets(faces, config.intensity_step)
+    triplets = Triplets(faces, config.intensity_step, between=config.model.kind == "warp")
     return faces, [triplets.batch(config.seed, k, config.batch) for k in range(8)]
 
 

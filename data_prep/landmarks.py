@@ -27,14 +27,18 @@ class LandmarkError(ValueError):
     """The face mesh cannot be used; the message is a sentence for the person at the keyboard."""
 
 
+def cached_model() -> Path:
+    """Where the model file is in the user's cache folder, once it has been fetched."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facedisent_jax" / "face_landmarker.task"
+
+
 def model_file(given: Path | str | None, address: str = ADDRESS) -> Path:
     """The model file: the one given, else the one in the user's cache folder, else fetched once and checked."""
     if given is not None:
         if not Path(given).is_file():
             raise LandmarkError(f"There is no landmarker file {given}.")
         return Path(given)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facedisent_jax"
-    path = cache / "face_landmarker.task"
+    path = cached_model()
     if path.is_file():
         return path
     try:
@@ -50,7 +54,7 @@ def model_file(given: Path | str | None, address: str = ADDRESS) -> Path:
             f"What {address} sent is not the expected face mesh model (sha256 {SHA256}, {len(content)} bytes came): "
             "give the right file by --landmarker FILE."
         )
-    cache.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     partial.write_bytes(content)
     partial.replace(path)

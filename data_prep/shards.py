@@ -28,7 +28,7 @@ def write(folder: Path, splits: Mapping[str, Callable[[], Stream]]) -> Path:
     """
 
     def generators(self, dl_manager):
-        return {split: _examples(stream) for split, stream in splits.items()}
+        return {split: self._generate_examples(stream) for split, stream in splits.items()}
 
     return _prepare(folder, generators)
 
@@ -56,16 +56,11 @@ def _prepare(folder: Path, generators: Callable, **settings) -> Path:
         def _info(self):
             return tfds.core.DatasetInfo(builder=self, description=self.__doc__, features=records.features())
 
-        def _generate_examples(self):
-            raise NotImplementedError("The streams are given by _split_generators.")
+        def _generate_examples(self, stream: Callable[[], Stream]):
+            return ((key, record._asdict()) for key, record in stream())
 
     tfds.disable_progress_bar()
     builder = Faces(data_dir=str(folder), file_format="tfrecord")
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(**settings))
     return folder / records.NAME / VERSION
-
-
-def _examples(stream: Callable[[], Stream]):
-    for key, record in stream():
-        yield key, record._asdict()

@@ -1,14 +1,12 @@
 """The training of a run in its folder: checkpoints, log, stops, batches left out. Of several processes one writes.
 
-Imports training, checkpoint, devices, preemption, processes and data. TensorFlow is imported for the TensorBoard events
-alone.
+Imports training, checkpoint, devices, preemption, processes, runlog and data.
 """
 
 import errno
 import json
 import os
 import signal
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -19,6 +17,7 @@ from facedisent_jax import checkpoint, data, devices, processes, training
 from facedisent_jax import config as configs
 from facedisent_jax.config import Config
 from facedisent_jax.preemption import Stopped, StopRequest
+from facedisent_jax.runlog import MetricsLog, NoLog, RunError, Timed, write_atomically
 from facedisent_jax.triplets import Batch, Triplets
 
 FREE_TO_CHANGE = {
@@ -44,10 +43,6 @@ MOST_SKIPPED = 10
 """Batches that a run may leave out. More is no bad batch but a run that diverges."""
 
 
-class RunError(ValueError):
-    """A run that cannot be started or continued; the message is a sentence for the person at the keyboard."""
-
-
 def train(config: Config, triplets: Triplets, held_out: Triplets, info: dict, params, stop: StopRequest) -> int:
     """Train from the last checkpoint, or from the beginning, to config.steps; returns the step reached.
 
@@ -64,7 +59,7 @@ def train(config: Config, triplets: Triplets, held_out: Triplets, info: dict, pa
             write_atomically(run / CONFIG, json.dumps(configs.to_dict(config), indent=2))
         processes.together("the run's folder is there")
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run))
-        log = MetricsLog(config) if processes.first() else NoLog(config)
+        log = MetricsLog(config) if processes.first() else NoLog()
         pictures = devices.replicated(triplets.faces.image[:]) if config.resident else None
 
         def save(state: training.TrainState, judge: bool, unlogged: list) -> None:
@@ -145,23 +140,6 @@ def _profiled(config: Config, stream: Iterator[Batch]) -> Iterator[Batch]:
             jax.profiler.stop_trace()
 
 
-class Timed:
-    """An iterator, and the seconds spent waiting for it."""
-
-    def __init__(self, iterator: Iterator):
-        self._iterator, self.seconds = iterator, 0.0
-
-    def __iter__(self) -> "Timed":
-        return self
-
-    def __next__(self):
-        before = time.perf_counter()
-        try:
-            return next(self._iterator)
-        finally:
-            self.seconds += time.perf_counter() - before
-
-
 def _begin(config: Config, triplets: Triplets, params) -> tuple[training.TrainState, list]:
     """The state to go on from, and the steps and terms that are not logged yet."""
     state = training.init_state(config, triplets.faces, params)
@@ -173,7 +151,7 @@ def _begin(config: Config, triplets: Triplets, params) -> tuple[training.TrainSt
 
 
 @contextmanager
-def _going_on(config: Config, log: "MetricsLog") -> Iterator[None]:
+def _going_on(config: Config, log: MetricsLog | NoLog) -> Iterator[None]:
     """Within, what cannot be written stops the run or is a warning, as the config says."""
     try:
         yield
@@ -183,7 +161,7 @@ def _going_on(config: Config, log: "MetricsLog") -> Iterator[None]:
         log.say(f"Warning: {error} Training goes on, and tries again at the next checkpoint.")
 
 
-def _leave_out(config: Config, log: "MetricsLog", error: training.NonFiniteError, records: list[str]) -> None:
+def _leave_out(config: Config, log: MetricsLog | NoLog, error: training.NonFiniteError, records: list[str]) -> None:
     """Note the batch of a step that is not finite as one to leave out; or, as the config says, raise the error with
     what is known of it."""
     run, last = Path(config.run), (checkpoint.steps(config.run) or [0])[-1]
@@ -267,123 +245,6 @@ def record_ids(triplets: Triplets, config: Config, step: int) -> list[str]:
     rows = [int(row) for triplet in zip(index.a, index.b, index.c, strict=True) for row in triplet]
     names = ((faces.subject[k], faces.sequence[k], faces.condition[k], str(faces.frame[k])) for k in rows)
     return list(dict.fromkeys("/".join(part for part in name if part) for name in names))
-
-
-class MetricsLog:
-    """The run's metrics.jsonl, TensorBoard events and progress bar.
-
-    Lines that cannot be written (a full disk) are kept and written as soon as they can; `flush` raises RunError while
-    they cannot. `rewind` comes before all else.
-    """
-
-    def __init__(self, config: Config):
-        import tensorflow as tf
-        from tqdm import tqdm
-
-        self.path = Path(config.run) / "metrics.jsonl"
-        self.bar = tqdm(total=config.steps, unit="step", dynamic_ncols=True)
-        self.events, self.scalar = tf.summary.create_file_writer(config.run), tf.summary.scalar
-        self.event_error = tf.errors.OpError
-        self.pictures = 3 * config.batch
-        self.stream = Timed(iter(()))
-
-    def rewind(self, step: int) -> None:
-        """Go back to a step: the lines after it will be written again."""
-        lines = self.path.read_text().splitlines() if self.path.exists() else []
-        kept = "".join(f"{line}\n" for line in lines if _step(line) <= step)
-        write_atomically(self.path, kept)
-        self.size, self.unwritten = len(kept.encode()), ""
-        self.bar.n = self.bar.initial = self.step = step
-        self.time, self.stream = time.perf_counter(), Timed(iter(()))
-
-    def training(self, step: int, terms: dict[str, float]) -> None:
-        """Terms averaged over the steps since the last call."""
-        now = time.perf_counter()
-        rate = (step - self.step) * self.pictures / (now - self.time)
-        waited = self.stream.seconds / (now - self.time)
-        self.bar.set_postfix_str(
-            f"loss {terms['loss']:.4f} {rate:.0f} images/s, {waited:.1%} waiting for data", refresh=False
-        )
-        self.bar.update(step - self.step)
-        self.write(step, terms | {"images_per_second": round(rate, 1)})
-        self.time, self.step, self.stream.seconds = now, step, 0.0
-
-    def validation(self, step: int, figures: dict[str, float]) -> None:
-        said = ", ".join(f"{k.removeprefix('validation/').removesuffix('_psnr')} {v:.2f} dB" for k, v in figures.items()
-                         if k.endswith("_psnr"))  # fmt: skip
-        self.say(f"step {step}: validation {said}")
-        self.write(step, figures)
-        self.time = time.perf_counter()  # the time of validation is not the training's
-
-    def say(self, sentence: str) -> None:
-        """Print without breaking the progress bar."""
-        self.bar.write(sentence)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        self.unwritten += json.dumps({"step": step} | values) + "\n"
-        with suppress(RunError):  # the next flush tries again
-            self.flush()
-        try:
-            with self.events.as_default(step=step):
-                for name, value in values.items():
-                    self.scalar(name, value)
-        except self.event_error:
-            pass  # the same numbers are in metrics.jsonl
-
-    def flush(self) -> None:
-        """Write all lines to the disk. Raises RunError; what was written in part is written again the next time."""
-        with _writing(self.path), self.path.open("r+b") as file:
-            file.truncate(self.size)
-            file.seek(self.size)
-            text = self.unwritten.encode()
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        self.size, self.unwritten = self.size + len(text), ""
-
-    def close(self) -> None:
-        self.bar.close()
-        try:
-            self.events.close()
-        except self.event_error:
-            pass
-
-
-class NoLog(MetricsLog):
-    """The log of the processes besides the first: nothing is written."""
-
-    def __init__(self, config: Config):
-        self.stream = Timed(iter(()))
-
-    def __getattribute__(self, name: str):
-        return object.__getattribute__(self, name) if name == "stream" else lambda *_: None
-
-
-def _step(line: str) -> float:
-    """The step of a line of metrics.jsonl; of one cut short by a kill, later than all."""
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, TypeError, KeyError):
-        return float("inf")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a kill, never finds half of it. Raises RunError where it cannot be written."""
-    partial = path.with_name(path.name + ".partial")
-    with _writing(path):
-        with partial.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(f"{path} cannot be written ({error.strerror}).") from error
 
 
 def some(names: Iterable[str], most: int = 6) -> str:

@@ -145,7 +145,7 @@ class Face:
             start = self.encode(picture)
             end, to = Codes._make((start.identity, self.at_strength(start.expression, to))), 1.0
         else:
-            both = self.encode(_joined(picture, one(b)))
+            both = self.encode(np.concatenate([_floats(checked(end)) for end in (picture, one(b))]))
             start, end = (Codes._make(code[k : k + 1] for code in both) for k in range(2))
         codes = line(start, end, steps, move, to)
         source = np.repeat(picture, steps, axis=0)
@@ -214,10 +214,9 @@ def one(picture: np.ndarray) -> np.ndarray:
     return picture.reshape(1, SIZE, SIZE, 3)
 
 
-def _joined(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Two checked pictures in one batch, whatever their types: [1, 64, 64, 3] each -> [2, 64, 64, 3] float."""
-    pictures = (checked(picture) for picture in (a, b))
-    return np.concatenate([p / np.float32(255) if p.dtype == np.uint8 else p.astype(np.float32) for p in pictures])
+def _floats(images: np.ndarray) -> np.ndarray:
+    """float32, uint8 divided by 255."""
+    return images / np.float32(255) if images.dtype == np.uint8 else images.astype(np.float32)
 
 
 def checked(images: np.ndarray) -> np.ndarray:
@@ -246,8 +245,8 @@ def _batched(run: Callable, inputs: list[np.ndarray], shapes: list[tuple[int, ..
         batch = []
         for whole in inputs:
             padded = np.zeros((size, *whole.shape[1:]), np.float32)
-            padded[:rows] = whole[start : start + rows]
-            batch.append(jnp.asarray(padded / 255 if whole.dtype == np.uint8 else padded))
+            padded[:rows] = _floats(whole[start : start + rows])
+            batch.append(jnp.asarray(padded))
         for output, value in zip(outputs, run(*batch), strict=True):
             output[start : start + rows] = np.asarray(value)[:rows]
     return outputs

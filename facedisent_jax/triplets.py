@@ -36,7 +36,7 @@ class Batch(NamedTuple):
     order:     [B] 1 where b shows more of the action than a, -1 where less, 0 where that is not known.
     action:    [B, 64] the label vector at intensity 1 of the action that a and b are ordered by.
     between:   [B, 64, 64, 3] uint8 (or [B] int32), a frame of a's and b's take, shot between them and showing an
-                 intensity between theirs; a where none is.
+                 intensity between theirs; a where none is. Without frames [B, 0, 64, 64, 3] (or [B, 0]).
     place:     [B] where between their intensities that frame's is: 0 at a's, 1 at b's.
     has_between: [B] 1 where there is such a frame, else 0.
     """
@@ -109,9 +109,10 @@ def intensity_steps(intensity: np.ndarray, size: float = INTENSITY_STEP) -> np.n
 class Triplets:
     """The triplets of a set of pictures: `index(seed, step, batch)` and `batch(seed, step, batch)` are pure."""
 
-    def __init__(self, faces: Faces, step: float = INTENSITY_STEP):
-        """step: of the intensities in the label vectors; pictures in one step show the same."""
-        self.faces = faces
+    def __init__(self, faces: Faces, step: float = INTENSITY_STEP, between: bool = True):
+        """step: of the intensities in the label vectors; pictures in one step show the same. between: also draw a frame
+        between a and b."""
+        self.faces, self.between = faces, between
         subject = np.unique(faces.subject, return_inverse=True)[1]
         self.take = _joint(subject, faces.condition, faces.sequence)
         intensity, self.order = _in_time_order(faces, self.take)
@@ -158,7 +159,7 @@ class Triplets:
             a[epoch == e] = _epoch_order(seed, int(e), len(self))[position[epoch == e] % len(self)]
         uniform = _random(seed, 1, step).random((2, batch))
         b, c = self.pairs.draw(a, uniform[0]), self.peers.draw(a, uniform[1])
-        d, has_between = self._between(a, b, (seed, 2, step))
+        d, has_between = self._between(a, b, (seed, 2, step)) if self.between else (a, np.zeros(batch, bool))
         return TripletIndex(a, b, c, self.pairs.count(a) > 0, self.peers.count(a) > 0, d, has_between)
 
     def batch(self, seed: int, step: int, batch: int, rows: slice = slice(None), pictures: bool = True) -> Batch:
@@ -169,7 +170,8 @@ class Triplets:
     def gather(self, index: TripletIndex, pictures: bool = True) -> Batch:
         """Pictures and labels of given triplets."""
         rows = np.stack([index.a, index.b, index.c], axis=1)
-        images, between = (self._pictures(r) if pictures else r.astype(np.int32) for r in (rows, index.d))
+        shown = (rows, index.d if self.between else np.empty((len(rows), 0), np.int64))
+        images, between = (self._pictures(r) if pictures else r.astype(np.int32) for r in shown)
         order, _, high = self._ordered(index.a, index.b)
         low, far, middle = (self.intensity[row] for row in (index.a, index.b, index.d))
         place = np.where(index.has_between, (middle - low) / np.where(index.has_between, far - low, 1), 0)

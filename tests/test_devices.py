@@ -14,7 +14,7 @@ from several import begin, ended, perform
 from tiny_run import person, terms, write_folder
 
 import train
-from facedisent_jax import checkpoint, config, devices, runs, training
+from facedisent_jax import checkpoint, config, devices, presets, runs, training
 from facedisent_jax.records import Faces
 from facedisent_jax.triplets import Triplets
 
@@ -61,7 +61,7 @@ def test_calls_end_at_validations_and_leave_skipped_steps_alone():
 @pytest.mark.slow
 def test_several_steps_a_call_are_the_same_steps(monkeypatch):
     monkeypatch.setattr(training, "optimiser", lambda config: optax.sgd(0.5))
-    made = replace(TINY, seed=1, steps=7, validate_every=7, log_every=2, loss=config.DISENTANGLING)
+    made = replace(TINY, seed=1, steps=7, validate_every=7, log_every=2, loss=presets.DISENTANGLING)
     one, lines = fitted(made, frozenset({4}))
     many, other = fitted(replace(made, steps_per_call=3), frozenset({4}))
     again, _ = fitted(replace(made, steps_per_call=3), frozenset({4}))

@@ -112,18 +112,16 @@ def test_swap_writes_a_grid_of_all_with_all(run, tmp_path):
 
 
 def test_own_photographs_are_cropped_as_in_prep(run, tmp_path):
-    import eval as command
-
     london = ROOT.parent / "shared" / "data" / "london_faces" / "images" / "002_neutral.jpg"
     if not london.is_file():
         pytest.skip("needs a photograph of a face, from the data folder shared beside the repository")
-    from data_prep import faces
+    from data_prep import faces, photos
 
     small = tmp_path / "small.png"
     Image.fromarray(faces.crop_photo(london, "haar", 0.2)).save(small)
-    cut, as_is = command.pictures([london, small], {"detector": "haar", "margin": 0.2}, None)
+    cut, as_is = photos.pictures([london, small], {"detector": "haar", "margin": 0.2}, None)
     assert (cut == as_is).all()
-    by_hand = command.pictures([london], {"detector": "points", "margin": 0.2}, None)
+    by_hand = photos.pictures([london], {"detector": "points", "margin": 0.2}, None)
     assert (by_hand[0] == cut).all()  # no photograph comes with points: the same square is then found by Haar
 
 

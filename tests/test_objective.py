@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from facedisent_jax import model, objective
-from facedisent_jax.config import DISENTANGLING, Config, ModelConfig
+from facedisent_jax.config import Config, ModelConfig
+from facedisent_jax.presets import DISENTANGLING
 from facedisent_jax.triplets import Batch
 
 CONFIG = Config(model=ModelConfig(width=128, blocks=1), loss=DISENTANGLING)

@@ -18,7 +18,7 @@ import pytest
 from killed import ROOT, TINY, check_equal, perform
 from tiny_run import person, terms
 
-from facedisent_jax import checkpoint, runs, training
+from facedisent_jax import checkpoint, runlog, runs, training
 from facedisent_jax.checkpoint import CheckpointError
 from facedisent_jax.config import Config, ModelConfig
 from facedisent_jax.records import Faces
@@ -272,7 +272,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
 
 
 def test_a_log_is_continued_after_what_a_kill_or_a_full_disk_left_of_it(tmp_path):
-    log = runs.MetricsLog(replace(TINY, run=str(tmp_path)))
+    log = runlog.MetricsLog(replace(TINY, run=str(tmp_path)))
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 2}\n{"step": 3}\n{"st')
     log.rewind(2)

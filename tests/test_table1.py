@@ -9,7 +9,7 @@ from tiny_run import person, write_folder, write_run
 
 import eval as command
 from facedisent_jax import table1
-from facedisent_jax.config import PRESETS
+from facedisent_jax.presets import PRESETS
 from facedisent_jax.records import PREP_FILE
 from facedisent_jax.report import ReportError
 

@@ -12,8 +12,6 @@ from tiny_run import person, terms, write_folder
 import train
 from facedisent_jax import checkpoint, training
 from facedisent_jax.config import (
-    DISENTANGLING,
-    PRESETS,
     AugmentConfig,
     Config,
     ConfigError,
@@ -22,6 +20,7 @@ from facedisent_jax.config import (
     from_dict,
     to_dict,
 )
+from facedisent_jax.presets import DISENTANGLING, PRESETS
 from facedisent_jax.records import Faces
 from facedisent_jax.runs import RunError
 from facedisent_jax.triplets import Triplets

@@ -184,3 +184,12 @@ def test_label_vectors():
 
 def test_intensities_are_rounded_to_steps_of_a_tenth():
     np.testing.assert_array_equal(intensity_steps(np.array([0, 0.04, 0.06, 0.95001, 1, np.nan])), [0, 0, 1, 10, 10, -1])
+
+
+def test_without_frames_between_all_else_is_the_same():
+    records = [face("s", "smile", y, "take") for y in (0.0, 0.3, 0.6, 1.0)]
+    with_, without = (Triplets(Faces.of(records), between=drawn).batch(0, 0, 8) for drawn in (True, False))
+    assert with_.has_between.any() and with_.between.shape == (8, 64, 64, 3)
+    assert not without.has_between.any() and without.between.shape == (8, 0, 64, 64, 3)
+    for name in set(with_._fields) - {"between", "place", "has_between"}:
+        np.testing.assert_array_equal(getattr(with_, name), getattr(without, name))

@@ -13,8 +13,9 @@ from tiny_run import flat_face, person, write_folder, write_run
 
 from facedisent_jax import clips, losses, model, paths, sampling, source_terms, study, training
 from facedisent_jax.augment import augment
-from facedisent_jax.config import PRESETS, AugmentConfig, ModelConfig
+from facedisent_jax.config import AugmentConfig, ModelConfig
 from facedisent_jax.model import Codes, Source
+from facedisent_jax.presets import PRESETS
 from facedisent_jax.records import Faces
 from facedisent_jax.study import StudyError
 from facedisent_jax.triplets import Triplets

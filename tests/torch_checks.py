@@ -1,4 +1,7 @@
-"""The benchmarks against PyTorch: both sides are the same function, whatever the kind of network and the layout."""
+"""The benchmarks against PyTorch: both sides are the same function, whatever the kind of network and the layout.
+
+Run by test_benchmarks in a process of its own: PyTorch's compiler and TensorFlow in one process crash.
+"""
 
 import sys
 from dataclasses import replace
@@ -11,8 +14,9 @@ import pytest
 from tiny_run import person
 
 from facedisent_jax import training
-from facedisent_jax.config import PRESETS, AugmentConfig, ModelConfig
+from facedisent_jax.config import AugmentConfig, ModelConfig
 from facedisent_jax.model import Codes, decode, encode
+from facedisent_jax.presets import PRESETS
 from facedisent_jax.records import Faces
 from facedisent_jax.triplets import Triplets
 

@@ -1,0 +1,42 @@
+"""The benchmarks run and tell what they measure. What compares with PyTorch is in torch_checks.py."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: str) -> str:
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_the_two_sides_are_the_same_function():
+    if importlib.util.find_spec("torch") is None:
+        pytest.skip("needs PyTorch: pip install 'facedisent-jax[bench]'")
+    assert " passed" in run("-m", "pytest", "-q", "-n", "0", "tests/torch_checks.py")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "options", "names"),
+    [
+        ("prep", ["--pictures", "40"], ["decoding", "cropping", "command"]),
+        ("input_pipeline", ["--records", "440"], ["load_average", "rates"]),
+    ],
+)
+def test_a_table_and_the_same_as_json(tmp_path, script, options, names):
+    out = tmp_path / "found.json"
+    said = run(f"benchmarks/{script}.py", *options, "--json", str(out))
+    found = json.loads(out.read_text())
+    assert set(names) <= set(found) and "a second" in said or "pictures/s" in said
+    rates = found.get("rates") or {name: found[name] for name in names}
+    assert all(rate > 0 for rate in rates.values())
