@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -29,8 +30,8 @@ class Ended(NamedTuple):
 def begin(run: Path, processes: int = 1, devices: int = 1, job: dict | None = None, **settings) -> list:
     """Start the processes of a run, each with so many devices.
 
-    job: "sgd": plain SGD in place of the optimiser; "kill" or "stop": [process, step], where that one gets SIGKILL or
-    SIGTERM; "slurm": the processes are told of each other by its variables.
+    job: "sgd": plain SGD in place of the optimiser; "kill" or "stop": [process, step], where that one gets SIGKILL
+    (once the run has a checkpoint) or SIGTERM; "slurm": the processes are told of each other by its variables.
     """
     with socket.socket() as free:
         free.bind(("localhost", 0))
@@ -90,7 +91,7 @@ def main(spec: dict) -> None:
     import optax
 
     import train
-    from facedisent_jax import devices, training
+    from facedisent_jax import checkpoint, devices, training
     from facedisent_jax.checkpoint import CheckpointError
     from facedisent_jax.preemption import Stopped
     from facedisent_jax.processes import ProcessError
@@ -111,6 +112,8 @@ def main(spec: dict) -> None:
         steps[0] += 1
         for what, number in (("kill", signal.SIGKILL), ("stop", signal.SIGTERM)):
             if job.get(what) == [max(config.process, 0), steps[0]]:
+                while what == "kill" and not checkpoint.steps(Path(config.run)):
+                    time.sleep(0.01)  # it is written beside the steps that follow
                 os.kill(os.getpid(), number)
         return step(config, state, batch, pictures)
 
