@@ -133,7 +133,7 @@ def encode_logits(config: ModelConfig, params: Any, x: Tensor, channels_last: bo
             y = F.relu(group_norm(y, p[f"GroupNorm_{scale}"]))
         y = dense(y.permute(0, 2, 3, 1).reshape(len(y), -1), p["Dense_0"])
         return Codes(y[:, :CODE], y[:, CODE:])
-    numbers = (flat(x, channels_last) - p["linear_mean"]) / PIXELS**0.5
+    numbers = (flat(x, channels_last) - p["linear_mean"].detach()) / PIXELS**0.5
     straight = F.linear(numbers, p["linear"])
 
     y = dense(numbers, p["Dense_0"])

@@ -58,7 +58,8 @@ class HybridEncoder(nn.Module):
     def __call__(self, x):
         dtype, width = jnp.dtype(self.config.compute), self.config.width
         mean = self.param("linear_mean", nn.initializers.constant(0.5), (PIXELS,))
-        flat = (x.reshape(len(x), -1) - mean[None]) / PIXELS**0.5
+        # The mean is not trained: the heads have biases, and its gradient would cost as much as another layer.
+        flat = (x.reshape(len(x), -1) - jax.lax.stop_gradient(mean)[None]) / PIXELS**0.5
         straight = flat @ self.param("linear", nn.initializers.normal(1.0), (PIXELS, 2 * CODE))
 
         y = nn.Dense(width, dtype=dtype, kernel_init=nn.initializers.normal(1.0))(flat)
