@@ -2,7 +2,7 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from facedisent_jax.config import AugmentConfig
 from facedisent_jax.sampling import displaced
@@ -21,13 +21,28 @@ def mix(config: AugmentConfig, key: Array, images: Array, label: Float[Array, "b
     """
     n, _, height, width, _ = images.shape
     pick, chance, edge = jax.random.split(key, 3)
-    alike = jnp.all(label[:, None] == label[None], axis=(2, 3)) & ~jnp.eye(n, dtype=bool)
-    score = jnp.where(alike, jax.random.uniform(pick, (n, n)), -1.0)
-    partner = images[jnp.argmax(score, axis=1)]
-    chosen = jax.random.bernoulli(chance, config.mix, (n,)) & alike.any(axis=1)
+    partner = partners(pick, label.reshape(n, -1))
+    chosen = jax.random.bernoulli(chance, config.mix, (n,)) & (partner != jnp.arange(n))
     field = jax.image.resize(jax.random.normal(edge, (n, 1, MIX_GRID, MIX_GRID, 1)), (n, 1, height, width, 1), "cubic")
     share = jnp.where(chosen[:, None, None, None, None], jax.nn.sigmoid(4 * field), 1.0)
-    return share * images + (1 - share) * partner
+    return share * images + (1 - share) * images[partner]
+
+
+def partners(key: Array, label: Float[Array, "batch numbers"]) -> Int[Array, "batch"]:
+    """For each row of label (numbers in [0, 1]) another one that equals it, at random; its own where there is none.
+
+    In time n log n of the n rows: sorted by a hash of their numbers and at random within it, each is followed by its
+    partner, the last of equal ones by the first.
+    """
+    n, numbers = label.shape
+    odd = 2 * jax.random.bits(jax.random.key(0), (numbers,)) + 1
+    hashed = (1000 * label).astype(jnp.uint32) @ odd
+    order = jnp.lexsort((jax.random.uniform(key, (n,)), hashed))
+    hashed, place = hashed[order], jnp.arange(n)
+    first, end = (jnp.searchsorted(hashed, hashed, side=side) for side in ("left", "right"))
+    following = order[jnp.where(place + 1 < end, place + 1, first)]
+    partner = jnp.zeros_like(order).at[order].set(following)
+    return jnp.where(jnp.all(label[partner] == label, axis=1), partner, place)
 
 
 def motion(config: AugmentConfig, key: Array, shape: tuple[int, int, int]) -> Float[Array, "batch height width 2"]:

@@ -8,7 +8,7 @@ the action in full, and of those between only the order is known. They serve as 
 """
 
 import hashlib
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -240,17 +240,33 @@ class OneFactor(Triplets):
     def index(self, seed: int, step: int, batch: int) -> TripletIndex:
         """As of Triplets, but drawn with the least repetition from the pictures that share the factor of the step."""
         rng = _random(seed, 3, step)
-        varies = self.peers.count() if step % 2 else self.pairs.count()
-        usable = self.labelled & (varies > 0)
-        rows = np.flatnonzero(usable if usable.any() else np.ones(len(self), bool))
-        anchor = rng.choice(rows)
-        alike = (self.shown == self.shown[anchor]) & ((self.action == self.action[anchor]) | (self.shown == 0))
-        group = alike if step % 2 else self.take == self.take[anchor]
-        if not step % 2 and alike[group].all():
-            group = self.faces.subject == self.faces.subject[anchor]
-        rows = rng.permutation(rows[group[rows]])
-        a, none = np.resize(rows, batch), np.zeros(batch, bool)
+        rows, groups = self._people if step % 2 else self._intensities
+        anchor = rows[rng.integers(len(rows))]
+        group = groups.order[groups.start[anchor] : groups.end[anchor]]
+        chosen = rng.choice(len(group), min(batch, len(group)), replace=False)
+        a, none = np.resize(group[chosen], batch), np.zeros(batch, bool)
         return TripletIndex(a, a, a, none, none, a, none)
+
+    @cached_property
+    def _people(self) -> tuple[np.ndarray, Candidates]:
+        return self._sharing(self._kind(), self.peers)
+
+    @cached_property
+    def _intensities(self) -> tuple[np.ndarray, Candidates]:
+        subject = _joint(self.faces.subject)
+        kinds = np.unique(np.stack([self.take, self._kind()])[:, self.labelled], axis=1)[0]
+        several = np.bincount(kinds, minlength=len(self))[self.take] > 1
+        return self._sharing(_joint(several, np.where(several, self.take, subject)), self.pairs)
+
+    def _kind(self) -> np.ndarray:
+        """[n] what each picture shows and how much of it; neutral is one kind whatever the action."""
+        return _joint(self.shown, np.where(self.shown > 0, self.action, 0))
+
+    def _sharing(self, group: np.ndarray, partners: Candidates) -> tuple[np.ndarray, Candidates]:
+        """Rows that have partners (all, if none has), and for each the rows of its group among them."""
+        usable = self.labelled & (partners.count() > 0)
+        usable = usable if usable.any() else np.ones(len(self), bool)
+        return np.flatnonzero(usable), _candidates(group, np.arange(len(self)), usable)
 
 
 def _random(*key: int) -> np.random.Generator:

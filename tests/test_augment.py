@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from facedisent_jax.augment import augment
+from facedisent_jax.augment import augment, partners
 from facedisent_jax.config import AugmentConfig
 from facedisent_jax.sampling import sample_bilinear
 
@@ -54,6 +54,17 @@ def test_mix_joins_only_triplets_with_equal_labels():
     assert (low[3:5] >= 0.58 - 1e-5).all() and (high[3:5] <= 0.74 + 1e-5).all()
     assert (high[:5] - low[:5] > 0.05).all()
     np.testing.assert_allclose(y[5], x[5], atol=1e-6)
+
+
+def test_each_of_the_others_with_an_equal_label_is_as_likely_a_partner():
+    kinds = np.array([0, 1, 0, 2, 0, 1, 0, 0.5])
+    label = jnp.asarray(np.stack([kinds / 2, kinds == 0.5, *np.zeros((62, 8))], axis=1), jnp.float32)
+    found = np.array([partners(key, label) for key in jax.random.split(KEY, 400)])
+    assert (kinds[found] == kinds).all()
+    assert (found[:, [3, 7]] == [3, 7]).all()  # they are alone
+    for row in (0, 2, 4, 6):
+        counts = np.bincount(found[:, row], minlength=8)
+        assert counts[row] == 0 and (counts[[k for k in (0, 2, 4, 6) if k != row]] > 90).all()
 
 
 def test_bilinear_sampling_of_a_ramp_is_the_ramp():
