@@ -40,7 +40,8 @@ class Shown(NamedTuple):
 
 
 def tensors(params: Any, channels_last: bool) -> Any:
-    """Our weights as PyTorch stores its own: the same tree, dense kernels [out, in], convolutions [out, in, 3, 3]."""
+    """Our weights as PyTorch stores its own: the same tree, dense kernels [out, in], convolutions [out, in, 3, 3].
+    Matrices with a row a pixel stay: the decoder's is [out, in], and products with either take as long (measured)."""
     if isinstance(params, dict):
         return {name: tensors(value, channels_last) for name, value in params.items()}
     value = np.array(params, np.float32)
@@ -48,7 +49,7 @@ def tensors(params: Any, channels_last: bool) -> Any:
         order = np.arange(PIXELS).reshape(SIZE, SIZE, 3).transpose(2, 0, 1).ravel()
         for axis in range(value.ndim):
             value = np.take(value, order, axis) if value.shape[axis] == PIXELS else value
-    if value.ndim == 2:
+    if value.ndim == 2 and len(value) != PIXELS:
         value = value.T
     if value.ndim == 3:  # a depthwise kernel
         value = value.transpose(2, 0, 1)[:, None]
@@ -133,10 +134,9 @@ def encode_logits(config: ModelConfig, params: Any, x: Tensor, channels_last: bo
             y = F.relu(group_norm(y, p[f"GroupNorm_{scale}"]))
         y = dense(y.permute(0, 2, 3, 1).reshape(len(y), -1), p["Dense_0"])
         return Codes(y[:, :CODE], y[:, CODE:])
-    numbers = (flat(x, channels_last) - p["linear_mean"].detach()) / PIXELS**0.5
-    straight = F.linear(numbers, p["linear"])
+    numbers = (flat(x, channels_last) - p["mean"].detach()) / PIXELS**0.5
+    y, straight = (numbers @ p["pixels"]).split([config.width, 2 * CODE], dim=-1)
 
-    y = dense(numbers, p["Dense_0"])
     for k in range(config.blocks):
         y = dense_block(y, p[f"DenseBlock_{k}"])
     identity = dense(layer_norm(y, p["LayerNorm_0"]), p["identity"])
@@ -145,7 +145,7 @@ def encode_logits(config: ModelConfig, params: Any, x: Tensor, channels_last: bo
     y = F.silu(group_norm(y, p["GroupNorm_0"]))
     y = conv_block(conv(space_to_depth(y, 2, channels_last), p["Conv_1"]), p["ConvBlock_0"])
     y = F.silu(group_norm(y, p["GroupNorm_1"])).permute(0, 2, 3, 1).reshape(len(y), -1)
-    y = F.silu(layer_norm(dense(y / y.shape[-1] ** 0.5, p["Dense_1"]), p["LayerNorm_1"]))
+    y = F.silu(layer_norm(dense(y / y.shape[-1] ** 0.5, p["Dense_0"]), p["LayerNorm_1"]))
     expression = dense(y, p["expression"])
 
     return Codes(identity + straight[:, :CODE], expression + straight[:, CODE:])
@@ -168,8 +168,8 @@ def decode(config: ModelConfig, params: Any, codes: Codes, channels_last: bool) 
         return y + 0.5
     for k in range(config.blocks):
         y = dense_block(y, p[f"DenseBlock_{k}"])
-    y = dense(layer_norm(y, p["LayerNorm_0"]) / config.width**0.5, p["Dense_1"])
-    return unflat(y + F.linear(both / (2 * CODE) ** 0.5, p["linear"]) + p["linear_mean"], channels_last)
+    y = torch.cat([layer_norm(y, p["LayerNorm_0"]) / config.width**0.5, both / (2 * CODE) ** 0.5], dim=-1)
+    return unflat(F.linear(y, p["pixels"], p["mean"]), channels_last)
 
 
 def displaced(pictures: Tensor, displacement: Tensor) -> Tensor:

@@ -184,7 +184,7 @@ class Training:
         for value in self.weights:
             value.requires_grad_()
         self.average = [value.detach().clone() for value in self.weights]
-        decays = {path: value.ndim > 1 and "linear" not in path for path, value in named.items()}
+        decays = {path: value.ndim > 1 and "pixels" not in path for path, value in named.items()}
         groups = [
             {"params": [v for path, v in named.items() if decays[path]], "weight_decay": config.optim.weight_decay},
             {"params": [v for path, v in named.items() if not decays[path]], "weight_decay": 0.0},

@@ -182,7 +182,7 @@ def steps(run: str | Path) -> list[int]:
 
 
 def _differing_shapes(here, there) -> str:
-    """The first weight whose shape differs, as `encoder/linear (12288, 64) here, (12288, 128) in the checkpoint`."""
+    """The first weight whose shape differs, as `encoder/pixels (12288, 384) here, (12288, 640) in the checkpoint`."""
 
     def shapes(tree) -> dict[str, tuple]:
         leaves = jax.tree_util.tree_flatten_with_path(tree)[0]

@@ -52,14 +52,14 @@ def learning_rate(config: OptimConfig) -> optax.Schedule:
 
 
 def optimiser(config: OptimConfig) -> optax.GradientTransformation:
-    """AdamW behind a clip of the global gradient norm. Weight decay spares the linear path and all vectors.
+    """AdamW behind a clip of the global gradient norm. Weight decay spares the linear path's matrices and all vectors.
 
     The clip is a product, not optax's quotient, which XLA would write to memory for all weights first (10 ms).
     """
 
     def decays(params):
         return jax.tree_util.tree_map_with_path(
-            lambda path, p: p.ndim > 1 and not any("linear" in str(key) for key in path), params
+            lambda path, p: p.ndim > 1 and not any("pixels" in str(key) for key in path), params
         )
 
     def clipped(gradient, _):
