@@ -25,6 +25,8 @@ APEX, NEUTRAL = 0.95, 0.05
 """Training frames count as full expression from this intensity up, as neutral up to this one."""
 MOST_ENCODED = 500
 """Most training frames of which a mean code is taken, drawn by seed."""
+FAR = 0.3
+"""Another frame of a clip is at least so far away in intensity."""
 DRAWN = 64
 """Training pictures whose codes stand in where codes are shuffled."""
 Way = Callable[[np.ndarray], np.ndarray]
@@ -41,7 +43,7 @@ TITLES = {
     "displacement_alone": ("displacement alone", "the network: as own smile, and nothing painted"),
     "paint_alone": ("paint alone", "the network: as own smile, and nothing displaced"),
     "reconstruction": ("reconstruction", "the ceiling: each real frame encoded and decoded"),
-    "from_another": ("from another frame", "the network: the end frame further from each real frame, with its code"),
+    "from_another": ("from another frame", "the network: a frame 0.3 of intensity or more away, with its code"),
     "cross_fade": ("cross-fade", "of the two real end frames"),
     "cross_fade_reconstructions": ("cross-fade, reconstructed", "of the reconstructions of the two end frames"),
     "morph": ("landmark morph", "both end frames warped to the shape in between, and cross-faded"),
@@ -76,7 +78,7 @@ class Learnt(NamedTuple):
 
 class Given(NamedTuple):
     """A clip as the ways see it. real, rebuilt: its t frames and their reconstructions, [t, 64, 64, 3] float; another:
-    each made from the end frame that is further away, where the decoder sees pictures."""
+    each made from another frame (`elsewhere`), where the decoder sees pictures."""
 
     clip: Clip
     real: np.ndarray
@@ -130,9 +132,19 @@ def given(face: study.Face, faces: Faces, clip: Clip) -> Given:
     pictures = np.asarray(faces.image[clip.rows])
     codes = face.encode(pictures)
     real = pictures.astype(np.float32) / 255
-    away = np.where(clip.alpha < 0.5, len(real) - 1, 0)
-    another = face.decode(codes, real[away]) if face.sees_source else None
+    another = face.decode(codes, real[elsewhere(clip.intensity)]) if face.sees_source else None
     return Given(clip, real, face.decode(codes), codes, another)
+
+
+def elsewhere(intensity: np.ndarray) -> np.ndarray:
+    """For each frame of a clip, intensities [t], the row of another that is at least `FAR` away, drawn by seed; where
+    none is, of the end that is further away -> [t]."""
+    rng, rows = np.random.default_rng(SEED), []
+    for own in intensity:
+        distance = np.abs(intensity - own)
+        far = np.flatnonzero(distance >= FAR)
+        rows.append(rng.choice(far) if len(far) else (0, len(intensity) - 1)[int(distance[-1] > distance[0])])
+    return np.array(rows)
 
 
 def ways(face: study.Face, known: Given, learnt: Learnt, points: "judges.Points | None" = None) -> dict[str, Way]:

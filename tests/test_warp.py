@@ -206,7 +206,16 @@ def test_ways_between_the_ends_of_a_clip_see_them(face):
     last = Codes(*(code[-1:] for code in known.codes))
     assert ways["own_smile"](ends)[1] == pytest.approx(face.decode(last, known.real[:1])[0], abs=1e-5)
     made = paths.beside(known, paths.Learnt(None, None, {}, {}, []))["from_another"]
-    assert made[2] == pytest.approx(face.decode(Codes(*(c[2:3] for c in known.codes)), known.real[-1:])[0], abs=1e-5)
+    seen = known.real[paths.elsewhere(known.clip.intensity)[2]][None]
+    assert made[2] == pytest.approx(face.decode(Codes(*(c[2:3] for c in known.codes)), seen)[0], abs=1e-5)
+
+
+def test_another_frame_of_a_clip_is_far_away_or_the_end_further_away():
+    full, faint = np.linspace(0, 1, 21), np.linspace(0, 0.4, 9)
+    rows = paths.elsewhere(full)
+    assert (np.abs(full[rows] - full) >= paths.FAR).all() and len(set(rows)) > 5
+    rows = paths.elsewhere(faint)
+    assert rows[3] == 8 and rows[5] == 0 and faint[rows[0]] >= paths.FAR
 
 
 def test_the_command_goes_from_one_picture_towards_a_strength(tmp_path):
