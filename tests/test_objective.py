@@ -1,6 +1,7 @@
 """Each swap has the right target, identity terms leave the expression head alone and the reverse, masks mask."""
 
 from dataclasses import replace
+from functools import partial
 from unittest import mock
 
 import jax
@@ -73,7 +74,7 @@ def test_there_are_five_swaps_and_each_names_its_target_by_subject_and_intensity
 
 @pytest.fixture(scope="module")
 def params():
-    params = model.init(CONFIG.model, jax.random.key(0))
+    params = jax.jit(partial(model.init, CONFIG.model))(jax.random.key(0))
     # The decoder's last layer begins at zero: give every path a signal.
     return jax.tree.map(lambda p: p + 0.01 * jax.random.normal(jax.random.key(1), p.shape), params)
 
@@ -86,7 +87,7 @@ def head_gradient(params, names):
         values = objective.terms(CONFIG, params, floats(batch), batch)
         return sum(values[name] for name in names)
 
-    gradient = jax.grad(loss)(params)["encoder"]
+    gradient = jax.jit(jax.grad(loss))(params)["encoder"]
     return tuple(float(jnp.abs(gradient[head]["kernel"]).max()) for head in ("identity", "expression"))
 
 
@@ -108,7 +109,8 @@ def test_expression_numbers_beside_the_label_are_held_by_the_pictures_alone(para
         terms = objective.terms(config, params | {"encoder": encoder}, floats(batch), batch)
         return jnp.stack([terms[name] for name in names])
 
-    gradients = np.asarray(jax.jacrev(values)(params["encoder"]["expression"]["bias"]))  # [term, number of the code]
+    # [term, number of the code]
+    gradients = np.asarray(jax.jit(jax.jacrev(values))(params["encoder"]["expression"]["bias"]))
     for name, gradient in zip(names[:3], gradients, strict=False):
         assert abs(gradient[:16]).min() > 0 and not gradient[16:].any(), name
     assert abs(gradients[3]).min() > 0
