@@ -41,7 +41,7 @@ class Shown(NamedTuple):
 
 def tensors(params: Any, channels_last: bool) -> Any:
     """Our weights as PyTorch stores its own: the same tree, dense kernels [out, in], convolutions [out, in, 3, 3].
-    Matrices with a row a pixel stay: the decoder's is [out, in], and products with either take as long (measured)."""
+    Matrices with a row a pixel stay as they are: the decoder's is [out, in], the encoder's [in, out]."""
     if isinstance(params, dict):
         return {name: tensors(value, channels_last) for name, value in params.items()}
     value = np.array(params, np.float32)

@@ -59,8 +59,8 @@ def drawn(config, people: int = 40):
 
 
 def weights(config, faces) -> Any:
-    """Our initial weights as arrays of numpy. Layers that begin at zero begin at small random numbers instead, or the
-    losses would not tell what is behind them."""
+    """Our initial weights as arrays of numpy. What begins at zero, layers or a part of one, begins at small random
+    numbers instead, or the losses would not tell what is behind it."""
     import jax
     import numpy as np
 
@@ -70,7 +70,7 @@ def weights(config, faces) -> Any:
 
     def some(value):
         value = np.array(value)
-        return value if value.any() else rng.normal(0, 0.01, value.shape).astype(np.float32)
+        return np.where(value == 0, rng.normal(0, 0.01, value.shape), value).astype(np.float32)
 
     return jax.tree.map(some, training.init_state(config, faces).params)
 

@@ -183,11 +183,16 @@ def begin_at_principal_components(params: Params, images: np.ndarray, subject: n
     # 2 sigmoid(x) - 1, which the decoder sees of a logit, is x / 2 for small x.
     decode = np.concatenate([(between * between_scale[:, None]).T, (2 * within * within_scale[:, None]).T], axis=1)
     encode, decode = encode * PIXELS**0.5, decode * (2 * CODE) ** 0.5  # the network divides by them
-    begun, straight = dict(params), np.s_[:, -2 * CODE :]
-    for name, components in (("encoder", encode), ("decoder", decode)):
-        pixels = params[name]["pixels"] if name == "encoder" else jnp.zeros_like(params[name]["pixels"])
-        begun[name] = params[name] | {"pixels": pixels.at[straight].set(components), "mean": jnp.asarray(mean)}
-    return begun
+    encoder, decoder = params["encoder"], params["decoder"]
+    straight, mean = np.s_[:, -2 * CODE :], jnp.asarray(mean)
+    encode, decode = (
+        encoder["pixels"].at[straight].set(encode),
+        jnp.zeros_like(decoder["pixels"]).at[straight].set(decode),
+    )
+    return params | {
+        "encoder": encoder | {"pixels": encode, "mean": mean},
+        "decoder": decoder | {"pixels": decode, "mean": mean},
+    }
 
 
 def _components(x: np.ndarray, apart_from: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:

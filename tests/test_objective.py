@@ -75,7 +75,7 @@ def test_there_are_five_swaps_and_each_names_its_target_by_subject_and_intensity
 @pytest.fixture(scope="module")
 def params():
     params = jax.jit(partial(model.init, CONFIG.model))(jax.random.key(0))
-    # The decoder's last layer begins at zero: give every path a signal.
+    # Biases begin at zero: give every path a signal.
     return jax.tree.map(lambda p: p + 0.01 * jax.random.normal(jax.random.key(1), p.shape), params)
 
 
