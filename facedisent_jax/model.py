@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from facedisent_jax import warp
+from facedisent_jax.align import head_motion
 from facedisent_jax.config import CODE, ModelConfig
 from facedisent_jax.layers import ConvBlock, DenseBlock, depth_to_space, space_to_depth
 from facedisent_jax.warp import Shown, Source
@@ -225,15 +226,30 @@ def encode(config: ModelConfig, params: Params, images: Float[Array, "batch 64 6
 
 
 def source(config: ModelConfig, params: Params, pictures: Float[Array, "batch 64 64 3"]) -> Source:
-    """Pictures as `decode` takes them: [batch, 64, 64, 3] float in [0, 1] with their expression codes."""
-    return Source(pictures, encode(config, params, pictures).expression)
+    """Pictures as `decode` takes them: [batch, 64, 64, 3] float in [0, 1] with their codes."""
+    return Source(pictures, *encode(config, params, pictures))
 
 
 def show(
     config: ModelConfig, params: Params, codes: Codes, *sources: Source, place: Any = None, sharp: bool = False
 ) -> Shown:
     """`decode` with one or two sources (kind "warp"), and what was done to them. sharp: as decode, at a higher cost."""
-    return warp.show(config, params["warp"], codes.expression, sources, place, sharp)
+    head = jax.lax.stop_gradient(_head(config, params, codes, sources, place))
+    return warp.show(config, params["warp"], codes.expression, sources, head, place, sharp)
+
+
+def _head(config: ModelConfig, params: Params, codes: Codes, sources: tuple[Source, ...], place: Any) -> Array:
+    """What moves the head of each source to where the codes have it, [sources, batch, 64, 64, 2]: no expression, and
+    found without learning. Between two pictures it goes evenly; of one, the pictures decoded from its own codes and
+    from those asked for tell it, as both are blurred alike."""
+    if len(sources) == 2:
+        first, second = sources
+        share = jnp.clip(place, 0, 1)[:, None, None, None]
+        found = head_motion(first.pictures, second.pictures)
+        return jnp.stack([share * found, (share - 1) * found])
+    (only,) = sources
+    begun, asked = decode(config, params, Codes(only.identity, only.expression)), decode(config, params, codes)
+    return head_motion(begun, asked)[None]
 
 
 def decode(
@@ -241,8 +257,8 @@ def decode(
 ) -> Float[Array, "batch 64 64 3"]:
     """Codes -> pictures [batch, 64, 64, 3] float32; meant for [0, 1], and not clipped to it.
 
-    sources: none, or (kind "warp") a picture of each person, or two between which the codes lie; the identity is then
-    theirs. place: [batch] where between two, 0 at the first, 1 at the second.
+    sources: none, or (kind "warp") a picture of each person, or two between which the codes lie: they tell who is
+    shown, and the codes what moves. place: [batch] where between two, 0 at the first, 1 at the second.
     """
     if sources:
         return show(config, params, codes, *sources, place=place, sharp=True).pictures

@@ -32,18 +32,18 @@ def terms(
     and b: the frame between.
     """
     a, b, _, between = images.swapaxes(0, 1)
-    of_a, of_b, of_c = codes.expression
+    (who_a, who_b, _), (of_a, of_b, of_c) = codes
     n, numbers = len(a), config.loss.label_numbers
     own = (jnp.arange(n) % 2 == 0)[:, None]
     strength = jnp.concatenate([of_c[:, :numbers], jnp.where(own, of_b[:, numbers:], of_c[:, numbers:])], axis=1)
     line = (1 - batch.place)[:, None] * of_a + batch.place[:, None] * of_b
     gap = batch.has_between * jnp.abs(batch.intensity[:, 0] - batch.intensity[:, 1])
 
-    asked = jnp.concatenate([of_b, strength, line])
-    one = Source(jnp.concatenate([a, b, a]), jnp.concatenate([of_a, of_b, of_a]))
-    identity = jnp.zeros_like(asked)  # the pictures tell it
-    alone = show(config.model, params, Codes(identity, asked), one)
-    pair = show(config.model, params, Codes(identity[:n], line), Source(a, of_a), Source(b, of_b), place=batch.place)
+    first, second = Source(a, who_a, of_a), Source(b, who_b, of_b)
+    one = jax.tree.map(lambda *parts: jnp.concatenate(parts), first, second, first)
+    asked = Codes(jnp.concatenate([who_b, who_b, who_a]), jnp.concatenate([of_b, strength, line]))
+    alone = show(config.model, params, asked, one)
+    pair = show(config.model, params, Codes(who_a, line), first, second, place=batch.place)
 
     mouth = jnp.asarray(weights(config.loss.mouth))
     error = losses.structural(alone.pictures, jnp.concatenate([b, a, between]), mouth)

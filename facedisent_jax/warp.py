@@ -32,9 +32,10 @@ HEADS = MOTION | {"mask": PATCH**2, "texture": 3 * PATCH**2, "preference": PATCH
 
 
 class Source(NamedTuple):
-    """Pictures of the people to be shown [n, 64, 64, 3] in [0, 1], and their expression codes [n, 64]."""
+    """Pictures of the people to be shown [n, 64, 64, 3] in [0, 1], and their codes [n, 64]."""
 
     pictures: Float[Array, "batch 64 64 3"]
+    identity: Float[Array, "batch 64"]
     expression: Float[Array, "batch 64"]
 
 
@@ -87,12 +88,14 @@ def show(
     params: Any,
     expression: Float[Array, "batch 64"],
     sources: tuple[Source, ...],
+    head: Float[Array, "sources batch 64 64 2"],
     place: Any = None,
     sharp: bool = False,
 ) -> Shown:
     """The people of one source, or of two pictures of each, with the expressions of the codes.
 
-    expression: [n, 64]. place: [n] where between two sources, 0 at the first and 1 at the second; beyond, the nearer
+    expression: [n, 64]. head: displacements that lay each source on where the head is to be, before it is bent.
+    place: [n] where between two sources, 0 at the first and 1 at the second; beyond, the nearer
     one alone is moved. sharp: the sources are read by cubic convolution, which costs more and blurs less.
     """
     k, n = len(sources), len(expression)
@@ -109,7 +112,7 @@ def show(
     begun = jnp.stack([2 * source.expression - 1 for source in sources])
     codes = jnp.concatenate([2 * form, begun, 2 * other_change, jnp.full((k, n, 1), float(k - 1))], axis=-1)
     codes, far = codes.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
-    flat = pictures.reshape(k * n, *pictures.shape[2:])
+    flat, head = pictures.reshape(k * n, *pictures.shape[2:]), head.reshape(k * n, *head.shape[2:])
 
     def heads(name, seen):
         pair = seen.reshape(pictures.shape)
@@ -118,13 +121,13 @@ def show(
         coarse = jax.image.resize(said["coarse"], (k * n, GRID * PATCH, GRID * PATCH, 2), "bilinear")  # type: ignore[index]
         return said, far * (COARSE * coarse + depth_to_space(said["fine"], PATCH))  # type: ignore[index]
 
-    _, displacement = heads("first", flat)
-    said, further = heads("second", displaced(flat, displacement))
+    _, bent = heads("first", displaced(flat, head))
+    said, further = heads("second", displaced(flat, head + bent))
 
     def fine(name):
         return depth_to_space(said[name], PATCH)
 
-    displacement += further
+    displacement = head + bent + further
     mask = jnp.clip(2 * far, 0, 1) * nn.sigmoid(fine("mask") - 3)
     displacement = displacement * (config.parts != "paint")
     mask = mask * (config.parts != "displacement")

@@ -9,7 +9,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-NUMERICAL = ("losses", "sampling", "warp", "model", "source_terms", "objective", "augment", "training")
+NUMERICAL = ("losses", "sampling", "align", "warp", "model", "source_terms", "objective", "augment", "training")
 CHECKED = [f"facedisent_jax.{name}" for name in NUMERICAL]
 install_import_hook(CHECKED, "beartype.beartype")
 

@@ -1,0 +1,66 @@
+"""What a head has done between two pictures: found where it moved, and nothing where only the face or the light did."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from data_prep.identity import random_identity
+from data_prep.synthetic import draw
+from facedisent_jax import align, model, sampling
+from facedisent_jax.config import ModelConfig
+from facedisent_jax.model import Codes, Source
+
+motion = jax.jit(align.head_motion)
+
+
+def drawn(subject: int, intensity: float) -> np.ndarray:
+    return np.asarray(draw(random_identity(subject, 1), intensity), np.float32)[None] / 255
+
+
+@pytest.mark.parametrize("coefficients", [(1.5, -2.0, 0, 0), (0, 0, 1.0, 0), (0, 0, 0, -1.5), (-1.0, 1.0, 0.5, 1.0)])
+def test_a_motion_of_the_head_is_found_while_it_begins_to_smile_in_another_light(coefficients):
+    truth = align.similarities(64, 64) @ jnp.asarray(coefficients)
+    end = 0.9 * sampling.displaced(jnp.asarray(drawn(3, 1.0)), truth[None], sharp=True) + 0.05
+
+    found = motion(drawn(3, 0.0), end)[0]
+
+    assert float(jnp.mean(jnp.linalg.norm(found - truth, axis=-1))) < 0.25
+
+
+def test_a_picture_has_not_moved_from_itself():
+    assert not np.asarray(motion(drawn(2, 0.5), drawn(2, 0.5))).any()
+
+
+def test_a_smile_is_no_motion_of_the_head():
+    assert np.linalg.norm(motion(drawn(3, 0.0), drawn(3, 1.0)), axis=-1).mean() < 0.25
+
+
+def test_what_does_not_bring_the_pictures_nearer_is_no_motion():
+    noise = np.random.default_rng(0).random((3, 64, 64, 3)).astype(np.float32)
+    grey = np.full((1, 64, 64, 3), 0.5, np.float32)
+    start, end = np.concatenate([noise[:2], grey, grey]), np.concatenate([noise[1:], grey, drawn(1, 0)])
+
+    found = motion(start, end)
+
+    def distance(pictures):
+        return np.abs(np.asarray(pictures) - end).mean((1, 2, 3))
+
+    assert np.isfinite(found).all()
+    assert (distance(sampling.displaced(jnp.asarray(start), found)) <= distance(start)).all()
+
+
+def test_halfway_between_two_pictures_the_head_is_halfway():
+    """Of an untrained network, which moves and paints nothing of its own."""
+    config = ModelConfig(kind="warp", width=128, blocks=1)
+    params = jax.jit(model.init, static_argnums=0)(config, jax.random.key(0))
+    truth = align.similarities(64, 64) @ jnp.asarray((2.0, 3.0, 0, 0))
+    first = jnp.asarray(drawn(3, 0.0))
+    middle, last = (sampling.displaced(first, share * truth[None], sharp=True) for share in (0.5, 1.0))
+    code = jnp.zeros((1, 64))
+    made = model.decode(
+        config, params, Codes(code, code), Source(first, code, code), Source(last, code, code), place=jnp.asarray([0.5])
+    )
+
+    faded = (first + last) / 2
+    assert float(jnp.mean((made - middle) ** 2)) < 0.05 * float(jnp.mean((faded - middle) ** 2))
