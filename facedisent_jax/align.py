@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from facedisent_jax.sampling import displaced
 
-ROUNDS = {2.0: 3, 0.0: 3}
+ROUNDS = {2.0: 4, 0.0: 4}
 """Blur in pixels, and Gauss-Newton steps at it: blurred pictures tell where to go from further away."""
 OUTLIER = 1.5
 """Differences of so many times their mean count a quarter: a mouth that opens is no motion of the head."""
