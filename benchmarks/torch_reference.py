@@ -1,4 +1,5 @@
-"""The networks of `facedisent_jax.model` and `facedisent_jax.warp` in PyTorch, with the same weights.
+"""The networks of `facedisent_jax.model` and `facedisent_jax.warp` in PyTorch, with the same weights, and
+`facedisent_jax.align`.
 
 For the benchmarks alone. Pictures are [n, channels, height, width] in one of two layouts in memory: contiguous, or
 channels_last (the numbers of a pixel side by side). What is flattened keeps the order of its layout, so that copies put
@@ -12,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from facedisent_jax.align import OUTLIER, ROUNDS
 from facedisent_jax.config import CODE, ModelConfig
 from facedisent_jax.model import PIXELS, SIZE
 from facedisent_jax.warp import COARSE, EPSILON, GRID, HEADS, MOTION, PATCH, PLACES
@@ -25,9 +27,10 @@ class Codes(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Pictures of the people to be shown [n, 3, 64, 64], and their expression codes [n, 64]."""
+    """Pictures of the people to be shown [n, 3, 64, 64], and their codes [n, 64]."""
 
     pictures: Tensor
+    identity: Tensor
     expression: Tensor
 
 
@@ -181,6 +184,69 @@ def displaced(pictures: Tensor, displacement: Tensor) -> Tensor:
     return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
+def similarities(size: int) -> Tensor:
+    """`align.similarities`, [size, size, 2, 4]."""
+    across = torch.linspace(-1, 1, size)
+    down, right = torch.meshgrid(across, across, indexing="ij")
+    one, none = torch.ones_like(down), torch.zeros_like(down)
+    return torch.stack([torch.stack([one, none, down, right], -1), torch.stack([none, one, right, -down], -1)], 2)
+
+
+def blurred(pictures: Tensor, sigma: float) -> Tensor:
+    """`align.blurred` of pictures of one channel."""
+    if not sigma:
+        return pictures
+    reach = int(2 * sigma)
+    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    weights = weights / weights.sum()
+    padded = F.pad(pictures, (reach,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, weights[None, None, :, None]), weights[None, None, None])
+
+
+def head_motion(first: Tensor, second: Tensor) -> Tensor:
+    """`align.head_motion`: pictures [n, 3, h, w] each -> displacements [n, h, w, 2]."""
+    first, second = first.mean(1, keepdim=True), second.mean(1, keepdim=True)
+    basis = similarities(first.shape[-1])
+    moved = torch.zeros(len(first), basis.shape[-1])
+    for blur, steps in ROUNDS.items():
+        start, end = blurred(first, blur), blurred(second, blur)
+        for _ in range(steps):
+            moved = moved - gauss_newton(basis, displaced(start, torch.einsum("hwdk,nk->nhwd", basis, moved)), end)
+    found = torch.einsum("hwdk,nk->nhwd", basis, moved)
+    nearer = (displaced(first, found) - second).abs().mean((1, 2, 3)) < (first - second).abs().mean((1, 2, 3))
+    return torch.where(nearer[:, None, None, None], found, 0.0)
+
+
+def gauss_newton(basis: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """What a step takes from the coefficients, [n, 4]; pictures of one channel."""
+    padded = F.pad(start, (1, 1, 1, 1), mode="replicate")[:, 0]
+    down, right = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1], padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
+    slope = torch.einsum("nhwd,hwdk->nhwk", torch.stack([down, right], -1) / 2, basis)
+    slope = torch.cat([slope, torch.ones_like(start[:, 0])[..., None], start[:, 0, ..., None]], -1)
+    difference = (start - end)[:, 0]
+    centred = (difference - difference.mean((1, 2), keepdim=True)).abs()
+    weight = 1 / (1 + (centred / (OUTLIER * centred.mean((1, 2), keepdim=True) + 1e-4)) ** 2) ** 2
+    slope, weighted = slope.flatten(1, 2), (slope * weight[..., None]).flatten(1, 2)
+    normal = weighted.transpose(1, 2) @ slope
+    slack = 1e-6 + 1e-5 * normal.diagonal(dim1=1, dim2=2).sum(-1)
+    normal = normal + slack[:, None, None] * torch.eye(normal.shape[-1])
+    wanted = weighted.transpose(1, 2) @ difference.flatten(1)[..., None]
+    return torch.linalg.solve(normal, wanted)[:, : basis.shape[-1], 0]
+
+
+def head(
+    config: ModelConfig, params: Any, codes: Codes, sources: tuple[Source, ...], channels_last: bool, place: Any
+) -> Tensor:
+    """`model._head`, without a gradient: [k, n, 64, 64, 2]."""
+    with torch.no_grad():
+        if len(sources) == 2:
+            share = place.clamp(0, 1)[:, None, None, None]
+            found = head_motion(sources[0].pictures, sources[1].pictures)
+            return torch.stack([share * found, (share - 1) * found])
+        begun = decode(config, params, Codes(sources[0].identity, sources[0].expression), channels_last)
+        return head_motion(begun, decode(config, params, codes, channels_last))[None]
+
+
 def warp(config: ModelConfig, p: Any, heads: dict[str, int], seen: Tensor, codes: Tensor, channels_last: bool) -> dict:
     """`warp.Warp`: seen [n, 6, 64, 64], the picture and the other one less it -> {name: [n, 16, 16, channels]}."""
     told = F.silu(dense(codes, p["Dense_0"]))
@@ -197,12 +263,14 @@ def warp(config: ModelConfig, p: Any, heads: dict[str, int], seen: Tensor, codes
 def show(
     config: ModelConfig,
     params: Any,
-    expression: Tensor,
+    codes: Codes,
     sources: tuple[Source, ...],
     channels_last: bool,
     place: Tensor | None = None,
 ) -> Shown:
-    """`warp.show` with bilinear reading, as training uses it."""
+    """`model.show` with bilinear reading, as training uses it."""
+    begin = head(config, params, codes, sources, channels_last, place).flatten(0, 1)
+    expression = codes.expression
     k, n = len(sources), len(expression)
     change = torch.stack([expression - source.expression for source in sources])
     pictures = torch.stack([source.pictures for source in sources])
@@ -214,8 +282,8 @@ def show(
     far = torch.sqrt((change**2).mean(-1) + EPSILON**2) - EPSILON
     form = change / (1.4 * far).clamp(min=1.0)[..., None]
     begun = torch.stack([2 * source.expression - 1 for source in sources])
-    codes = torch.cat([2 * form, begun, 2 * other_change, torch.full((k, n, 1), float(k - 1))], dim=-1)
-    codes, far = codes.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
+    told = torch.cat([2 * form, begun, 2 * other_change, torch.full((k, n, 1), float(k - 1))], dim=-1)
+    told, far = told.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
     one = placed(pictures.reshape(k * n, 3, SIZE, SIZE), channels_last)
 
     def fine(value: Tensor) -> Tensor:
@@ -224,13 +292,13 @@ def show(
     def heads(name: str, channels: dict[str, int], seen: Tensor) -> tuple[dict, Tensor]:
         pair = seen.reshape(k, n, 3, SIZE, SIZE)
         other = (pair.flip(0) - pair).reshape(seen.shape)
-        said = warp(config, params["warp"][name], channels, torch.cat([seen - 0.5, 2 * other], 1), codes, channels_last)
+        said = warp(config, params["warp"][name], channels, torch.cat([seen - 0.5, 2 * other], 1), told, channels_last)
         coarse = F.interpolate(said["coarse"].permute(0, 3, 1, 2), scale_factor=PATCH, mode="bilinear")
         return said, far * (COARSE * coarse + fine(said["fine"])).permute(0, 2, 3, 1)
 
-    _, displacement = heads("first", MOTION, one)
-    said, further = heads("second", HEADS, displaced(one, displacement))
-    displacement = displacement + further
+    _, bent = heads("first", MOTION, displaced(one, begin))
+    said, further = heads("second", HEADS, displaced(one, begin + bent))
+    displacement = begin + bent + further
     mask = (2 * far).clamp(0, 1) * torch.sigmoid(fine(said["mask"]) - 3)
     made = displaced(one, displacement) * (1 - mask) + (fine(said["texture"]) + 0.5) * mask
     weight = torch.exp(fine(said["preference"]).clamp(-3, 3)).reshape(k, n, 1, SIZE, SIZE)

@@ -120,16 +120,18 @@ def source_terms(
 ) -> dict[str, Tensor]:
     """`source_terms.terms`; picture [3, n, 3, 64, 64], between [n, 3, 64, 64]."""
     model, numbers = config.model, config.loss.label_numbers
-    (a, b, _), (of_a, of_b, of_c) = picture, codes.expression
+    (a, b, _), (who_a, who_b, _), (of_a, of_b, of_c) = picture, *codes
     n = len(a)
     own = (torch.arange(n) % 2 == 0)[:, None]
     strength = torch.cat([of_c[:, :numbers], torch.where(own, of_b[:, numbers:], of_c[:, numbers:])], dim=1)
     line = (1 - batch.place)[:, None] * of_a + batch.place[:, None] * of_b
     gap = batch.has_between * (batch.intensity[:, 0] - batch.intensity[:, 1]).abs()
 
-    one = Source(torch.cat([a, b, a]), torch.cat([of_a, of_b, of_a]))
-    alone = net.show(model, params, torch.cat([of_b, strength, line]), (one,), channels_last)
-    pair = net.show(model, params, line, (Source(a, of_a), Source(b, of_b)), channels_last, batch.place)
+    first, second = Source(a, who_a, of_a), Source(b, who_b, of_b)
+    one = Source._make(torch.cat(parts) for parts in zip(first, second, first, strict=True))
+    asked = Codes(torch.cat([who_b, who_b, who_a]), torch.cat([of_b, strength, line]))
+    alone = net.show(model, params, asked, (one,), channels_last)
+    pair = net.show(model, params, Codes(who_a, line), (first, second), channels_last, batch.place)
 
     mouth = torch.from_numpy(weights(config.loss.mouth))[None, None]
     error = structural(alone.pictures, torch.cat([b, a, between]), mouth)

@@ -110,7 +110,7 @@ def test_another_persons_picture_gives_its_expression_alone(face, faces, monkeyp
     monkeypatch.setattr(study, "same_person", lambda *codes: True)
     assert face.interpolate(a, b, 3)[-1] == pytest.approx(b / 255, abs=1e-5)
     monkeypatch.setattr(study, "same_person", lambda *codes: False)
-    assert face.interpolate(a, b, 3)[-1] == pytest.approx(face.swap(a[None], b[None])[0], abs=1e-5)
+    assert face.interpolate(a, b, 3)[-1] == pytest.approx(face.swap(a[None], b[None])[0], abs=1e-4)
 
 
 def test_from_one_picture_towards_a_strength(face, faces):
@@ -203,7 +203,7 @@ def test_ways_between_the_ends_of_a_clip_see_them(face):
     ends = np.array([0.0, 1.0])
     assert ways["expression"](ends) == pytest.approx(known.real[[0, -1]], abs=1e-5)
     assert ways["own_smile"](ends)[0] == pytest.approx(known.real[0], abs=1e-5)
-    last = Codes(*(code[-1:] for code in known.codes))
+    last = Codes(known.codes.identity[:1], known.codes.expression[-1:])
     assert ways["own_smile"](ends)[1] == pytest.approx(face.decode(last, known.real[:1])[0], abs=1e-5)
     made = paths.beside(known, paths.Learnt(None, None, {}, {}, []))["from_another"]
     seen = known.real[paths.elsewhere(known.clip.intensity)[2]][None]
