@@ -1,8 +1,8 @@
 """From a picture of a person, or two, and an expression code to that person with that expression.
 
-Each source picture is bent by a displacement field, and what it cannot show (teeth, folds) is painted over it through a
-mask; of two sources the results are blended. After Deforming Autoencoders (Shu et al. 2018) and GANimation (Pumarola et
-al. 2018). Everything is in proportion to how far the expression code is from the source's own, so that no change is an
+Each source picture is laid on where the head is to be, bent by a displacement field, and what it cannot show (teeth,
+folds) is painted over it through a mask; of two sources the results are blended. After Deforming Autoencoders (Shu et al. 2018) and GANimation (Pumarola et
+al. 2018). All but the head's motion is in proportion to how far the expression code is from the source's own, so that no change is an
 exact copy. Two passes: the second sees the sources as the first has bent them, and where two still differ.
 Imports config, layers and sampling.
 """
