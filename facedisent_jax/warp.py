@@ -1,9 +1,10 @@
 """From a picture of a person, or two, and an expression code to that person with that expression.
 
 Each source picture is laid on where the head is to be, bent by a displacement field, and what it cannot show (teeth,
-folds) is painted over it through a mask; of two sources the results are blended. After Deforming Autoencoders (Shu et al. 2018) and GANimation (Pumarola et
-al. 2018). All but the head's motion is in proportion to how far the expression code is from the source's own, so that no change is an
-exact copy. Two passes: the second sees the sources as the first has bent them, and where two still differ.
+folds) is painted over it through a mask; of two sources the results are blended. After Deforming Autoencoders (Shu et
+al. 2018) and GANimation (Pumarola et al. 2018). All but the head's motion is in proportion to how far the expression
+code is from the source's own, so that no change is an exact copy. Two passes: the second sees the sources as the first
+has bent them, and where two still differ.
 Imports config, layers and sampling.
 """
 
@@ -94,9 +95,9 @@ def show(
 ) -> Shown:
     """The people of one source, or of two pictures of each, with the expressions of the codes.
 
-    expression: [n, 64]. head: displacements that lay each source on where the head is to be, before it is bent.
-    place: [n] where between two sources, 0 at the first and 1 at the second; beyond, the nearer
-    one alone is moved. sharp: the sources are read by cubic convolution, which costs more and blurs less.
+    expression: [n, 64]. head: displacements that lay each source on where the head is to be, before it is bent. place:
+    [n] where between two sources, 0 at the first and 1 at the second; beyond, the nearer one alone is moved. sharp: the
+    sources are read by cubic convolution, which costs more and blurs less.
     """
     k, n = len(sources), len(expression)
     change = jnp.stack([expression - source.expression for source in sources])
