@@ -37,6 +37,7 @@ TITLES = {
     "whole": ("whole code", "the network: both codes moved between the ends"),
     "one_picture": ("one picture", "the network: neutral frame alone, moved to the training set's mean smile code"),
     "own_smile": ("one picture, own smile", "the network: neutral frame alone, moved to the apex's expression code"),
+    "own_codes": ("one picture, own codes", "the network: neutral frame alone, moved to both codes of the apex"),
     "rotated": ("rotated code", "the network: the neutral frame's code turned in proportion to the intensity"),
     "codes_alone": ("codes alone", "the network: as own smile, and no picture seen"),
     "codes_shuffled": ("codes shuffled", "the network: neutral frame, with codes of training pictures drawn at random"),
@@ -54,7 +55,7 @@ TITLES = {
     "real": ("real frames", "the clip itself, for the judges' own figures"),
 }
 """Every way and what stands beside: its name for readers, and what it is."""
-MODES = ("expression", "whole", "one_picture", "own_smile", "rotated")
+MODES = ("expression", "whole", "one_picture", "own_smile", "own_codes", "rotated")
 ABLATION = ("codes_alone", "codes_shuffled", "displacement_alone", "paint_alone")
 """What a decoder that sees pictures is without one of its parts, taken from the trained network."""
 SEES_THE_FRAMES = ("real", "reconstruction", "from_another", "pca_128", "nearest")
@@ -188,6 +189,7 @@ def ways(face: study.Face, known: Given, learnt: Learnt, points: "judges.Points 
         out["rotated"] = rotated
     if face.sees_source:
         out["own_smile"] = decoded(neutral, (identity[0], expression[-1]), first)
+        out["own_codes"] = decoded(neutral, (identity[-1], expression[-1]), first)
         out |= ablation(face, known, learnt)
     if action in learnt.difference:
         step = learnt.difference[action]

@@ -35,7 +35,7 @@ from facedisent_jax.judges import Judges
 from facedisent_jax.model import Codes
 from facedisent_jax.records import Faces
 
-VERSION = 2
+VERSION = 3
 """Of what is measured and how: figures of another version are measured anew."""
 MOST_CLIPS = 32
 MOST_PICTURES = 40_000
