@@ -23,6 +23,7 @@ COLOURS = {
     "whole": "#e08214",
     "one_picture": "#8e44ad",
     "own_smile": "#c77dd6",
+    "own_codes": "#6a3d9a",
     "rotated": "#3f8fa8",
     "reconstruction": "#555555",
     "from_another": "#8a6d3b",
@@ -35,7 +36,7 @@ COLOURS = {
     "nearest": "#a0a0a0",
     "real": "#000000",
 }
-IN_STRIPS = ("expression", "whole", "one_picture", "own_smile", "rotated", "reconstruction", "cross_fade", "morph")
+IN_STRIPS = (*paths.MODES, "reconstruction", "cross_fade", "morph")
 FIGURES = (("psnr", "PSNR", 2), ("ssim", "SSIM", 3), ("lpips", "LPIPS", 3))
 
 
