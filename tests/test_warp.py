@@ -119,7 +119,7 @@ def test_from_one_picture_towards_a_strength(face, faces):
     codes = face.encode(faces[:1])
     asked = codes.expression.copy()
     asked[:, : CONFIG.loss.label_numbers] = 0.7
-    assert path[-1] == pytest.approx(face.decode(Codes(codes.identity, asked), faces[:1])[0], abs=1e-5)
+    assert path[-1] == pytest.approx(face.decode(Codes(codes.identity, asked), faces[:1])[0], abs=1e-4)
 
 
 def test_a_decoder_that_sees_no_pictures_says_so(face, faces):
@@ -205,10 +205,10 @@ def test_ways_between_the_ends_of_a_clip_see_them(face):
     assert ways["own_smile"](ends)[0] == pytest.approx(known.real[0], abs=1e-5)
     last = Codes(known.codes.identity[-1:], known.codes.expression[-1:])
     for name, asked in (("own_codes", last), ("own_smile", last._replace(identity=known.codes.identity[:1]))):
-        assert ways[name](ends)[1] == pytest.approx(face.decode(asked, known.real[:1])[0], abs=1e-5)
+        assert ways[name](ends)[1] == pytest.approx(face.decode(asked, known.real[:1])[0], abs=1e-4)
     made = paths.beside(known, paths.Learnt(None, None, {}, {}, []))["from_another"]
     seen = known.real[paths.elsewhere(known.clip.intensity)[2]][None]
-    assert made[2] == pytest.approx(face.decode(Codes(*(c[2:3] for c in known.codes)), seen)[0], abs=1e-5)
+    assert made[2] == pytest.approx(face.decode(Codes(*(c[2:3] for c in known.codes)), seen)[0], abs=1e-4)
 
 
 def test_another_frame_of_a_clip_is_far_away_or_the_end_further_away():
