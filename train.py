@@ -18,10 +18,12 @@ BUILTIN = Path("data/builtin")
 """Where the built-in faces are drawn when no --data is given."""
 BUILTIN_SUBJECTS, BUILTIN_LEVELS = 1000, 11
 
-# glibc gives large buffers back to the system after each step; kept, a step is faster on CPU. TensorFlow is quiet.
+# glibc gives large buffers back to the system after each step; kept, a step is faster on CPU. TensorFlow is quiet, and
+# does not import Keras, which nothing here uses (it would look for an older one, and goes on without).
 ENVIRONMENT = {
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "TF_ENABLE_ONEDNN_OPTS": "0",
+    "TF_USE_LEGACY_KERAS": "1",
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "100000000000",
     "MALLOC_TOP_PAD_": "268435456",
