@@ -263,33 +263,15 @@ def swap(command: Swap) -> None:
 
 
 def table1(command: Table1) -> None:
-    import json
-
     import train
-    from facedisent_jax import runs
     from facedisent_jax import table1 as tables
     from facedisent_jax.presets import PRESETS
 
-    made = tables.variants(command.data)
-    size = tables.resolution(made)
-    found, rows = {}, {}
-    for variant in made:
-        outcomes = []
-        for seed in command.seeds:
-            name = f"margin{variant.margin:g}-{'swap' if variant.swap else 'noswap'}-seed{seed}"
-            config = tables.config(PRESETS[command.preset], variant, command.out / name, seed, command.steps)
-            print(f"{variant.name}, seed {seed}")
-            run = train.main(config)
-            outcomes.append(tables.judge(run, variant.data, variant.margin, size))
-        found[variant.name] = dict(zip(map(str, command.seeds), outcomes, strict=True))
-        rows[variant.name] = tables.spread(outcomes)
-        facts = {"preset": command.preset, "steps": config.steps, "pixels": size, "data": list(map(str, command.data))}
-        runs.write_atomically(
-            command.out / "table1.json", json.dumps(facts | {"rows": rows, "seeds": found}, indent=2) + "\n"
-        )
+    preset = PRESETS[command.preset]
+    rows, size = tables.train_and_judge(command.data, command.out, preset, command.seeds, command.steps, train.main)
     print(f"\nPSNR in dB on the face at {size}x{size} pixels, held-out people, mean and spread of the seeds")
     print(tables.text(rows))
-    print(command.out / "table1.json")
+    print(command.out / tables.FILE)
 
 
 def _load(run: Path, step: str):

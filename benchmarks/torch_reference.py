@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facedisent_jax.align import OUTLIER, ROUNDS
+from facedisent_jax.align import GAIN, OUTLIER, ROUNDS
 from facedisent_jax.config import CODE, ModelConfig
 from facedisent_jax.model import PIXELS, SIZE
 from facedisent_jax.warp import COARSE, EPSILON, GRID, HEADS, MOTION, PATCH, PLACES
@@ -35,7 +35,8 @@ class Source(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """Pictures [n, 3, 64, 64], and of the k sources the displacement [k, n, 64, 64, 2] and mask [k, n, 1, 64, 64]."""
+    """Pictures [n, 3, 64, 64], and of the k sources the displacement beside the head's own motion [k, n, 64, 64, 2] and
+    the mask [k, n, 1, 64, 64]."""
 
     pictures: Tensor
     displacement: Tensor
@@ -184,37 +185,33 @@ def displaced(pictures: Tensor, displacement: Tensor) -> Tensor:
     return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
-def similarities(size: int) -> Tensor:
-    """`align.similarities`, [size, size, 2, 4]."""
-    across = torch.linspace(-1, 1, size)
-    down, right = torch.meshgrid(across, across, indexing="ij")
-    one, none = torch.ones_like(down), torch.zeros_like(down)
-    return torch.stack([torch.stack([one, none, down, right], -1), torch.stack([none, one, right, -down], -1)], 2)
-
-
-def blurred(pictures: Tensor, sigma: float) -> Tensor:
-    """`align.blurred` of pictures of one channel."""
-    if not sigma:
-        return pictures
-    reach = int(2 * sigma)
-    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
-    weights = weights / weights.sum()
-    padded = F.pad(pictures, (reach,) * 4, mode="replicate")
-    return F.conv2d(F.conv2d(padded, weights[None, None, :, None]), weights[None, None, None])
-
-
 def head_motion(first: Tensor, second: Tensor) -> Tensor:
     """`align.head_motion`: pictures [n, 3, h, w] each -> displacements [n, h, w, 2]."""
-    first, second = first.mean(1, keepdim=True), second.mean(1, keepdim=True)
-    basis = similarities(first.shape[-1])
-    moved = torch.zeros(len(first), basis.shape[-1])
-    for blur, steps in ROUNDS.items():
-        start, end = blurred(first, blur), blurred(second, blur)
+    first, second = standardised(first), standardised(second)
+    size, moved = first.shape[-1], torch.zeros(len(first), 4)
+    for side, steps in ROUNDS.items():
+        basis, start, end = similarities(size, side), F.avg_pool2d(first, side), F.avg_pool2d(second, side)
         for _ in range(steps):
             moved = moved - gauss_newton(basis, displaced(start, torch.einsum("hwdk,nk->nhwd", basis, moved)), end)
-    found = torch.einsum("hwdk,nk->nhwd", basis, moved)
-    nearer = (displaced(first, found) - second).abs().mean((1, 2, 3)) < (first - second).abs().mean((1, 2, 3))
-    return torch.where(nearer[:, None, None, None], found, 0.0)
+    found = torch.einsum("hwdk,nk->nhwd", similarities(size), moved)
+    before, after = ((x - second).abs().mean((1, 2, 3)) for x in (first, displaced(first, found)))
+    return ((before - after) / (GAIN * before + 1e-6)).clamp(0, 1)[:, None, None, None] * found
+
+
+def standardised(pictures: Tensor) -> Tensor:
+    """In grey, of mean 0 and standard deviation 1, [n, 1, h, w]."""
+    grey = pictures.mean(1, keepdim=True)
+    grey = grey - grey.mean((2, 3), keepdim=True)
+    return grey / ((grey**2).mean((2, 3), keepdim=True).sqrt() + 0.01)
+
+
+def similarities(size: int, side: int = 1) -> Tensor:
+    """`align.similarities`."""
+    across = (2 * torch.arange(size // side) + 1) * (side / size) - 1
+    down, right = torch.meshgrid(across, across, indexing="ij")
+    one, none = torch.ones_like(down), torch.zeros_like(down)
+    rows, columns = torch.stack([one, none, down, right], -1), torch.stack([none, one, right, -down], -1)
+    return torch.stack([rows, columns], 2) / side
 
 
 def gauss_newton(basis: Tensor, start: Tensor, end: Tensor) -> Tensor:
@@ -222,16 +219,14 @@ def gauss_newton(basis: Tensor, start: Tensor, end: Tensor) -> Tensor:
     padded = F.pad(start, (1, 1, 1, 1), mode="replicate")[:, 0]
     down, right = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1], padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
     slope = torch.einsum("nhwd,hwdk->nhwk", torch.stack([down, right], -1) / 2, basis)
-    slope = torch.cat([slope, torch.ones_like(start[:, 0])[..., None], start[:, 0, ..., None]], -1)
     difference = (start - end)[:, 0]
-    centred = (difference - difference.mean((1, 2), keepdim=True)).abs()
-    weight = 1 / (1 + (centred / (OUTLIER * centred.mean((1, 2), keepdim=True) + 1e-4)) ** 2) ** 2
-    slope, weighted = slope.flatten(1, 2), (slope * weight[..., None]).flatten(1, 2)
+    usual = OUTLIER * difference.abs().mean((1, 2), keepdim=True) + 1e-4
+    weighted = slope / ((1 + (difference / usual) ** 2) ** 2)[..., None]
+    slope, weighted = slope.flatten(1, 2), weighted.flatten(1, 2)
     normal = weighted.transpose(1, 2) @ slope
-    slack = 1e-6 + 1e-5 * normal.diagonal(dim1=1, dim2=2).sum(-1)
-    normal = normal + slack[:, None, None] * torch.eye(normal.shape[-1])
-    wanted = weighted.transpose(1, 2) @ difference.flatten(1)[..., None]
-    return torch.linalg.solve(normal, wanted)[:, : basis.shape[-1], 0]
+    slack = 1e-6 + 1e-4 * normal.diagonal(dim1=1, dim2=2).sum(-1)
+    normal = normal + slack[:, None, None] * torch.eye(4)
+    return torch.linalg.solve(normal, weighted.transpose(1, 2) @ difference.flatten(1)[..., None])[..., 0]
 
 
 def head(
@@ -298,10 +293,10 @@ def show(
 
     _, bent = heads("first", MOTION, displaced(one, begin))
     said, further = heads("second", HEADS, displaced(one, begin + bent))
-    displacement = begin + bent + further
+    bent = bent + further
     mask = (2 * far).clamp(0, 1) * torch.sigmoid(fine(said["mask"]) - 3)
-    made = displaced(one, displacement) * (1 - mask) + (fine(said["texture"]) + 0.5) * mask
+    made = displaced(one, begin + bent) * (1 - mask) + (fine(said["texture"]) + 0.5) * mask
     weight = torch.exp(fine(said["preference"]).clamp(-3, 3)).reshape(k, n, 1, SIZE, SIZE)
     weight = shares[:, :, None, None, None] * weight
     blended = (weight * made.reshape(k, n, 3, SIZE, SIZE)).sum(0) / weight.sum(0)
-    return Shown(blended, displacement.reshape(k, n, SIZE, SIZE, 2), mask.reshape(k, n, 1, SIZE, SIZE))
+    return Shown(blended, bent.reshape(k, n, SIZE, SIZE, 2), mask.reshape(k, n, 1, SIZE, SIZE))

@@ -124,14 +124,15 @@ def source_terms(
     n = len(a)
     own = (torch.arange(n) % 2 == 0)[:, None]
     strength = torch.cat([of_c[:, :numbers], torch.where(own, of_b[:, numbers:], of_c[:, numbers:])], dim=1)
-    line = (1 - batch.place)[:, None] * of_a + batch.place[:, None] * of_b
+    share = batch.place[:, None]
+    line = Codes((1 - share) * who_a + share * who_b, (1 - share) * of_a + share * of_b)
     gap = batch.has_between * (batch.intensity[:, 0] - batch.intensity[:, 1]).abs()
 
     first, second = Source(a, who_a, of_a), Source(b, who_b, of_b)
     one = Source._make(torch.cat(parts) for parts in zip(first, second, first, strict=True))
-    asked = Codes(torch.cat([who_b, who_b, who_a]), torch.cat([of_b, strength, line]))
+    asked = Codes(torch.cat([who_b, who_a, line.identity]), torch.cat([of_b, strength, line.expression]))
     alone = net.show(model, params, asked, (one,), channels_last)
-    pair = net.show(model, params, Codes(who_a, line), (first, second), channels_last, batch.place)
+    pair = net.show(model, params, line, (first, second), channels_last, batch.place)
 
     mouth = torch.from_numpy(weights(config.loss.mouth))[None, None]
     error = structural(alone.pictures, torch.cat([b, a, between]), mouth)
@@ -139,7 +140,7 @@ def source_terms(
     bend = torch.cat([alone.displacement[0], *pair.displacement])
     fixed = {"encoder": {name: detached(value) for name, value in params["encoder"].items()}}
     again = net.encode(model, fixed, alone.pictures[n : 2 * n], channels_last)
-    cycle = l1(again.identity, codes.identity[1].detach()) + l1(again.expression, strength.detach())
+    cycle = l1(again.identity, who_a.detach()) + l1(again.expression, strength.detach())
     variation = [bend.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (1, 2)]
     return {
         "source": mean(error, known),

@@ -54,7 +54,7 @@ class LossConfig:
     between: float = 0.0
     """warp: a frame of the take made from the two pictures at its sides, its code halfway on the straight line."""
     smooth: float = 0.0
-    """warp: total variation of the displacement."""
+    """warp: total variation of the displacement, the head's own motion apart."""
     paint: float = 0.0
     """warp: mean of the mask. Without it a little blurred paint covers the whole face, where motion is uncertain."""
     cycle: float = 0.0

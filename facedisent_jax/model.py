@@ -258,7 +258,8 @@ def decode(
     """Codes -> pictures [batch, 64, 64, 3] float32; meant for [0, 1], and not clipped to it.
 
     sources: none, or (kind "warp") a picture of each person, or two between which the codes lie: they tell who is
-    shown, and the codes what moves. place: [batch] where between two, 0 at the first, 1 at the second.
+    shown, and the codes what moves. Of one picture both codes say where the head is; of two `place` does, and the
+    identity code is not read. place: [batch] where between two, 0 at the first, 1 at the second.
     """
     if sources:
         return show(config, params, codes, *sources, place=place, sharp=True).pictures

@@ -44,7 +44,10 @@ TITLES = {
     "displacement_alone": ("displacement alone", "the network: as own smile, and nothing painted"),
     "paint_alone": ("paint alone", "the network: as own smile, and nothing displaced"),
     "reconstruction": ("reconstruction", "the ceiling: each real frame encoded and decoded"),
-    "from_another": ("from another frame", "the network: a frame 0.3 of intensity or more away, with its code"),
+    "from_another": (
+        "from another frame",
+        "the network: another 0.3 of intensity or more away, with the real one's codes",
+    ),
     "cross_fade": ("cross-fade", "of the two real end frames"),
     "cross_fade_reconstructions": ("cross-fade, reconstructed", "of the reconstructions of the two end frames"),
     "morph": ("landmark morph", "both end frames warped to the shape in between, and cross-faded"),

@@ -28,22 +28,23 @@ def terms(
 
     images: [batch, 4, 64, 64, 3], a, b, c and the frame between a and b. codes: of a, b, c, [3, batch, 64] each.
     From one picture: b of a (a of b comes with another batch, as which is which is drawn); a of b with the strength of
-    c, in b's own kind or in c's; the frame between of a, with the code on the straight line. From the two pictures a
-    and b: the frame between.
+    c, in b's own kind or in c's; the frame between of a, with both codes on the straight line. From the two pictures a
+    and b: the frame between. The identity code is that of what is to be shown, as it says where the head is.
     """
     a, b, _, between = images.swapaxes(0, 1)
     (who_a, who_b, _), (of_a, of_b, of_c) = codes
     n, numbers = len(a), config.loss.label_numbers
     own = (jnp.arange(n) % 2 == 0)[:, None]
     strength = jnp.concatenate([of_c[:, :numbers], jnp.where(own, of_b[:, numbers:], of_c[:, numbers:])], axis=1)
-    line = (1 - batch.place)[:, None] * of_a + batch.place[:, None] * of_b
+    share = batch.place[:, None]
+    line = Codes((1 - share) * who_a + share * who_b, (1 - share) * of_a + share * of_b)
     gap = batch.has_between * jnp.abs(batch.intensity[:, 0] - batch.intensity[:, 1])
 
     first, second = Source(a, who_a, of_a), Source(b, who_b, of_b)
     one = jax.tree.map(lambda *parts: jnp.concatenate(parts), first, second, first)
-    asked = Codes(jnp.concatenate([who_b, who_b, who_a]), jnp.concatenate([of_b, strength, line]))
+    asked = Codes(jnp.concatenate([who_b, who_a, line.identity]), jnp.concatenate([of_b, strength, line.expression]))
     alone = show(config.model, params, asked, one)
-    pair = show(config.model, params, Codes(who_a, line), first, second, place=batch.place)
+    pair = show(config.model, params, line, first, second, place=batch.place)
 
     mouth = jnp.asarray(weights(config.loss.mouth))
     error = losses.structural(alone.pictures, jnp.concatenate([b, a, between]), mouth)
@@ -51,7 +52,7 @@ def terms(
     bend = jnp.concatenate([alone.displacement, *pair.displacement[:, None]], axis=1)[0]
     # The encoder is not to make the cycle easy: what it says of the result is learnt by the decoder alone.
     again = encode(config.model, jax.lax.stop_gradient(params), alone.pictures[n : 2 * n])
-    wanted = jax.lax.stop_gradient(Codes(codes.identity[1], strength))
+    wanted = jax.lax.stop_gradient(Codes(who_a, strength))
     cycle = losses.l1(again.identity, wanted.identity) + losses.l1(again.expression, wanted.expression)
     return {
         "source": _mean(error, known),

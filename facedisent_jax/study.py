@@ -69,8 +69,10 @@ class Face:
     ) -> np.ndarray:
         """codes: Codes, or (identity, expression), [n, 64] each -> [n, 64, 64, 3] float in [0, 1].
 
-        source: [n, 64, 64, 3], a picture of each person, whom the codes then give their expression (kind "warp" alone).
-        other, place: a second picture of each, and where between the two the codes lie: [n], 0 at source, 1 at other.
+        source: [n, 64, 64, 3], a picture of each person, whom the codes then give their expression and, as far as they
+        differ from those of the picture, another place of the head (kind "warp" alone).
+        other, place: a second picture of each, and where between the two the codes lie: [n], 0 at source, 1 at other;
+        that alone then places the head, and the identity code is not read.
         """
         identity, expression = (np.asarray(code, np.float32) for code in codes)
         if identity.ndim != 2 or identity.shape[1] != CODE or identity.shape != expression.shape:

@@ -1,9 +1,10 @@
 """The poster's Table 1 as an experiment: tight against loose crop, with against without the swapping loss.
 
-Judges runs; eval.py trains them. Imports study, report and what lies below them.
+Imports study, report, runlog and what lies below them; trains with the function that it is given.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +15,9 @@ from PIL import Image
 from facedisent_jax import metrics, records, report, study
 from facedisent_jax.config import Config
 from facedisent_jax.model import SIZE, Codes
+from facedisent_jax.runlog import write_atomically
 
+FILE = "table1.json"
 FIGURES = ("reconstruction", "swap", "unswapped", "gain")
 
 
@@ -25,6 +28,36 @@ class Variant(NamedTuple):
     data: Path
     margin: float
     swap: bool
+
+
+def train_and_judge(
+    folders: Sequence[Path],
+    out: Path,
+    preset: Config,
+    seeds: Sequence[int],
+    steps: int | None,
+    train: Callable[[Config], Path],
+) -> tuple[dict[str, dict[str, list[float]]], int]:
+    """Train and judge every row with every seed: the rows as `text` takes them, and the pixels they are judged at.
+
+    train: trains or continues the run of a config and returns its folder. After each row all that is known is written
+    to out/FILE. Raises ReportError for folders that make no table.
+    """
+    made = variants(folders)
+    size = resolution(made)
+    found, rows = {}, {}
+    for variant in made:
+        outcomes = []
+        for seed in seeds:
+            run = out / f"margin{variant.margin:g}-{'swap' if variant.swap else 'noswap'}-seed{seed}"
+            print(f"{variant.name}, seed {seed}")
+            run = train(config(preset, variant, run, seed, steps))
+            outcomes.append(judge(run, variant.data, variant.margin, size))
+        found[variant.name] = dict(zip(map(str, seeds), outcomes, strict=True))
+        rows[variant.name] = spread(outcomes)
+        facts = {"preset": preset.preset, "steps": steps or preset.steps, "pixels": size, "data": [*map(str, folders)]}
+        write_atomically(out / FILE, json.dumps(facts | {"rows": rows, "seeds": found}, indent=2) + "\n")
+    return rows, size
 
 
 def variants(folders: Sequence[Path]) -> list[Variant]:

@@ -41,7 +41,8 @@ class Source(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What `show` makes, and of the k sources the displacement in pixels (rows, columns) and the mask in [0, 1]."""
+    """What `show` makes, and of the k sources the displacement in pixels (rows, columns), beside the head's own motion,
+    and the mask in [0, 1]."""
 
     pictures: Float[Array, "batch 64 64 3"]
     displacement: Float[Array, "sources batch 64 64 2"]
@@ -113,14 +114,15 @@ def show(
     begun = jnp.stack([2 * source.expression - 1 for source in sources])
     codes = jnp.concatenate([2 * form, begun, 2 * other_change, jnp.full((k, n, 1), float(k - 1))], axis=-1)
     codes, far = codes.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
-    flat, head = pictures.reshape(k * n, *pictures.shape[2:]), head.reshape(k * n, *head.shape[2:])
+    moves = config.parts != "paint"
+    flat, head = pictures.reshape(k * n, *pictures.shape[2:]), moves * head.reshape(k * n, *head.shape[2:])
 
     def heads(name, seen):
         pair = seen.reshape(pictures.shape)
         other = pair[::-1] - pair  # zeros where there is one alone
         said = _passes(config)[name].apply({"params": params[name]}, seen, other.reshape(seen.shape), codes)
         coarse = jax.image.resize(said["coarse"], (k * n, GRID * PATCH, GRID * PATCH, 2), "bilinear")  # type: ignore[index]
-        return said, far * (COARSE * coarse + depth_to_space(said["fine"], PATCH))  # type: ignore[index]
+        return said, moves * far * (COARSE * coarse + depth_to_space(said["fine"], PATCH))  # type: ignore[index]
 
     _, bent = heads("first", displaced(flat, head))
     said, further = heads("second", displaced(flat, head + bent))
@@ -128,14 +130,13 @@ def show(
     def fine(name):
         return depth_to_space(said[name], PATCH)
 
-    displacement = head + bent + further
+    bent += further
     mask = jnp.clip(2 * far, 0, 1) * nn.sigmoid(fine("mask") - 3)
-    displacement = displacement * (config.parts != "paint")
     mask = mask * (config.parts != "displacement")
-    made = displaced(flat, displacement, sharp) * (1 - mask) + (fine("texture") + 0.5) * mask
+    made = displaced(flat, head + bent, sharp) * (1 - mask) + (fine("texture") + 0.5) * mask
     weight = shares[:, :, None, None, None] * jnp.exp(jnp.clip(fine("preference"), -3, 3)).reshape(k, n, 64, 64, 1)
     blended = jnp.sum(weight * made.reshape(k, n, 64, 64, 3), axis=0) / jnp.sum(weight, axis=0)
-    return Shown(blended, displacement.reshape(k, n, 64, 64, 2), mask.reshape(k, n, 64, 64, 1))
+    return Shown(blended, bent.reshape(k, n, 64, 64, 2), mask.reshape(k, n, 64, 64, 1))
 
 
 def init(config: ModelConfig, key: Array) -> Any:

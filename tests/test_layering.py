@@ -22,7 +22,7 @@ ALLOWED = {
     "augment": {"config", "sampling"},
     "triplets": {"config", "records"},
     "data": {"records", "triplets"},
-    "align": {"sampling"},
+    "align": {"layers", "sampling"},
     "warp": {"config", "layers", "sampling"},
     "model": {"align", "config", "layers", "warp"},
     "source_terms": {"config", "model", "losses", "triplets"},
@@ -51,7 +51,7 @@ ALLOWED = {
         "study",
         "swap_judges",
     },  # fmt: skip
-    "table1": {"config", "metrics", "model", "records", "report", "study"},
+    "table1": {"config", "metrics", "model", "records", "report", "runlog", "study"},
     "judges": {"baselines"},
     "clips": {"metrics", "records"},
     "trajectory": {"metrics"},

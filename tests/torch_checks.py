@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tiny_run import person
 
-from facedisent_jax import training
+from facedisent_jax import align, sampling, training
 from facedisent_jax.config import AugmentConfig, ModelConfig
 from facedisent_jax.model import Codes, decode, encode
 from facedisent_jax.presets import PRESETS
@@ -46,6 +46,17 @@ def tiny(kind: str):
 def faces():
     levels = np.linspace(0, 1, 5)
     return Faces.of([record for k in range(4) for record in person(k, levels, sequence="take")])
+
+
+def test_the_reference_finds_the_same_motion_of_the_head():
+    start = np.random.default_rng(0).random((3, 8, 8, 3))
+    first = jax.image.resize(jnp.asarray(start, jnp.float32), (3, 64, 64, 3), "cubic")
+    moves = jnp.asarray([(1.0, -2, 0, 0), (0, 0, 1.5, 0), (0.5, 0, 0, -1.5)])
+    second = 0.8 * sampling.displaced(first, jnp.einsum("hwdk,nk->nhwd", align.similarities(64), moves)) + 0.1
+    ours = align.head_motion(first, second)
+    theirs = net.head_motion(*(torch.from_numpy(np.asarray(x)).permute(0, 3, 1, 2) for x in (first, second)))
+    assert np.abs(ours).mean() > 0.5
+    np.testing.assert_allclose(theirs, ours, atol=2e-3)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
