@@ -27,11 +27,12 @@ class Codes(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Pictures of the people to be shown [n, 3, 64, 64], and their codes [n, 64]."""
+    """Pictures of the people to be shown [n, 3, 64, 64], their codes [n, 64], and what these alone decode to."""
 
     pictures: Tensor
     identity: Tensor
     expression: Tensor
+    decoded: Tensor
 
 
 class Shown(NamedTuple):
@@ -229,21 +230,17 @@ def gauss_newton(basis: Tensor, start: Tensor, end: Tensor) -> Tensor:
     return torch.linalg.solve(normal, weighted.transpose(1, 2) @ difference.flatten(1)[..., None])[..., 0]
 
 
-def head(
-    config: ModelConfig, params: Any, codes: Codes, sources: tuple[Source, ...], channels_last: bool, place: Any
-) -> Tensor:
-    """`model._head`, without a gradient: [k, n, 64, 64, 2]."""
-    with torch.no_grad():
-        if len(sources) == 2:
-            share = place.clamp(0, 1)[:, None, None, None]
-            found = head_motion(sources[0].pictures, sources[1].pictures)
-            return torch.stack([share * found, (share - 1) * found])
-        begun = decode(config, params, Codes(sources[0].identity, sources[0].expression), channels_last)
-        return head_motion(begun, decode(config, params, codes, channels_last))[None]
+def head(decoded: Tensor, sources: tuple[Source, ...], place: Any) -> Tensor:
+    """`model._head`: [k, n, 64, 64, 2]."""
+    if len(sources) == 2:
+        share = place.clamp(0, 1)[:, None, None, None]
+        found = head_motion(sources[0].pictures, sources[1].pictures)
+        return torch.stack([share * found, (share - 1) * found])
+    return head_motion(sources[0].decoded, decoded)[None]
 
 
 def warp(config: ModelConfig, p: Any, heads: dict[str, int], seen: Tensor, codes: Tensor, channels_last: bool) -> dict:
-    """`warp.Warp`: seen [n, 6, 64, 64], the picture and the other one less it -> {name: [n, 16, 16, channels]}."""
+    """`warp.Warp`: seen [n, 12, 64, 64] -> {name: [n, 16, 16, channels]}."""
     told = F.silu(dense(codes, p["Dense_0"]))
     places = dense(told, p["Dense_1"]).reshape(-1, GRID, GRID, PLACES)
     patches = space_to_depth(seen, PATCH, channels_last=True).permute(0, 2, 3, 1)
@@ -264,8 +261,13 @@ def show(
     place: Tensor | None = None,
 ) -> Shown:
     """`model.show` with bilinear reading, as training uses it."""
-    begin = head(config, params, codes, sources, channels_last, place).flatten(0, 1)
-    expression = codes.expression
+    identity, expression = codes
+    if place is not None:
+        share = place.clamp(0, 1)[:, None]
+        identity = (1 - share) * sources[0].identity + share * sources[1].identity
+    with torch.no_grad():
+        decoded = decode(config, params, Codes(identity, expression), channels_last)
+        begin = head(decoded, sources, place).flatten(0, 1)
     k, n = len(sources), len(expression)
     change = torch.stack([expression - source.expression for source in sources])
     pictures = torch.stack([source.pictures for source in sources])
@@ -281,13 +283,17 @@ def show(
     told, far = told.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
     one = placed(pictures.reshape(k * n, 3, SIZE, SIZE), channels_last)
 
+    asked = torch.cat([decoded] * len(sources))
+    new = asked - displaced(torch.cat([source.decoded for source in sources]).detach(), begin)
+
     def fine(value: Tensor) -> Tensor:
         return depth_to_space(value.permute(0, 3, 1, 2), PATCH, channels_last)
 
-    def heads(name: str, channels: dict[str, int], seen: Tensor) -> tuple[dict, Tensor]:
-        pair = seen.reshape(k, n, 3, SIZE, SIZE)
-        other = (pair.flip(0) - pair).reshape(seen.shape)
-        said = warp(config, params["warp"][name], channels, torch.cat([seen - 0.5, 2 * other], 1), told, channels_last)
+    def heads(name: str, channels: dict[str, int], picture: Tensor) -> tuple[dict, Tensor]:
+        pair = picture.reshape(k, n, 3, SIZE, SIZE)
+        other = (pair.flip(0) - pair).reshape(picture.shape)
+        seen = torch.cat([picture - 0.5, 2 * other, asked - 0.5, 4 * new], 1)
+        said = warp(config, params["warp"][name], channels, seen, told, channels_last)
         coarse = F.interpolate(said["coarse"].permute(0, 3, 1, 2), scale_factor=PATCH, mode="bilinear")
         return said, far * (COARSE * coarse + fine(said["fine"])).permute(0, 2, 3, 1)
 
@@ -295,7 +301,7 @@ def show(
     said, further = heads("second", HEADS, displaced(one, begin + bent))
     bent = bent + further
     mask = (2 * far).clamp(0, 1) * torch.sigmoid(fine(said["mask"]) - 3)
-    made = displaced(one, begin + bent) * (1 - mask) + (fine(said["texture"]) + 0.5) * mask
+    made = displaced(one, begin + bent) * (1 - mask) + (asked + fine(said["texture"])) * mask
     weight = torch.exp(fine(said["preference"]).clamp(-3, 3)).reshape(k, n, 1, SIZE, SIZE)
     weight = shares[:, :, None, None, None] * weight
     blended = (weight * made.reshape(k, n, 3, SIZE, SIZE)).sum(0) / weight.sum(0)

@@ -226,19 +226,26 @@ def encode(config: ModelConfig, params: Params, images: Float[Array, "batch 64 6
 
 
 def source(config: ModelConfig, params: Params, pictures: Float[Array, "batch 64 64 3"]) -> Source:
-    """Pictures as `decode` takes them: [batch, 64, 64, 3] float in [0, 1] with their codes."""
-    return Source(pictures, *encode(config, params, pictures))
+    """Pictures as `decode` takes them: [batch, 64, 64, 3] float in [0, 1] with their codes and what these show."""
+    codes = encode(config, params, pictures)
+    return Source(pictures, *codes, decode(config, params, codes))
 
 
 def show(
     config: ModelConfig, params: Params, codes: Codes, *sources: Source, place: Any = None, sharp: bool = False
 ) -> Shown:
     """`decode` with one or two sources (kind "warp"), and what was done to them. sharp: as decode, at a higher cost."""
-    head = jax.lax.stop_gradient(_head(config, params, codes, sources, place))
-    return warp.show(config, params["warp"], codes.expression, sources, head, place, sharp)
+    if len(sources) == 2:
+        share = jnp.clip(place, 0, 1)[:, None]
+        codes = codes._replace(identity=(1 - share) * sources[0].identity + share * sources[1].identity)
+    # What the codes alone show is learnt from its own terms of the loss.
+    decoded = jax.lax.stop_gradient(decode(config, params, codes))
+    sources = tuple(source._replace(decoded=jax.lax.stop_gradient(source.decoded)) for source in sources)
+    head = _head(decoded, sources, place)
+    return warp.show(config, params["warp"], codes.expression, decoded, sources, head, place, sharp)
 
 
-def _head(config: ModelConfig, params: Params, codes: Codes, sources: tuple[Source, ...], place: Any) -> Array:
+def _head(decoded: Float[Array, "batch 64 64 3"], sources: tuple[Source, ...], place: Any) -> Array:
     """What moves the head of each source to where the codes have it, [sources, batch, 64, 64, 2]: no expression, and
     found without learning. Between two pictures it goes evenly; of one, the pictures decoded from its own codes and
     from those asked for tell it, as both are blurred alike."""
@@ -248,8 +255,7 @@ def _head(config: ModelConfig, params: Params, codes: Codes, sources: tuple[Sour
         found = head_motion(first.pictures, second.pictures)
         return jnp.stack([share * found, (share - 1) * found])
     (only,) = sources
-    begun, asked = decode(config, params, Codes(only.identity, only.expression)), decode(config, params, codes)
-    return head_motion(begun, asked)[None]
+    return head_motion(only.decoded, decoded)[None]
 
 
 def decode(

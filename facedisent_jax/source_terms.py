@@ -22,11 +22,17 @@ def weights(mouth: float) -> np.ndarray:
 
 
 def terms(
-    config: Config, params: Params, images: Float[Array, "batch 4 64 64 3"], batch: Batch, codes: Codes
+    config: Config,
+    params: Params,
+    images: Float[Array, "batch 4 64 64 3"],
+    batch: Batch,
+    codes: Codes,
+    decoded: Float[Array, "2 batch 64 64 3"],
 ) -> dict[str, Array]:
     """source, between, smooth, paint and cycle, unweighted.
 
     images: [batch, 4, 64, 64, 3], a, b, c and the frame between a and b. codes: of a, b, c, [3, batch, 64] each.
+    decoded: what those of a and b alone show.
     From one picture: b of a (a of b comes with another batch, as which is which is drawn); a of b with the strength of
     c, in b's own kind or in c's; the frame between of a, with both codes on the straight line. From the two pictures a
     and b: the frame between. The identity code is that of what is to be shown, as it says where the head is.
@@ -40,7 +46,7 @@ def terms(
     line = Codes((1 - share) * who_a + share * who_b, (1 - share) * of_a + share * of_b)
     gap = batch.has_between * jnp.abs(batch.intensity[:, 0] - batch.intensity[:, 1])
 
-    first, second = Source(a, who_a, of_a), Source(b, who_b, of_b)
+    first, second = Source(a, who_a, of_a, decoded[0]), Source(b, who_b, of_b, decoded[1])
     one = jax.tree.map(lambda *parts: jnp.concatenate(parts), first, second, first)
     asked = Codes(jnp.concatenate([who_b, who_a, line.identity]), jnp.concatenate([of_b, strength, line.expression]))
     alone = show(config.model, params, asked, one)

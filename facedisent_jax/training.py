@@ -157,7 +157,7 @@ def _errors(config: Config, params, batch: Batch) -> dict[str, Array]:
 
     out = {"reconstruction": error(a.identity, a.expression), "swap": error(b.identity, c.expression)}
     if config.model.kind == "warp":
-        out["source"] = error(*a, model.Source(images[:, 1], *b))
+        out["source"] = error(*a, model.source(config.model, params, images[:, 1]))
     return jax.lax.with_sharding_constraint(out, devices.everywhere())
 
 

@@ -2,9 +2,10 @@
 
 Each source picture is laid on where the head is to be, bent by a displacement field, and what it cannot show (teeth,
 folds) is painted over it through a mask; of two sources the results are blended. After Deforming Autoencoders (Shu et
-al. 2018) and GANimation (Pumarola et al. 2018). All but the head's motion is in proportion to how far the expression
-code is from the source's own, so that no change is an exact copy. Two passes: the second sees the sources as the first
-has bent them, and where two still differ.
+al. 2018) and GANimation (Pumarola et al. 2018). What the codes ask for is seen in the blurred pictures that they alone
+decode to, which paint begins with too. All but the head's motion is in proportion to how far the expression code is
+from the source's own, so that no change is an exact copy. Two passes: the second sees the sources as the first has bent
+them, and where two still differ.
 Imports config, layers and sampling.
 """
 
@@ -33,11 +34,13 @@ HEADS = MOTION | {"mask": PATCH**2, "texture": 3 * PATCH**2, "preference": PATCH
 
 
 class Source(NamedTuple):
-    """Pictures of the people to be shown [n, 64, 64, 3] in [0, 1], and their codes [n, 64]."""
+    """Pictures of the people to be shown [n, 64, 64, 3] in [0, 1], their codes [n, 64], and what these alone decode to,
+    as the pictures."""
 
     pictures: Float[Array, "batch 64 64 3"]
     identity: Float[Array, "batch 64"]
     expression: Float[Array, "batch 64"]
+    decoded: Float[Array, "batch 64 64 3"]
 
 
 class Shown(NamedTuple):
@@ -57,20 +60,19 @@ def extent(change: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
 class Warp(nn.Module):
     """Convolutions at 16x16 over a source picture, told by the codes: what moves, what is painted.
 
-    picture [n, 64, 64, 3]; other: the second source less this one, zeros where there is none; codes [n, c] ->
-    {name: [n, 16, 16, channels]} of the heads, all zeros at first.
+    seen [n, 64, 64, 12]: the picture; the second source less this one, zeros where there is none; what the codes alone
+    show, and what of it is new. codes [n, c] -> {name: [n, 16, 16, channels]} of the heads, all zeros at first.
     """
 
     config: ModelConfig
     heads: tuple[tuple[str, int], ...]
 
     @nn.compact
-    def __call__(self, picture, other, codes):
+    def __call__(self, seen, codes):
         dtype, width = jnp.dtype(self.config.compute), self.config.width
         channels = 3 * width // 8
         told = nn.silu(nn.Dense(width // 2, dtype=dtype)(codes))
         places = nn.Dense(GRID * GRID * PLACES, dtype=dtype)(told).reshape(-1, GRID, GRID, PLACES)
-        seen = jnp.concatenate([picture - 0.5, 2 * other], axis=-1)
         y = nn.Dense(channels, dtype=dtype)(jnp.concatenate([space_to_depth(seen, PATCH), places], axis=-1))
         for k in range(2 * self.config.blocks):
             y = y + nn.Dense(channels, dtype=dtype)(told)[:, None, None]
@@ -89,6 +91,7 @@ def show(
     config: ModelConfig,
     params: Any,
     expression: Float[Array, "batch 64"],
+    decoded: Float[Array, "batch 64 64 3"],
     sources: tuple[Source, ...],
     head: Float[Array, "sources batch 64 64 2"],
     place: Any = None,
@@ -96,9 +99,10 @@ def show(
 ) -> Shown:
     """The people of one source, or of two pictures of each, with the expressions of the codes.
 
-    expression: [n, 64]. head: displacements that lay each source on where the head is to be, before it is bent. place:
-    [n] where between two sources, 0 at the first and 1 at the second; beyond, the nearer one alone is moved. sharp: the
-    sources are read by cubic convolution, which costs more and blurs less.
+    expression: [n, 64]. decoded: what the codes asked for alone decode to. head: displacements that lay each source on
+    where the head is to be, before it is bent. place: [n] where between two sources, 0 at the first and 1 at the
+    second; beyond, the nearer one alone is moved. sharp: the sources are read by cubic convolution, which costs more
+    and blurs less.
     """
     k, n = len(sources), len(expression)
     change = jnp.stack([expression - source.expression for source in sources])
@@ -116,11 +120,15 @@ def show(
     codes, far = codes.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
     moves = config.parts != "paint"
     flat, head = pictures.reshape(k * n, *pictures.shape[2:]), moves * head.reshape(k * n, *head.shape[2:])
+    begin = jnp.concatenate([source.decoded for source in sources])
+    asked = jnp.concatenate(k * [decoded])
+    new = asked - displaced(begin, head)
 
-    def heads(name, seen):
-        pair = seen.reshape(pictures.shape)
-        other = pair[::-1] - pair  # zeros where there is one alone
-        said = _passes(config)[name].apply({"params": params[name]}, seen, other.reshape(seen.shape), codes)
+    def heads(name, picture):
+        pair = picture.reshape(pictures.shape)
+        other = (pair[::-1] - pair).reshape(picture.shape)  # zeros where there is one alone
+        seen = jnp.concatenate([picture - 0.5, 2 * other, asked - 0.5, 4 * new], axis=-1)
+        said = _passes(config)[name].apply({"params": params[name]}, seen, codes)
         coarse = jax.image.resize(said["coarse"], (k * n, GRID * PATCH, GRID * PATCH, 2), "bilinear")  # type: ignore[index]
         return said, moves * far * (COARSE * coarse + depth_to_space(said["fine"], PATCH))  # type: ignore[index]
 
@@ -133,7 +141,7 @@ def show(
     bent += further
     mask = jnp.clip(2 * far, 0, 1) * nn.sigmoid(fine("mask") - 3)
     mask = mask * (config.parts != "displacement")
-    made = displaced(flat, head + bent, sharp) * (1 - mask) + (fine("texture") + 0.5) * mask
+    made = displaced(flat, head + bent, sharp) * (1 - mask) + (asked + fine("texture")) * mask
     weight = shares[:, :, None, None, None] * jnp.exp(jnp.clip(fine("preference"), -3, 3)).reshape(k, n, 64, 64, 1)
     blended = jnp.sum(weight * made.reshape(k, n, 64, 64, 3), axis=0) / jnp.sum(weight, axis=0)
     return Shown(blended, bent.reshape(k, n, 64, 64, 2), mask.reshape(k, n, 64, 64, 1))
@@ -141,7 +149,7 @@ def show(
 
 def init(config: ModelConfig, key: Array) -> Any:
     """New weights, as a plain pytree."""
-    picture, codes = jnp.zeros((1, 64, 64, 3)), jnp.zeros((1, 3 * 64 + 1))
+    seen, codes = jnp.zeros((1, 64, 64, 12)), jnp.zeros((1, 3 * 64 + 1))
     keys = jax.random.split(key)
     passes = zip(keys, _passes(config).items(), strict=True)
-    return {name: network.init(key, picture, picture, codes)["params"] for key, (name, network) in passes}
+    return {name: network.init(key, seen, codes)["params"] for key, (name, network) in passes}

@@ -79,30 +79,33 @@ def test_pictures_that_stay_on_the_device_are_the_same_pictures():
     assert numbers(sent).tobytes() == numbers(kept).tobytes() and lines == other
 
 
-@pytest.mark.slow
-def test_eight_devices_and_two_and_four_processes_are_one_run(place):
+@pytest.fixture(scope="module")
+def alone(place):
     (alone,) = perform(place / "alone", job=SGD)
-    there, _ = _last(place / "alone")
     assert len(alone.rows) == TINY.steps and all(len(rows) == TINY.batch for rows in alone.rows)
-    for processes, local in ((1, 8), (2, 1), (4, 2)):
-        run = place / f"{processes}x{local}"
-        parts = perform(run, processes, local, job=SGD)
-        together = [sum(rows, []) for rows in zip(*(part.rows for part in parts), strict=True)]
-        assert together == alone.rows  # the data bit for bit
-        here, _ = _last(run)
-        np.testing.assert_allclose(numbers(here.params), numbers(there.params), rtol=1e-4, atol=2e-6)
-        assert [line["step"] for line in terms(run)] == [line["step"] for line in terms(place / "alone")]
-        for a, b in zip(terms(run), terms(place / "alone"), strict=True):
-            assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
-        assert ["Reading" in part.said for part in parts] == [True] + (processes - 1) * [False]
+    return alone
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "local"), [pytest.param(1, 8, marks=pytest.mark.long), (2, 1), (4, 2)])
+def test_several_devices_and_processes_are_one_run(place, alone, processes, local):
+    run = place / f"{processes}x{local}"
+    parts = perform(run, processes, local, job=SGD)
+    together = [sum(rows, []) for rows in zip(*(part.rows for part in parts), strict=True)]
+    assert together == alone.rows  # the data bit for bit
+    here, there = _last(run), _last(place / "alone")
+    np.testing.assert_allclose(numbers(here.params), numbers(there.params), rtol=1e-4, atol=2e-6)
+    assert [line["step"] for line in terms(run)] == [line["step"] for line in terms(place / "alone")]
+    for a, b in zip(terms(run), terms(place / "alone"), strict=True):
+        assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+    assert ["Reading" in part.said for part in parts] == [True] + (processes - 1) * [False]
 
 
 def _last(run):
     made = config.from_dict(json.loads((run / "config.json").read_text()))
     state = training.init_state(made, faces())
     # A checkpoint of SGD has no optimiser state that ours could be read from.
-    loaded = checkpoint.load(run, "last")
-    return state._replace(params=loaded.params), loaded
+    return state._replace(params=checkpoint.load(run, "last").params)
 
 
 @pytest.mark.slow
@@ -121,7 +124,7 @@ def test_a_checkpoint_goes_from_four_processes_to_one_and_back(place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gone", [0, 1])
+@pytest.mark.parametrize("gone", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_where_one_process_is_killed_the_other_says_so_and_the_run_can_go_on(place, gone):
     run = place / f"killed-{gone}"
     started = begin(run, 2, job={"kill": [gone, 4]})

@@ -44,7 +44,7 @@ def test_a_clamped_code_is_the_mean_and_its_gradient_pulls_towards_it_whatever_t
 
 @pytest.fixture(scope="module")
 def params():
-    return model.init(CONFIG.model, jax.random.key(0))
+    return jax.jit(model.init, static_argnums=0)(CONFIG.model, jax.random.key(0))
 
 
 def test_rotation_decodes_each_from_the_other_and_only_where_the_change_is_known(params):

@@ -189,8 +189,8 @@ def test_one_batch_can_be_overfitted_and_the_terms_fall(takes):
     for _ in range(60):
         state, last = training.train_step(config, state, batch)
         first = first or last
-    assert float(last["source"]) < 0.2 * float(first["source"])
-    assert float(last["between"]) < 0.01  # these pictures only fade, which an untrained network does
+    assert float(last["source"]) < 0.3 * float(first["source"])
+    assert float(last["between"]) < 0.4 * float(first["between"])
 
 
 def test_ways_between_the_ends_of_a_clip_see_them(face):
