@@ -277,19 +277,24 @@ def show(
     else:
         other_change, shares = torch.zeros_like(change), torch.ones(1, n)
     far = torch.sqrt((change**2).mean(-1) + EPSILON**2) - EPSILON
-    form = change / (1.4 * far).clamp(min=1.0)[..., None]
+    form = change / (far[..., None] + 0.02)
     begun = torch.stack([2 * source.expression - 1 for source in sources])
-    told = torch.cat([2 * form, begun, 2 * other_change, torch.full((k, n, 1), float(k - 1))], dim=-1)
+    told = torch.cat([form, begun, 2 * other_change, torch.full((k, n, 1), float(k - 1))], dim=-1)
     told, far = told.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
-    one = placed(pictures.reshape(k * n, 3, SIZE, SIZE), channels_last)
+    blurred = torch.stack([source.decoded for source in sources]).detach()
+    both = placed(torch.cat([pictures, blurred], dim=2).reshape(k * n, 6, SIZE, SIZE), channels_last)
 
-    asked = torch.cat([decoded] * len(sources))
-    new = asked - displaced(torch.cat([source.decoded for source in sources]).detach(), begin)
+    asked = torch.cat([decoded] * k)
 
     def fine(value: Tensor) -> Tensor:
         return depth_to_space(value.permute(0, 3, 1, 2), PATCH, channels_last)
 
-    def heads(name: str, channels: dict[str, int], picture: Tensor) -> tuple[dict, Tensor]:
+    def laid(displacement: Tensor) -> tuple[Tensor, Tensor]:
+        picture, known = displaced(both, displacement).split(3, dim=1)
+        return picture, asked - known
+
+    def heads(name: str, channels: dict[str, int], displacement: Tensor) -> tuple[dict, Tensor]:
+        picture, new = laid(displacement)
         pair = picture.reshape(k, n, 3, SIZE, SIZE)
         other = (pair.flip(0) - pair).reshape(picture.shape)
         seen = torch.cat([picture - 0.5, 2 * other, asked - 0.5, 4 * new], 1)
@@ -297,11 +302,12 @@ def show(
         coarse = F.interpolate(said["coarse"].permute(0, 3, 1, 2), scale_factor=PATCH, mode="bilinear")
         return said, far * (COARSE * coarse + fine(said["fine"])).permute(0, 2, 3, 1)
 
-    _, bent = heads("first", MOTION, displaced(one, begin))
-    said, further = heads("second", HEADS, displaced(one, begin + bent))
+    _, bent = heads("first", MOTION, begin)
+    said, further = heads("second", HEADS, begin + bent)
     bent = bent + further
-    mask = (2 * far).clamp(0, 1) * torch.sigmoid(fine(said["mask"]) - 3)
-    made = displaced(one, begin + bent) * (1 - mask) + (asked + fine(said["texture"])) * mask
+    mask = torch.sigmoid(fine(said["mask"]) - 1)
+    picture, new = laid(begin + bent)
+    made = picture + mask * (new + (2 * far).clamp(max=1) * fine(said["texture"]))
     weight = torch.exp(fine(said["preference"]).clamp(-3, 3)).reshape(k, n, 1, SIZE, SIZE)
     weight = shares[:, :, None, None, None] * weight
     blended = (weight * made.reshape(k, n, 3, SIZE, SIZE)).sum(0) / weight.sum(0)

@@ -13,14 +13,14 @@ from torch import Tensor
 from torch_reference import Codes, Source
 
 from facedisent_jax.config import Config, OptimConfig
-from facedisent_jax.losses import EPSILON
+from facedisent_jax.losses import EPSILON, mouth_weights
 from facedisent_jax.objective import END, SWAPS, A, B, C, Swap
-from facedisent_jax.source_terms import weights
 from facedisent_jax.triplets import Batch
 
 
-def mse(prediction: Tensor, target: Tensor) -> Tensor:
-    return ((prediction - target) ** 2).mean((1, 2, 3))
+def mse(prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    squared = (prediction - target) ** 2
+    return (squared if weight is None else squared * weight).mean((1, 2, 3))
 
 
 def structural(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
@@ -77,7 +77,8 @@ def terms(config: Config, channels_last: bool, params: Any, batch: Batch) -> dic
     )
     decoded = net.decode(model, params, codes, channels_last).reshape(len(parts), *picture.shape[1:])
     known = torch.stack([torch.ones_like(batch.has_pair), batch.has_pair, batch.has_peer])
-    error = torch.stack([mse(decoded[k], picture[part.target]) for k, part in enumerate(parts)])
+    mouth = None if c.mouth == 1 else torch.from_numpy(mouth_weights(c.mouth))[None, None]
+    error = torch.stack([mse(decoded[k], picture[part.target], mouth) for k, part in enumerate(parts)])
     weight = torch.stack([known[part.identity] * known[part.expression] * known[part.target] for part in parts])
 
     labelled = batch.labelled.T
@@ -142,7 +143,7 @@ def source_terms(
     alone = net.show(model, params, asked, (one,), channels_last)
     pair = net.show(model, params, line, (first, second), channels_last, batch.place)
 
-    mouth = torch.from_numpy(weights(config.loss.mouth))[None, None]
+    mouth = torch.from_numpy(mouth_weights(config.loss.mouth))[None, None]
     error = structural(alone.pictures, torch.cat([b, a, between]), mouth)
     known = torch.cat([batch.has_pair, batch.has_pair * batch.has_peer, gap])
     bend = torch.cat([alone.displacement[0], *pair.displacement])

@@ -65,8 +65,9 @@ class LossConfig:
     clamping: float = 0.0
     """Reconstruction in batches that vary in one factor, the other factor's code replaced by its mean (Kulkarni et al.
     2015). A weight above 0 also draws such batches."""
-    mouth: float = 3.0
-    """warp: weight of the mouth region (1 elsewhere) in the errors of pictures decoded from a source."""
+    mouth: float = 1.0
+    """Weight of the mouth region, 1 elsewhere, in the errors of pictures, and in the principal components that the
+    expression code begins with."""
     ranking_margin: float = 1.0
     """How much larger at an intensity difference of 1; in proportion below, 0 where only the order is known."""
     identity_margin: float = 1.0

@@ -2,15 +2,33 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 EPSILON = 1e-6
 """Keeps the gradient of a norm finite where two codes are equal or a code is zero."""
+MOUTH = (slice(38, 60), slice(14, 50))
+"""Rows and columns of the mouth in a 64x64 crop."""
 
 
-def mse(prediction: Float[Array, "batch h w c"], target: Float[Array, "batch h w c"]) -> Float[Array, "batch"]:
-    """Mean squared error over all pixels and channels of each picture, [batch, height, width, channels] each."""
-    return jnp.mean((prediction - target) ** 2, axis=(1, 2, 3))
+def mouth_weights(mouth: float) -> np.ndarray:
+    """[64, 64] of the pixels in the error of a picture: `mouth` in the region of the mouth, 1 elsewhere; mean 1."""
+    out = np.ones((64, 64), np.float32)
+    out[MOUTH] = mouth
+    return out / out.mean()
+
+
+def mse(
+    prediction: Float[Array, "batch h w c"],
+    target: Float[Array, "batch h w c"],
+    weight: Float[Array, "h w"] | None = None,
+) -> Float[Array, "batch"]:
+    """Mean squared error over all pixels and channels of each picture, [batch, height, width, channels] each.
+
+    weight: [height, width] of the pixels; none: 1.
+    """
+    squared = (prediction - target) ** 2
+    return jnp.mean(squared if weight is None else squared * weight[None, :, :, None], axis=(1, 2, 3))
 
 
 def structural(

@@ -159,7 +159,9 @@ def init(config: ModelConfig, key: Array) -> Params:
     return params | {"warp": warp.init(config, jax.random.fold_in(key, 2))} if config.kind == "warp" else params
 
 
-def begin_at_principal_components(params: Params, images: np.ndarray, subject: np.ndarray) -> Params:
+def begin_at_principal_components(
+    params: Params, images: np.ndarray, subject: np.ndarray, weight: np.ndarray, labelled: int = CODE
+) -> Params:
     """Set the linear path of a "hybrid" or "warp" network to principal components of pictures and their mirror images.
 
     images: [n, 64, 64, 3] uint8; subject: [n] names, "" where not known. The identity code begins as the scores, at
@@ -167,6 +169,8 @@ def begin_at_principal_components(params: Params, images: np.ndarray, subject: n
     those of 64 components of what is left within a subject: how one person's pictures differ. The decoded picture is
     then nearly the reconstruction from both, which training can only improve on: the decoder's dense blocks begin at
     nothing.
+    weight: [64, 64] of the pixels in the expression's components. labelled: so many numbers of the expression code, its
+    first, are to say how much is shown; they begin with the smallest components, as what they held is lost.
     """
     n = len(images)
     x = np.concatenate([images, images[:, :, ::-1]]).reshape(2 * n, -1).astype(np.float32) / 255
@@ -179,10 +183,16 @@ def begin_at_principal_components(params: Params, images: np.ndarray, subject: n
     np.add.at(sums, person, x)
     people = sums / np.bincount(person)[:, None]
     between, between_scale = _components(people)
-    within, within_scale = _components(x - people[person], apart_from=between)
-    encode = np.concatenate([(between / between_scale[:, None]).T, (within / within_scale[:, None]).T], axis=1)
+    left = x - people[person]
+    left -= (left @ between.T) @ between
+    root = np.repeat(np.sqrt(weight, dtype=np.float32).ravel(), 3)
+    within, within_scale = (np.roll(part, labelled, axis=0) for part in _components(left * root))
+    reading = within * root
+    reading -= (reading @ between.T) @ between
+    encode = np.concatenate([(between / between_scale[:, None]).T, (reading / within_scale[:, None]).T], axis=1)
     # 2 sigmoid(x) - 1, which the decoder sees of a logit, is x / 2 for small x.
-    decode = np.concatenate([(between * between_scale[:, None]).T, (2 * within * within_scale[:, None]).T], axis=1)
+    shown = 2 * within / root * within_scale[:, None]
+    decode = np.concatenate([(between * between_scale[:, None]).T, shown.T], axis=1)
     encode, decode = encode * PIXELS**0.5, decode * (2 * CODE) ** 0.5  # the network divides by them
     encoder, decoder = params["encoder"], params["decoder"]
     straight, mean = np.s_[:, -2 * CODE :], jnp.asarray(mean)
@@ -196,13 +206,11 @@ def begin_at_principal_components(params: Params, images: np.ndarray, subject: n
     }
 
 
-def _components(x: np.ndarray, apart_from: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The first 64 principal components of the rows of x, about 0, at right angles to the rows of `apart_from`.
+def _components(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The first 64 principal components of the rows of x, about 0.
 
     x: [n, pixels] -> orthonormal [64, pixels] (rows of zeros where x has fewer) and standard deviations [64].
     """
-    if apart_from is not None:
-        x = x - (x @ apart_from.T) @ apart_from
     # By way of the small matrix of inner products: n is far below the 12,288 pixels.
     values, vectors = np.linalg.eigh(x @ x.T)
     order = np.argsort(values)[::-1][:CODE]

@@ -2,23 +2,12 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 from facedisent_jax import losses
 from facedisent_jax.config import Config
-from facedisent_jax.model import SIZE, Codes, Params, Source, encode, show
+from facedisent_jax.model import Codes, Params, Source, encode, show
 from facedisent_jax.triplets import Batch
-
-MOUTH = (slice(38, 60), slice(14, 50))
-"""Rows and columns of the mouth in a 64x64 crop."""
-
-
-def weights(mouth: float) -> np.ndarray:
-    """[64, 64] of the pixels in the error of a picture: `mouth` in the region of the mouth, 1 elsewhere; mean 1."""
-    out = np.ones((SIZE, SIZE), np.float32)
-    out[MOUTH] = mouth
-    return out / out.mean()
 
 
 def terms(
@@ -52,7 +41,7 @@ def terms(
     alone = show(config.model, params, asked, one)
     pair = show(config.model, params, line, first, second, place=batch.place)
 
-    mouth = jnp.asarray(weights(config.loss.mouth))
+    mouth = jnp.asarray(losses.mouth_weights(config.loss.mouth))
     error = losses.structural(alone.pictures, jnp.concatenate([b, a, between]), mouth)
     known = jnp.concatenate([batch.has_pair, batch.has_pair * batch.has_peer, gap])
     bend = jnp.concatenate([alone.displacement, *pair.displacement[:, None]], axis=1)[0]

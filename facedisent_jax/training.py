@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, UInt8
 
-from facedisent_jax import devices, model, objective
+from facedisent_jax import devices, losses, model, objective
 from facedisent_jax.augment import augment
 from facedisent_jax.config import Config, OptimConfig
 from facedisent_jax.records import Faces
@@ -79,7 +79,10 @@ def init_state(config: Config, faces: Faces, params: Any = None) -> TrainState:
         if config.model.kind != "plain":
             rng = np.random.default_rng(config.seed)
             rows = np.sort(rng.permutation(len(faces))[:PRINCIPAL_PICTURES])
-            params = model.begin_at_principal_components(params, faces.image[rows], faces.subject[rows])
+            mouth = losses.mouth_weights(config.loss.mouth)
+            params = model.begin_at_principal_components(
+                params, faces.image[rows], faces.subject[rows], mouth, config.loss.label_numbers
+            )
     params = jax.tree.map(jnp.asarray, devices.agreed(params))
     opt_state = jax.jit(optimiser(config.optim).init)(params)
     return devices.replicated(TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), opt_state))

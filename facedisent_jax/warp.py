@@ -113,18 +113,24 @@ def show(
     else:
         other_change, shares = jnp.zeros_like(change), jnp.ones((1, n))
     far = extent(change)
-    # Beyond a full change the field keeps its form and grows in proportion.
-    form = change / jnp.maximum(1.0, 1.4 * far)[..., None]
+    # On a straight line the field keeps its form and grows in proportion.
+    form = change / (far[..., None] + 0.02)
     begun = jnp.stack([2 * source.expression - 1 for source in sources])
-    codes = jnp.concatenate([2 * form, begun, 2 * other_change, jnp.full((k, n, 1), float(k - 1))], axis=-1)
+    codes = jnp.concatenate([form, begun, 2 * other_change, jnp.full((k, n, 1), float(k - 1))], axis=-1)
     codes, far = codes.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
     moves = config.parts != "paint"
-    flat, head = pictures.reshape(k * n, *pictures.shape[2:]), moves * head.reshape(k * n, *head.shape[2:])
-    begin = jnp.concatenate([source.decoded for source in sources])
+    head = moves * head.reshape(k * n, *head.shape[2:])
     asked = jnp.concatenate(k * [decoded])
-    new = asked - displaced(begin, head)
+    both = jnp.concatenate([pictures, jnp.stack([source.decoded for source in sources])], axis=-1)
+    both = both.reshape(k * n, *both.shape[2:])
 
-    def heads(name, picture):
+    def laid(displacement, sharp=False):
+        """The sources where they are to be, and what the codes asked for show beyond that: [k * n, 64, 64, 3] each."""
+        picture, blurred = jnp.split(displaced(both, displacement, sharp), 2, axis=-1)
+        return picture, asked - blurred
+
+    def heads(name, displacement):
+        picture, new = laid(displacement)
         pair = picture.reshape(pictures.shape)
         other = (pair[::-1] - pair).reshape(picture.shape)  # zeros where there is one alone
         seen = jnp.concatenate([picture - 0.5, 2 * other, asked - 0.5, 4 * new], axis=-1)
@@ -132,16 +138,16 @@ def show(
         coarse = jax.image.resize(said["coarse"], (k * n, GRID * PATCH, GRID * PATCH, 2), "bilinear")  # type: ignore[index]
         return said, moves * far * (COARSE * coarse + depth_to_space(said["fine"], PATCH))  # type: ignore[index]
 
-    _, bent = heads("first", displaced(flat, head))
-    said, further = heads("second", displaced(flat, head + bent))
+    _, bent = heads("first", head)
+    said, further = heads("second", head + bent)
 
     def fine(name):
         return depth_to_space(said[name], PATCH)
 
     bent += further
-    mask = jnp.clip(2 * far, 0, 1) * nn.sigmoid(fine("mask") - 3)
-    mask = mask * (config.parts != "displacement")
-    made = displaced(flat, head + bent, sharp) * (1 - mask) + (asked + fine("texture")) * mask
+    mask = nn.sigmoid(fine("mask") - 1) * (config.parts != "displacement")
+    picture, new = laid(head + bent, sharp)
+    made = picture + mask * (new + jnp.minimum(2 * far, 1) * fine("texture"))
     weight = shares[:, :, None, None, None] * jnp.exp(jnp.clip(fine("preference"), -3, 3)).reshape(k, n, 64, 64, 1)
     blended = jnp.sum(weight * made.reshape(k, n, 64, 64, 3), axis=0) / jnp.sum(weight, axis=0)
     return Shown(blended, bent.reshape(k, n, 64, 64, 2), mask.reshape(k, n, 64, 64, 1))

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from facedisent_jax import model
+from facedisent_jax import losses, model
 from facedisent_jax.config import ModelConfig
 
 KINDS = [ModelConfig(kind="hybrid", width=128, blocks=1), ModelConfig(kind="plain", width=8)]
 
 
 def fresh(config):
+    """New weights."""
     return jax.jit(partial(model.init, config))(jax.random.key(0))
 
 
@@ -69,9 +70,7 @@ def test_the_linear_path_begins_with_people_in_the_identity_code_and_their_chang
     pictures = 128 + rng.normal(size=(20, 3))[subject] @ who + change @ what
     images = np.clip(pictures, 0, 255).astype(np.uint8).reshape(-1, 64, 64, 3)
     names = np.array([f"s{k}" for k in subject])
-    params = model.begin_at_principal_components(
-        jax.jit(partial(model.init, KINDS[0]))(jax.random.key(0)), images, names
-    )
+    params = model.begin_at_principal_components(fresh(KINDS[0]), images, names, losses.mouth_weights(3.0))
     x = jnp.asarray(images, jnp.float32) / 255
     encoded = model.encode_logits(KINDS[0], params, x)
     decoded = model.decode(KINDS[0], params, encoded.codes)
@@ -87,9 +86,46 @@ def test_the_linear_path_begins_with_people_in_the_identity_code_and_their_chang
 
 def test_pictures_of_nobody_known_begin_as_people_of_their_own():
     images = np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), np.uint8)
-    params = model.begin_at_principal_components(
-        jax.jit(partial(model.init, KINDS[0]))(jax.random.key(0)), images, np.array([""] * 5)
-    )
+    nobody = np.array([""] * 5)
+    params = model.begin_at_principal_components(fresh(KINDS[0]), images, nobody, losses.mouth_weights(1.0))
     x = jnp.asarray(images, jnp.float32) / 255
     decoded = model.decode(KINDS[0], params, model.encode(KINDS[0], params, x))
     np.testing.assert_allclose(decoded, x, atol=5e-2)  # the pictures differ by 0.3 on average
+
+
+def test_what_is_weighted_is_what_the_expression_code_begins_with():
+    """Changes of the mouth and larger ones elsewhere, together more kinds than the code has numbers."""
+    rng = np.random.default_rng(0)
+    inside = np.zeros((64, 64, 3), bool)
+    inside[losses.MOUTH] = True
+    at_mouth, elsewhere = rng.normal(size=(2, 40, inside.size)) * np.stack([inside, ~inside]).reshape(2, 1, -1)
+    changes = 3 * rng.normal(size=(300, 40)) @ at_mouth + 6 * rng.normal(size=(300, 40)) @ elsewhere
+    images = np.clip(128 + changes, 0, 255).astype(np.uint8).reshape(-1, 64, 64, 3)
+    x = np.asarray(images, np.float32) / 255
+
+    def errors(mouth):
+        """Mean squared errors at the mouth and elsewhere."""
+        weight = losses.mouth_weights(mouth)
+        params = model.begin_at_principal_components(fresh(KINDS[0]), images, np.array(["s"] * 300), weight)
+        off = (np.asarray(model.decode(KINDS[0], params, model.encode(KINDS[0], params, jnp.asarray(x)))) - x) ** 2
+        return off[:, inside].mean(), off[:, ~inside].mean()
+
+    (mouth, rest), (weighted, more) = errors(1.0), errors(100.0)
+    assert weighted < 0.3 * mouth and more > rest
+
+
+def test_what_the_label_will_overwrite_is_missed_least():
+    rng = np.random.default_rng(0)
+    changes = rng.normal(size=(60, 20)) * np.linspace(10, 2, 20) @ rng.normal(size=(20, 64 * 64 * 3))
+    images = np.clip(128 + changes, 0, 255).astype(np.uint8).reshape(-1, 64, 64, 3)
+    x = jnp.asarray(images, jnp.float32) / 255
+
+    def lost(labelled):
+        names, weight = np.array(["s"] * 60), losses.mouth_weights(1.0)
+        params = model.begin_at_principal_components(fresh(KINDS[0]), images, names, weight, labelled)
+        codes = model.encode(KINDS[0], params, x)
+        less = codes._replace(expression=codes.expression.at[:, :16].set(0.5))
+        first, second = (model.decode(KINDS[0], params, given) for given in (codes, less))
+        return float(jnp.mean((second - first) ** 2))
+
+    assert lost(16) < 0.01 * lost(64)

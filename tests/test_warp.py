@@ -11,7 +11,7 @@ from jax.test_util import check_grads
 from PIL import Image
 from tiny_run import flat_face, person, write_folder, write_run
 
-from facedisent_jax import clips, losses, model, paths, sampling, source_terms, study, training
+from facedisent_jax import clips, losses, model, paths, sampling, study, training
 from facedisent_jax.augment import augment
 from facedisent_jax.config import AugmentConfig, ModelConfig
 from facedisent_jax.model import Codes, Source
@@ -165,7 +165,7 @@ def test_the_error_of_two_half_lips_is_larger_than_their_squares_say():
     near = jnp.roll(target, 1, axis=1)
     far = jnp.roll(target, 8, axis=1)
     assert losses.structural(near, target, weight)[0] < losses.structural(far, target, weight)[0]
-    mouth = jnp.asarray(source_terms.weights(3.0))
+    mouth = jnp.asarray(losses.mouth_weights(3.0))
     assert float(mouth.mean()) == pytest.approx(1) and float(mouth[45, 30] / mouth[5, 5]) == pytest.approx(3)
 
 
