@@ -16,7 +16,7 @@ from torch import Tensor
 from facedisent_jax.align import GAIN, OUTLIER, ROUNDS
 from facedisent_jax.config import CODE, ModelConfig
 from facedisent_jax.model import PIXELS, SIZE
-from facedisent_jax.warp import COARSE, EPSILON, GRID, HEADS, MOTION, PATCH, PLACES
+from facedisent_jax.warp import COARSE, EPSILON, GRID, HEADS, MOTION, NO_CHANGE, PATCH, PLACES
 
 
 class Codes(NamedTuple):
@@ -277,12 +277,12 @@ def show(
     else:
         other_change, shares = torch.zeros_like(change), torch.ones(1, n)
     far = torch.sqrt((change**2).mean(-1) + EPSILON**2) - EPSILON
-    form = change / (far[..., None] + 0.02)
+    form = change / (far[..., None] + NO_CHANGE)
     begun = torch.stack([2 * source.expression - 1 for source in sources])
     told = torch.cat([form, begun, 2 * other_change, torch.full((k, n, 1), float(k - 1))], dim=-1)
     told, far = told.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
-    blurred = torch.stack([source.decoded for source in sources]).detach()
-    both = placed(torch.cat([pictures, blurred], dim=2).reshape(k * n, 6, SIZE, SIZE), channels_last)
+    own = torch.stack([source.decoded for source in sources]).detach()
+    both = placed(torch.cat([pictures, own], dim=2).reshape(k * n, 6, SIZE, SIZE), channels_last)
 
     asked = torch.cat([decoded] * k)
 
@@ -290,8 +290,8 @@ def show(
         return depth_to_space(value.permute(0, 3, 1, 2), PATCH, channels_last)
 
     def laid(displacement: Tensor) -> tuple[Tensor, Tensor]:
-        picture, known = displaced(both, displacement).split(3, dim=1)
-        return picture, asked - known
+        picture, blurred = displaced(both, displacement).split(3, dim=1)
+        return picture, asked - blurred
 
     def heads(name: str, channels: dict[str, int], displacement: Tensor) -> tuple[dict, Tensor]:
         picture, new = laid(displacement)
@@ -305,7 +305,7 @@ def show(
     _, bent = heads("first", MOTION, begin)
     said, further = heads("second", HEADS, begin + bent)
     bent = bent + further
-    mask = torch.sigmoid(fine(said["mask"]) - 1)
+    mask = torch.sigmoid(fine(said["mask"]))
     picture, new = laid(begin + bent)
     made = picture + mask * (new + (2 * far).clamp(max=1) * fine(said["texture"]))
     weight = torch.exp(fine(said["preference"]).clamp(-3, 3)).reshape(k, n, 1, SIZE, SIZE)

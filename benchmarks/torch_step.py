@@ -112,8 +112,8 @@ def terms(config: Config, channels_last: bool, params: Any, batch: Batch) -> dic
     }
     if model.kind == "warp":
         between = pictures(batch.between)
-        known = Codes(identity, expression)
-        values |= source_terms(config, channels_last, params, picture, between, batch, known, decoded)
+        codes = Codes(identity, expression)
+        values |= source_terms(config, channels_last, params, picture, between, batch, codes, decoded[:2])
     return values
 
 
@@ -127,19 +127,20 @@ def source_terms(
     codes: Codes,
     decoded: Tensor,
 ) -> dict[str, Tensor]:
-    """`source_terms.terms`; picture [3, n, 3, 64, 64], between [n, 3, 64, 64], decoded [2 or more, n, 3, 64, 64]."""
+    """`source_terms.terms`; picture [3, n, 3, 64, 64], between [n, 3, 64, 64], decoded [2, n, 3, 64, 64]."""
     model, numbers = config.model, config.loss.label_numbers
     (a, b, _), (who_a, who_b, _), (of_a, of_b, of_c) = picture, *codes
     n = len(a)
-    own = (torch.arange(n) % 2 == 0)[:, None]
-    strength = torch.cat([of_c[:, :numbers], torch.where(own, of_b[:, numbers:], of_c[:, numbers:])], dim=1)
+    even = (torch.arange(n) % 2 == 0)[:, None]
+    strength = torch.cat([of_c[:, :numbers], torch.where(even, of_b[:, numbers:], of_c[:, numbers:])], dim=1)
     share = batch.place[:, None]
     line = Codes((1 - share) * who_a + share * who_b, (1 - share) * of_a + share * of_b)
     gap = batch.has_between * (batch.intensity[:, 0] - batch.intensity[:, 1]).abs()
 
     first, second = Source(a, who_a, of_a, decoded[0]), Source(b, who_b, of_b, decoded[1])
     one = Source._make(torch.cat(parts) for parts in zip(first, second, first, strict=True))
-    asked = Codes(torch.cat([who_b, who_a, line.identity]), torch.cat([of_b, strength, line.expression]))
+    who = torch.cat([who_b, who_a, torch.where(even, line.identity, who_a)])
+    asked = Codes(who, torch.cat([of_b, strength, line.expression]))
     alone = net.show(model, params, asked, (one,), channels_last)
     pair = net.show(model, params, line, (first, second), channels_last, batch.place)
 

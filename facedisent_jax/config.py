@@ -66,8 +66,8 @@ class LossConfig:
     """Reconstruction in batches that vary in one factor, the other factor's code replaced by its mean (Kulkarni et al.
     2015). A weight above 0 also draws such batches."""
     mouth: float = 1.0
-    """Weight of the mouth region, 1 elsewhere, in the errors of pictures, and in the principal components that the
-    expression code begins with."""
+    """Weight of the mouth region of a tight crop, 1 elsewhere, in reconstruction, swap, source and between, and in the
+    principal components that the expression code begins with."""
     ranking_margin: float = 1.0
     """How much larger at an intensity difference of 1; in proportion below, 0 where only the order is known."""
     identity_margin: float = 1.0
@@ -197,6 +197,8 @@ def check(config: Config) -> None:
         )
     if config.loss.label_numbers > CODE:
         raise ConfigError(f"--loss.label-numbers is {config.loss.label_numbers}: the code has {CODE}.")
+    if not config.loss.mouth > 0:
+        raise ConfigError(f"--loss.mouth is {config.loss.mouth:g}: above 0 was expected.")
     told = bool(config.coordinator), config.processes > 0, config.process >= 0
     if any(told) and not (all(told) and config.distributed and config.process < config.processes):
         raise ConfigError(

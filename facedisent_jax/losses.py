@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 EPSILON = 1e-6
 """Keeps the gradient of a norm finite where two codes are equal or a code is zero."""
 MOUTH = (slice(38, 60), slice(14, 50))
-"""Rows and columns of the mouth in a 64x64 crop."""
+"""Rows and columns of the mouth in a tight 64x64 crop."""
 
 
 def mouth_weights(mouth: float) -> np.ndarray:

@@ -160,7 +160,7 @@ def init(config: ModelConfig, key: Array) -> Params:
 
 
 def begin_at_principal_components(
-    params: Params, images: np.ndarray, subject: np.ndarray, weight: np.ndarray, labelled: int = CODE
+    params: Params, images: np.ndarray, subject: np.ndarray, weight: np.ndarray, label_numbers: int
 ) -> Params:
     """Set the linear path of a "hybrid" or "warp" network to principal components of pictures and their mirror images.
 
@@ -169,8 +169,8 @@ def begin_at_principal_components(
     those of 64 components of what is left within a subject: how one person's pictures differ. The decoded picture is
     then nearly the reconstruction from both, which training can only improve on: the decoder's dense blocks begin at
     nothing.
-    weight: [64, 64] of the pixels in the expression's components. labelled: so many numbers of the expression code, its
-    first, are to say how much is shown; they begin with the smallest components, as what they held is lost.
+    weight: [64, 64] of the pixels in the expression's components. label_numbers: so many numbers of the expression
+    code, its first, are to say how much is shown; they begin with the smallest components, as what they held is lost.
     """
     n = len(images)
     x = np.concatenate([images, images[:, :, ::-1]]).reshape(2 * n, -1).astype(np.float32) / 255
@@ -186,7 +186,7 @@ def begin_at_principal_components(
     left = x - people[person]
     left -= (left @ between.T) @ between
     root = np.repeat(np.sqrt(weight, dtype=np.float32).ravel(), 3)
-    within, within_scale = (np.roll(part, labelled, axis=0) for part in _components(left * root))
+    within, within_scale = (np.roll(part, label_numbers, axis=0) for part in _components(left * root))
     reading = within * root
     reading -= (reading @ between.T) @ between
     encode = np.concatenate([(between / between_scale[:, None]).T, (reading / within_scale[:, None]).T], axis=1)
@@ -243,7 +243,7 @@ def show(
     config: ModelConfig, params: Params, codes: Codes, *sources: Source, place: Any = None, sharp: bool = False
 ) -> Shown:
     """`decode` with one or two sources (kind "warp"), and what was done to them. sharp: as decode, at a higher cost."""
-    if len(sources) == 2:
+    if len(sources) == 2:  # the identity code says where the head is, and of two pictures `place` does
         share = jnp.clip(place, 0, 1)[:, None]
         codes = codes._replace(identity=(1 - share) * sources[0].identity + share * sources[1].identity)
     # What the codes alone show is learnt from its own terms of the loss.
@@ -272,8 +272,9 @@ def decode(
     """Codes -> pictures [batch, 64, 64, 3] float32; meant for [0, 1], and not clipped to it.
 
     sources: none, or (kind "warp") a picture of each person, or two between which the codes lie: they tell who is
-    shown, and the codes what moves. Of one picture both codes say where the head is; of two `place` does, and the
-    identity code is not read. place: [batch] where between two, 0 at the first, 1 at the second.
+    shown, and the codes what moves. Of one picture both codes say where the head is, and the identity code must be
+    that of a picture of this person: another's is painted over it. Of two `place` says it, and the identity code is not
+    read. place: [batch] where between two, 0 at the first, 1 at the second.
     """
     if sources:
         return show(config, params, codes, *sources, place=place, sharp=True).pictures

@@ -104,7 +104,7 @@ def terms(config: Config, params: Params, images: Float[Array, "batch k 64 64 3"
         "ranking": mean(losses.ranking(rise, c.ranking_margin * gap), jnp.abs(batch.order) * batch.has_pair),
     }
     if config.model.kind == "warp":
-        values |= source_terms.terms(config, params, images, batch, Codes(identity, expression), decoded[:C])
+        values |= source_terms.terms(config, params, images, batch, Codes(identity, expression), decoded[:2])
     return values | reference_terms.terms(config, params, picture, batch, Codes(identity, expression))
 
 

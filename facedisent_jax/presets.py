@@ -69,7 +69,7 @@ PRESETS = {
         batch=8,
         validate_every=200,
         model=ModelConfig(kind="warp", width=256),
-        loss=replace(_CLIPS, source=1.0, between=1.0, smooth=0.01, paint=0.1, cycle=0.01, mouth=8.0),
+        loss=replace(_CLIPS, source=1.0, between=1.0, smooth=0.01, paint=0.01, cycle=0.01, mouth=8.0),
         augment=AugmentConfig(motion=1.0),
         optim=OptimConfig(lr=2e-3, warmup=30, schedule=1800),
     ),

@@ -23,21 +23,23 @@ def terms(
     images: [batch, 4, 64, 64, 3], a, b, c and the frame between a and b. codes: of a, b, c, [3, batch, 64] each.
     decoded: what those of a and b alone show.
     From one picture: b of a (a of b comes with another batch, as which is which is drawn); a of b with the strength of
-    c, in b's own kind or in c's; the frame between of a, with both codes on the straight line. From the two pictures a
-    and b: the frame between. The identity code is that of what is to be shown, as it says where the head is.
+    c, in b's own kind or in c's; the frame between of a, with both codes on the straight line, or with the expression
+    code there and the identity code of a. From the two pictures a and b: the frame between. The identity code is
+    otherwise that of what is to be shown, as it says where the head is.
     """
     a, b, _, between = images.swapaxes(0, 1)
     (who_a, who_b, _), (of_a, of_b, of_c) = codes
     n, numbers = len(a), config.loss.label_numbers
-    own = (jnp.arange(n) % 2 == 0)[:, None]
-    strength = jnp.concatenate([of_c[:, :numbers], jnp.where(own, of_b[:, numbers:], of_c[:, numbers:])], axis=1)
+    even = (jnp.arange(n) % 2 == 0)[:, None]
+    strength = jnp.concatenate([of_c[:, :numbers], jnp.where(even, of_b[:, numbers:], of_c[:, numbers:])], axis=1)
     share = batch.place[:, None]
     line = Codes((1 - share) * who_a + share * who_b, (1 - share) * of_a + share * of_b)
     gap = batch.has_between * jnp.abs(batch.intensity[:, 0] - batch.intensity[:, 1])
 
     first, second = Source(a, who_a, of_a, decoded[0]), Source(b, who_b, of_b, decoded[1])
     one = jax.tree.map(lambda *parts: jnp.concatenate(parts), first, second, first)
-    asked = Codes(jnp.concatenate([who_b, who_a, line.identity]), jnp.concatenate([of_b, strength, line.expression]))
+    who = jnp.concatenate([who_b, who_a, jnp.where(even, line.identity, who_a)])
+    asked = Codes(who, jnp.concatenate([of_b, strength, line.expression]))
     alone = show(config.model, params, asked, one)
     pair = show(config.model, params, line, first, second, place=batch.place)
 

@@ -70,7 +70,8 @@ class Face:
         """codes: Codes, or (identity, expression), [n, 64] each -> [n, 64, 64, 3] float in [0, 1].
 
         source: [n, 64, 64, 3], a picture of each person, whom the codes then give their expression and, as far as they
-        differ from those of the picture, another place of the head (kind "warp" alone).
+        differ from those of the picture, another place of the head (kind "warp" alone). The identity codes must be of
+        the same people.
         other, place: a second picture of each, and where between the two the codes lie: [n], 0 at source, 1 at other;
         that alone then places the head, and the identity code is not read.
         """

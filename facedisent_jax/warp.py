@@ -3,9 +3,9 @@
 Each source picture is laid on where the head is to be, bent by a displacement field, and what it cannot show (teeth,
 folds) is painted over it through a mask; of two sources the results are blended. After Deforming Autoencoders (Shu et
 al. 2018) and GANimation (Pumarola et al. 2018). What the codes ask for is seen in the blurred pictures that they alone
-decode to, which paint begins with too. All but the head's motion is in proportion to how far the expression code is
-from the source's own, so that no change is an exact copy. Two passes: the second sees the sources as the first has bent
-them, and where two still differ.
+decode to: paint adds what these show beyond the bent source. The field and what else is painted are in proportion to
+how far the expression code is from the source's own, so that no change of either code is an exact copy. Two passes: the
+second sees the sources as the first has bent them, and where two still differ.
 Imports config, layers and sampling.
 """
 
@@ -28,6 +28,8 @@ PLACES = 16
 COARSE = 4.0
 """Pixels that a unit of the coarse displacement moves: smiles move lips by 1 to 3."""
 EPSILON = 1e-3
+NO_CHANGE = 0.02
+"""A change of expression of this extent (a full smile: about 0.4) counts half as a direction."""
 MOTION = {"coarse": 2, "fine": 2 * PATCH**2}
 HEADS = MOTION | {"mask": PATCH**2, "texture": 3 * PATCH**2, "preference": PATCH**2}
 """Channels at 16x16 of what the first pass and the second say of a source."""
@@ -113,8 +115,8 @@ def show(
     else:
         other_change, shares = jnp.zeros_like(change), jnp.ones((1, n))
     far = extent(change)
-    # On a straight line the field keeps its form and grows in proportion.
-    form = change / (far[..., None] + 0.02)
+    # The network is told the direction of the change; its size multiplies the field. Next to no change has none.
+    form = change / (far[..., None] + NO_CHANGE)
     begun = jnp.stack([2 * source.expression - 1 for source in sources])
     codes = jnp.concatenate([form, begun, 2 * other_change, jnp.full((k, n, 1), float(k - 1))], axis=-1)
     codes, far = codes.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
@@ -124,9 +126,9 @@ def show(
     both = jnp.concatenate([pictures, jnp.stack([source.decoded for source in sources])], axis=-1)
     both = both.reshape(k * n, *both.shape[2:])
 
-    def laid(displacement, sharp=False):
+    def laid(displacement, cubic=False):
         """The sources where they are to be, and what the codes asked for show beyond that: [k * n, 64, 64, 3] each."""
-        picture, blurred = jnp.split(displaced(both, displacement, sharp), 2, axis=-1)
+        picture, blurred = jnp.split(displaced(both, displacement, cubic), 2, axis=-1)
         return picture, asked - blurred
 
     def heads(name, displacement):
@@ -145,7 +147,7 @@ def show(
         return depth_to_space(said[name], PATCH)
 
     bent += further
-    mask = nn.sigmoid(fine("mask") - 1) * (config.parts != "displacement")
+    mask = nn.sigmoid(fine("mask")) * (config.parts != "displacement")
     picture, new = laid(head + bent, sharp)
     made = picture + mask * (new + jnp.minimum(2 * far, 1) * fine("texture"))
     weight = shares[:, :, None, None, None] * jnp.exp(jnp.clip(fine("preference"), -3, 3)).reshape(k, n, 64, 64, 1)

@@ -67,8 +67,8 @@ def test_a_picture_of_one_colour_does_not_move_and_harms_nothing():
 
 
 def test_halfway_between_two_pictures_the_head_is_halfway():
-    """Of an untrained network, which moves and paints nothing of its own."""
-    config = ModelConfig(kind="warp", width=128, blocks=1)
+    """Of an untrained network that may not paint: it moves nothing of its own."""
+    config = ModelConfig(kind="warp", width=128, blocks=1, parts="displacement")
     params = jax.jit(model.init, static_argnums=0)(config, jax.random.key(0))
     truth = align.similarities(64) @ jnp.asarray((2.0, 3.0, 0, 0))
     first = jnp.asarray(drawn(3, 0.0))

@@ -29,7 +29,7 @@ ALLOWED = {
     "reference_terms": {"config", "losses", "model", "triplets"},
     "objective": {"config", "losses", "model", "reference_terms", "source_terms", "triplets"},
     "devices": set(),
-    "training": {"config", "devices", "records", "model", "objective", "augment", "triplets"},
+    "training": {"config", "devices", "losses", "records", "model", "objective", "augment", "triplets"},
     "checkpoint": {"config", "model", "training"},
     "preemption": set(),
     "processes": {"devices", "preemption"},

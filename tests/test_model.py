@@ -70,7 +70,7 @@ def test_the_linear_path_begins_with_people_in_the_identity_code_and_their_chang
     pictures = 128 + rng.normal(size=(20, 3))[subject] @ who + change @ what
     images = np.clip(pictures, 0, 255).astype(np.uint8).reshape(-1, 64, 64, 3)
     names = np.array([f"s{k}" for k in subject])
-    params = model.begin_at_principal_components(fresh(KINDS[0]), images, names, losses.mouth_weights(3.0))
+    params = model.begin_at_principal_components(fresh(KINDS[0]), images, names, losses.mouth_weights(3.0), 64)
     x = jnp.asarray(images, jnp.float32) / 255
     encoded = model.encode_logits(KINDS[0], params, x)
     decoded = model.decode(KINDS[0], params, encoded.codes)
@@ -87,7 +87,7 @@ def test_the_linear_path_begins_with_people_in_the_identity_code_and_their_chang
 def test_pictures_of_nobody_known_begin_as_people_of_their_own():
     images = np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), np.uint8)
     nobody = np.array([""] * 5)
-    params = model.begin_at_principal_components(fresh(KINDS[0]), images, nobody, losses.mouth_weights(1.0))
+    params = model.begin_at_principal_components(fresh(KINDS[0]), images, nobody, losses.mouth_weights(1.0), 64)
     x = jnp.asarray(images, jnp.float32) / 255
     decoded = model.decode(KINDS[0], params, model.encode(KINDS[0], params, x))
     np.testing.assert_allclose(decoded, x, atol=5e-2)  # the pictures differ by 0.3 on average
@@ -106,7 +106,7 @@ def test_what_is_weighted_is_what_the_expression_code_begins_with():
     def errors(mouth):
         """Mean squared errors at the mouth and elsewhere."""
         weight = losses.mouth_weights(mouth)
-        params = model.begin_at_principal_components(fresh(KINDS[0]), images, np.array(["s"] * 300), weight)
+        params = model.begin_at_principal_components(fresh(KINDS[0]), images, np.array(["s"] * 300), weight, 64)
         off = (np.asarray(model.decode(KINDS[0], params, model.encode(KINDS[0], params, jnp.asarray(x)))) - x) ** 2
         return off[:, inside].mean(), off[:, ~inside].mean()
 
@@ -120,9 +120,9 @@ def test_what_the_label_will_overwrite_is_missed_least():
     images = np.clip(128 + changes, 0, 255).astype(np.uint8).reshape(-1, 64, 64, 3)
     x = jnp.asarray(images, jnp.float32) / 255
 
-    def lost(labelled):
+    def lost(numbers):
         names, weight = np.array(["s"] * 60), losses.mouth_weights(1.0)
-        params = model.begin_at_principal_components(fresh(KINDS[0]), images, names, weight, labelled)
+        params = model.begin_at_principal_components(fresh(KINDS[0]), images, names, weight, numbers)
         codes = model.encode(KINDS[0], params, x)
         less = codes._replace(expression=codes.expression.at[:, :16].set(0.5))
         first, second = (model.decode(KINDS[0], params, given) for given in (codes, less))

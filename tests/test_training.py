@@ -114,7 +114,15 @@ def test_weights_that_do_not_fit_or_know_the_held_out_are_refused(folder, tmp_pa
 
 @pytest.mark.parametrize(
     "options",
-    ["--steps 0", "--batch 0", "--model.width 100", "--optim.schedule 100", "--intensity-step 0", "--seed -1"],
+    [
+        "--steps 0",
+        "--batch 0",
+        "--model.width 100",
+        "--optim.schedule 100",
+        "--intensity-step 0",
+        "--seed -1",
+        "--loss.mouth 0",
+    ],
 )
 def test_settings_that_no_run_can_have_are_named(folder, tmp_path, options):
     option, value = options.split()

@@ -14,7 +14,7 @@ from tiny_run import flat_face, person, write_folder, write_run
 from facedisent_jax import clips, losses, model, paths, sampling, study, training
 from facedisent_jax.augment import augment
 from facedisent_jax.config import AugmentConfig, ModelConfig
-from facedisent_jax.model import Codes, Source
+from facedisent_jax.model import Codes
 from facedisent_jax.presets import PRESETS
 from facedisent_jax.records import Faces
 from facedisent_jax.study import StudyError
@@ -232,8 +232,37 @@ def test_the_command_goes_from_one_picture_towards_a_strength(tmp_path):
         (tmp_path / "out.png").unlink()
 
 
-def test_the_source_is_encoded_with_its_pictures():
+def test_a_source_comes_with_its_codes_and_what_they_show():
     params = jax.jit(partial(model.init, MODEL))(jax.random.key(0))
     pictures = jax.random.uniform(jax.random.key(1), (2, 64, 64, 3))
-    made = model.source(MODEL, params, pictures)
-    assert isinstance(made, Source) and made.expression.shape == (2, 64)
+    made = jax.jit(partial(model.source, MODEL))(params, pictures)
+    codes = jax.jit(partial(model.encode, MODEL))(params, pictures)
+    np.testing.assert_allclose(made.expression, codes.expression, atol=1e-6)
+    np.testing.assert_allclose(made.decoded, jax.jit(partial(model.decode, MODEL))(params, codes), atol=1e-6)
+
+
+def test_what_a_part_is_without_the_other(face, faces):
+    codes, other = (Codes(*map(jnp.asarray, face.encode(part))) for part in (faces[:2], faces[2:4]))
+
+    def shown(parts):
+        config = replace(MODEL, parts=parts)
+        source = jax.jit(partial(model.source, config))(face.params, jnp.asarray(faces[:2] / 255, jnp.float32))
+        return jax.jit(partial(model.show, config))(face.params, Codes(codes.identity, other.expression), source)
+
+    both, moved, painted = map(shown, ("both", "displacement", "paint"))
+    assert np.asarray(both.mask).any() and np.asarray(both.displacement).any()
+    assert not np.asarray(moved.mask).any() and np.asarray(moved.displacement).any()
+    assert np.asarray(painted.mask).any() and not np.asarray(painted.displacement).any()
+
+
+def test_what_the_codes_alone_show_is_learnt_without_the_pictures(face, faces):
+    source = jnp.asarray(faces[:2] / 255, jnp.float32)
+    target = jnp.asarray(faces[2:4] / 255, jnp.float32)
+
+    def loss(params):
+        asked = model.encode(MODEL, params, target)
+        return jnp.mean((model.show(MODEL, params, asked, model.source(MODEL, params, source)).pictures - target) ** 2)
+
+    gradient = jax.jit(jax.grad(loss))(face.params)
+    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(gradient["decoder"]))
+    assert np.asarray(gradient["encoder"]["expression"]["kernel"]).any()
