@@ -240,7 +240,7 @@ def head(decoded: Tensor, sources: tuple[Source, ...], place: Any) -> Tensor:
 
 
 def warp(config: ModelConfig, p: Any, heads: dict[str, int], seen: Tensor, codes: Tensor, channels_last: bool) -> dict:
-    """`warp.Warp`: seen [n, 12, 64, 64] -> {name: [n, 16, 16, channels]}."""
+    """`warp.Warp`: seen [n, 9, 64, 64] -> {name: [n, 16, 16, channels]}."""
     told = F.silu(dense(codes, p["Dense_0"]))
     places = dense(told, p["Dense_1"]).reshape(-1, GRID, GRID, PLACES)
     patches = space_to_depth(seen, PATCH, channels_last=True).permute(0, 2, 3, 1)
@@ -297,7 +297,7 @@ def show(
         picture, new = laid(displacement)
         pair = picture.reshape(k, n, 3, SIZE, SIZE)
         other = (pair.flip(0) - pair).reshape(picture.shape)
-        seen = torch.cat([picture - 0.5, 2 * other, asked - 0.5, 4 * new], 1)
+        seen = torch.cat([picture - 0.5, 2 * other, 2 * new / (far + NO_CHANGE)], 1)
         said = warp(config, params["warp"][name], channels, seen, told, channels_last)
         coarse = F.interpolate(said["coarse"].permute(0, 3, 1, 2), scale_factor=PATCH, mode="bilinear")
         return said, far * (COARSE * coarse + fine(said["fine"])).permute(0, 2, 3, 1)

@@ -62,8 +62,8 @@ def extent(change: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
 class Warp(nn.Module):
     """Convolutions at 16x16 over a source picture, told by the codes: what moves, what is painted.
 
-    seen [n, 64, 64, 12]: the picture; the second source less this one, zeros where there is none; what the codes alone
-    show, and what of it is new. codes [n, c] -> {name: [n, 16, 16, channels]} of the heads, all zeros at first.
+    seen [n, 64, 64, 9]: the picture; the second source less this one, zeros where there is none; what the codes alone
+    show beyond it. codes [n, c] -> {name: [n, 16, 16, channels]} of the heads, all zeros at first.
     """
 
     config: ModelConfig
@@ -115,7 +115,8 @@ def show(
     else:
         other_change, shares = jnp.zeros_like(change), jnp.ones((1, n))
     far = extent(change)
-    # The network is told the direction of the change; its size multiplies the field. Next to no change has none.
+    # The network is told the direction of the change, as number and as picture; its size multiplies the field, which
+    # so grows in proportion along a straight line.
     form = change / (far[..., None] + NO_CHANGE)
     begun = jnp.stack([2 * source.expression - 1 for source in sources])
     codes = jnp.concatenate([form, begun, 2 * other_change, jnp.full((k, n, 1), float(k - 1))], axis=-1)
@@ -135,7 +136,7 @@ def show(
         picture, new = laid(displacement)
         pair = picture.reshape(pictures.shape)
         other = (pair[::-1] - pair).reshape(picture.shape)  # zeros where there is one alone
-        seen = jnp.concatenate([picture - 0.5, 2 * other, asked - 0.5, 4 * new], axis=-1)
+        seen = jnp.concatenate([picture - 0.5, 2 * other, 2 * new / (far + NO_CHANGE)], axis=-1)
         said = _passes(config)[name].apply({"params": params[name]}, seen, codes)
         coarse = jax.image.resize(said["coarse"], (k * n, GRID * PATCH, GRID * PATCH, 2), "bilinear")  # type: ignore[index]
         return said, moves * far * (COARSE * coarse + depth_to_space(said["fine"], PATCH))  # type: ignore[index]
@@ -157,7 +158,7 @@ def show(
 
 def init(config: ModelConfig, key: Array) -> Any:
     """New weights, as a plain pytree."""
-    seen, codes = jnp.zeros((1, 64, 64, 12)), jnp.zeros((1, 3 * 64 + 1))
+    seen, codes = jnp.zeros((1, 64, 64, 9)), jnp.zeros((1, 3 * 64 + 1))
     keys = jax.random.split(key)
     passes = zip(keys, _passes(config).items(), strict=True)
     return {name: network.init(key, seen, codes)["params"] for key, (name, network) in passes}
