@@ -283,7 +283,6 @@ def show(
     told, far = told.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
     own = torch.stack([source.decoded for source in sources]).detach()
     both = placed(torch.cat([pictures, own], dim=2).reshape(k * n, 6, SIZE, SIZE), channels_last)
-
     asked = torch.cat([decoded] * k)
 
     def fine(value: Tensor) -> Tensor:

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from facedisent_jax import baselines
+from facedisent_jax.losses import MOUTH
 
-MOUTH = (slice(38, 60), slice(14, 50))
-"""Rows and columns of the mouth region of a 64x64 tight crop."""
 EXTRA = "pip install 'facedisent-jax[judges]'"
 BATCH = 16
 """Pictures a call of LPIPS: shorter batches are padded, so that it is compiled once."""

@@ -52,7 +52,7 @@ ALLOWED = {
         "swap_judges",
     },  # fmt: skip
     "table1": {"config", "metrics", "model", "records", "report", "runlog", "study"},
-    "judges": {"baselines"},
+    "judges": {"baselines", "losses"},
     "clips": {"metrics", "records"},
     "trajectory": {"metrics"},
     "swap_judges": {"judges", "metrics", "model", "panel", "records", "study"},
