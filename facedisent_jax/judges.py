@@ -1,4 +1,4 @@
-"""Judges that had no part in training the network under test. Imports baselines.
+"""Judges that had no part in training the network under test. Imports baselines and losses.
 
 The networks are the optional extra `judges`: dlib's face recognition, LPIPS, and the face mesh, which is handed in by
 the caller (it lives with data preparation). Pictures are 64x64 tight crops; each judge enlarges them and goes on with
