@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -49,7 +50,9 @@ def terms(config: Config, params: Params, images: Float[Array, "batch k 64 64 3"
     encoded = encode_logits(config.model, params, picture.reshape(3 * n, *picture.shape[2:]))
     identity = encoded.identity.reshape(3, n, -1)
     logits = encoded.logits.reshape(3, n, -1)
-    expression = encoded.codes.expression.reshape(3, n, -1)
+    # Of the logits in this very shape: XLA (jaxlib 0.10, on CPU) would write the gradient of a code that is read in two
+    # shapes over the code, rows of which it has yet to read (test_training compares with what no fusion gives).
+    expression = jax.nn.sigmoid(logits)
 
     parts = [Swap(k, k, k) for k in (A, B, C)] + list(SWAPS)
     codes = Codes(
