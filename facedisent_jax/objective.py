@@ -2,13 +2,12 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from facedisent_jax import losses, reference_terms, source_terms
 from facedisent_jax.config import Config
-from facedisent_jax.model import Codes, Params, decode, encode_logits
+from facedisent_jax.model import Codes, Encoded, Params, decode, encode_logits
 from facedisent_jax.triplets import Batch
 
 A, B, C = 0, 1, 2
@@ -48,11 +47,10 @@ def terms(config: Config, params: Params, images: Float[Array, "batch k 64 64 3"
     n = len(images)
     picture = images[:, :3].swapaxes(0, 1)  # [3, batch, ...]: a, b, c
     encoded = encode_logits(config.model, params, picture.reshape(3 * n, *picture.shape[2:]))
-    identity = encoded.identity.reshape(3, n, -1)
-    logits = encoded.logits.reshape(3, n, -1)
-    # Of the logits in this very shape: XLA (jaxlib 0.10, on CPU) would write the gradient of a code that is read in two
-    # shapes over the code, rows of which it has yet to read (test_training compares with what no fusion gives).
-    expression = jax.nn.sigmoid(logits)
+    # The codes are made in the shape in which they are read: XLA (jaxlib 0.10, on CPU) writes the gradient of codes
+    # that are read in two shapes over them, rows of which it has yet to read (test_training compares without fusion).
+    encoded = Encoded(*(part.reshape(3, n, -1) for part in encoded))
+    (identity, logits), expression = encoded, encoded.codes.expression
 
     parts = [Swap(k, k, k) for k in (A, B, C)] + list(SWAPS)
     codes = Codes(
