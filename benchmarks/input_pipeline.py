@@ -1,7 +1,7 @@
 """How fast triplets come: `python benchmarks/input_pipeline.py [--records N] [--json FILE]`.
 
-Writes N records of noise as one shard, then measures in this order: the raw rate of TensorFlow's TFRecord reader; our
-reading of the same file, in memory and mapped, with all its checks; images per second of the training stream from
+Writes N records of noise as one shard, then measures in turn, some rounds: the raw rate of TensorFlow's TFRecord reader;
+our reading of the same file, in memory and mapped, with all its checks; images per second of the training stream from
 memory and from disk; and of a PyTorch DataLoader that gathers the same triplets from memory (if torch is there).
 """
 
@@ -9,7 +9,10 @@ import argparse
 import os
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import timing
@@ -17,6 +20,7 @@ import timing
 BATCH, STEPS = 32, 600
 STEP_IMAGES = 3 * BATCH / 0.3
 """What the default model consumes on two cores: 96 pictures in about 0.3 s."""
+RAW, MEMORY, DISK = "raw TFRecord read, records", "stream from memory, images", "stream from disk, images"
 
 
 def folder(place: Path, records: int) -> Path:
@@ -35,10 +39,10 @@ def folder(place: Path, records: int) -> Path:
     return write_folder(place / "data", {"train": made})
 
 
-def seconds(run) -> float:
+def per_second(number: int, run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     run()
-    return time.perf_counter() - start
+    return number / (time.perf_counter() - start)
 
 
 def raw(path: Path) -> None:
@@ -48,22 +52,23 @@ def raw(path: Path) -> None:
         batch.numpy()
 
 
+def images_per_second(batches: Iterator) -> float:
+    """Of an iterator over the batches of `STEPS` steps, the first ones not counted."""
+    for _ in range(20):
+        next(batches)
+    return per_second(3 * BATCH * (STEPS - 20), lambda: [None for _ in batches])
+
+
 def stream(triplets) -> float:
     """Images per second of the training stream."""
     from facedisent_jax import data
 
-    batches = data.batches(triplets, 0, 0, STEPS, BATCH)
-    for _ in range(20):
-        next(batches)
-    return 3 * BATCH * (STEPS - 20) / seconds(lambda: [None for _ in batches])
+    return images_per_second(data.batches(triplets, 0, 0, STEPS, BATCH))
 
 
-def loader(triplets) -> float | None:
-    """The same of a PyTorch DataLoader with a process a core; None where torch is not installed."""
-    try:
-        import torch
-    except ModuleNotFoundError:
-        return None
+def loader(triplets) -> float:
+    """The same of a PyTorch DataLoader with a process a core."""
+    import torch
 
     class Steps(torch.utils.data.Dataset):
         def __len__(self):
@@ -72,14 +77,11 @@ def loader(triplets) -> float | None:
         def __getitem__(self, step):
             return tuple(map(torch.from_numpy, triplets.batch(0, step, BATCH)))
 
-    batches = iter(torch.utils.data.DataLoader(Steps(), batch_size=None, num_workers=timing.CORES))
-    for _ in range(20):
-        next(batches)
-    return 3 * BATCH * (STEPS - 20) / seconds(lambda: [None for _ in batches])
+    return images_per_second(iter(torch.utils.data.DataLoader(Steps(), batch_size=None, num_workers=timing.CORES)))
 
 
-def measure(records: int) -> dict:
-    """Rates per second."""
+def measured(records: int, rounds: int) -> dict[str, list[float]]:
+    """Rates per second, of each round."""
     from facedisent_jax.records import read_split
     from facedisent_jax.triplets import Triplets
 
@@ -87,34 +89,51 @@ def measure(records: int) -> dict:
         made = folder(Path(place), records)
         (shard,) = made.glob("*.tfrecord-*")
         raw(shard)  # into the page cache, and TensorFlow into memory
-        rates = {"raw TFRecord read, records": records / seconds(lambda: raw(shard))}
-        rates["read_split into memory, records"] = records / seconds(lambda: read_split(made, "train"))
-        rates["read_split mapped, records"] = records / seconds(lambda: read_split(made, "train", False))
+        first = per_second(records, lambda: read_split(made, "train"))
         memory, disk = (Triplets(read_split(made, "train", where), between=False) for where in (True, False))
-        gather = seconds(lambda: [len(memory.batch(0, step, BATCH)) for step in range(STEPS)])
-        rates["Triplets.batch from memory, images"] = 3 * BATCH * STEPS / gather
-        rates["stream from memory, images"] = stream(memory)
-        rates["stream from disk, images"] = stream(disk)
-        if (torch_rate := loader(memory)) is not None:
-            rates["PyTorch DataLoader from memory, images"] = torch_rate
-    return rates
+        ways: dict[str, Callable[[], float]] = {
+            RAW: lambda: per_second(records, lambda: raw(shard)),
+            "read_split into memory, records": lambda: per_second(records, lambda: read_split(made, "train")),
+            "read_split mapped, records": lambda: per_second(records, lambda: read_split(made, "train", False)),
+            "Triplets.batch from memory, images": lambda: per_second(
+                3 * BATCH * STEPS, lambda: [len(memory.batch(0, step, BATCH)) for step in range(STEPS)]
+            ),
+            MEMORY: lambda: stream(memory),
+            DISK: lambda: stream(disk),
+        }
+        if find_spec("torch"):
+            ways["PyTorch DataLoader from memory, images"] = lambda: loader(memory)
+        times: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(rounds):
+            for name, way in ways.items():
+                times[name].append(way())
+    return {"read_split into memory, the first time, records": [first], **times}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=22_000)
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each way (default: 5)")
     parser.add_argument("--json", default="", metavar="FILE")
     given = parser.parse_args()
     timing.settle_environment()  # as train.py does
     before = os.getloadavg()[0]
-    rates = measure(given.records)
-    print(timing.table([("what", "a second"), *((name, f"{rate:,.0f}") for name, rate in rates.items())]))
-    print(f"{given.records} records, {timing.CORES} cores, load average {before:.1f} before.")
-    if "PyTorch DataLoader from memory, images" not in rates:
+    rounds = measured(given.records, given.rounds)
+    rates = timing.medians(rounds)
+    rows = [(name, f"{rates[name]:,.0f}", f"{min(of):,.0f}", f"{max(of):,.0f}") for name, of in rounds.items()]
+    print(timing.table([("what", "a second", "least", "most"), *rows]))
+    print(
+        f"{given.records} records, {timing.CORES} cores, medians of {given.rounds} rounds in turn, load average "
+        f"{before:.1f} before. The first reading into memory also waits for the system to give it."
+    )
+    if not find_spec("torch"):
         print("PyTorch's DataLoader was not measured: torch is not installed.")
-    times = rates["stream from memory, images"] / STEP_IMAGES
-    print(f"The stream gives {times:.0f} times what the default model's step consumes ({STEP_IMAGES:.0f} images/s).")
-    timing.write(given.json, {"load_average": before, "records": given.records, "rates": rates})
+    times, share = rates[MEMORY] / STEP_IMAGES, rates[DISK] / rates[RAW]
+    print(
+        f"The stream gives {times:.0f} times what the default model's step consumes ({STEP_IMAGES:.0f} images/s); from "
+        f"disk {share:.0%} of the raw rate."
+    )
+    timing.write(given.json, {"load_average": before, "records": given.records, "rates": rates, "rounds": rounds})
 
 
 if __name__ == "__main__":

@@ -266,7 +266,7 @@ class _Chunk(NamedTuple):
         out, at = self.start.copy(), 0
         for k, (record, image) in enumerate(zip(self.serialized.numpy(), self.image, strict=True)):
             image = image.tobytes()
-            if record[at : at + BYTES] != image:  # mostly it lies where it lay in the record before
+            if not record.startswith(image, at):  # mostly it lies where it lay in the record before
                 at = record.index(image)
             out[k] += at
         return out
