@@ -66,6 +66,7 @@ def train(config: Config, folders: list[Path], stop: preemption.StopRequest) -> 
 
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "facedisent_jax" / "xla"
     jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
     runs.check_same(config, Path(config.run))
     print(f"Reading {', '.join(map(str, folders))}")

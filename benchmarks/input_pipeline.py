@@ -1,6 +1,6 @@
 """How fast triplets come: `python benchmarks/input_pipeline.py [--records N] [--json FILE]`.
 
-Writes N records of noise as one shard, then measures in turn, some rounds: the raw rate of TensorFlow's TFRecord reader;
+Writes N records of noise as one shard, then measures in rounds, in turn: the raw rate of TensorFlow's TFRecord reader;
 our reading of the same file, in memory and mapped, with all its checks; images per second of the training stream from
 memory and from disk; and of a PyTorch DataLoader that gathers the same triplets from memory (if torch is there).
 """

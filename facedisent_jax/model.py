@@ -179,14 +179,16 @@ def begin_at_principal_components(
     # A picture of nobody known is a person of its own; so is a mirror image, which has its own light and parting.
     who = np.where(subject == "", np.char.add("?", np.arange(n).astype(str)), subject)
     person = np.unique(np.concatenate([who, np.char.add(who, "/mirrored")]), return_inverse=True)[1]
-    sums = np.zeros((person.max() + 1, x.shape[1]), np.float32)
-    np.add.at(sums, person, x)
-    people = sums / np.bincount(person)[:, None]
+    order, count = np.argsort(person, kind="stable"), np.bincount(person)
+    people = np.empty((len(count), x.shape[1]), np.float32)
+    for k, rows in enumerate(np.split(order, np.cumsum(count)[:-1])):  # in place: x is large
+        people[k] = x[rows].mean(axis=0)
+        x[rows] -= people[k]
     between, between_scale = _components(people)
-    left = x - people[person]
-    left -= (left @ between.T) @ between
+    x -= (x @ between.T) @ between
     root = np.repeat(np.sqrt(weight, dtype=np.float32).ravel(), 3)
-    within, within_scale = (np.roll(part, label_numbers, axis=0) for part in _components(left * root))
+    x *= root
+    within, within_scale = (np.roll(part, label_numbers, axis=0) for part in _components(x))
     reading = within * root
     reading -= (reading @ between.T) @ between
     encode = np.concatenate([(between / between_scale[:, None]).T, (reading / within_scale[:, None]).T], axis=1)
@@ -195,14 +197,11 @@ def begin_at_principal_components(
     decode = np.concatenate([(between * between_scale[:, None]).T, shown.T], axis=1)
     encode, decode = encode * PIXELS**0.5, decode * (2 * CODE) ** 0.5  # the network divides by them
     encoder, decoder = params["encoder"], params["decoder"]
-    straight, mean = np.s_[:, -2 * CODE :], jnp.asarray(mean)
-    encode, decode = (
-        encoder["pixels"].at[straight].set(encode),
-        jnp.zeros_like(decoder["pixels"]).at[straight].set(decode),
-    )
+    first, last = np.array(encoder["pixels"]), np.zeros_like(decoder["pixels"])
+    first[:, -2 * CODE :], last[:, -2 * CODE :] = encode, decode
     return params | {
-        "encoder": encoder | {"pixels": encode, "mean": mean},
-        "decoder": decoder | {"pixels": decode, "mean": mean},
+        "encoder": encoder | {"pixels": first, "mean": mean},
+        "decoder": decoder | {"pixels": last, "mean": mean},
     }
 
 

@@ -84,8 +84,8 @@ def init_state(config: Config, faces: Faces, params: Any = None) -> TrainState:
                 params, faces.image[rows], faces.subject[rows], mouth, config.loss.label_numbers
             )
     params = jax.tree.map(jnp.asarray, devices.agreed(params))
-    opt_state = jax.jit(optimiser(config.optim).init)(params)
-    return devices.replicated(TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), opt_state))
+    average, opt_state = jax.jit(lambda p: (jax.tree.map(jnp.copy, p), optimiser(config.optim).init(p)))(params)
+    return devices.replicated(TrainState(jnp.int32(0), params, average, opt_state))
 
 
 def augmented(
