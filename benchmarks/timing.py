@@ -56,7 +56,8 @@ class Side:
             if line == "ready\n":
                 return ""
         self._errors.seek(0)
-        return (self._errors.read().strip().splitlines() or ["it ended without a word"])[-1]
+        said = self._errors.read().strip().splitlines() or ["it ended without a word"]
+        return ([line for line in said if "Error: " in line] or said)[-1]  # PyTorch ends with advice on debugging
 
     def seconds(self, calls: int) -> float:
         """Seconds a call, of so many."""

@@ -4,10 +4,13 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
+from test_mug import take, video
 from test_prep_command import PATTERN, ROOT, linux, photographs, run, start
 
 from data_prep.__main__ import main
 from data_prep.sources import PrepError
+from data_prep.synthetic import draw_levels, random_identity
 from facedisent_jax.records import read_info, read_split
 
 SEVERAL = ["--beam-option", "direct_running_mode=multi_processing", "--beam-option", "direct_num_workers=2"]
@@ -51,6 +54,38 @@ def test_the_same_folder_as_without_it(raw, local, tmp_path):
     main(["folder", str(raw), str(tmp_path / "out"), *options(raw), "--beam"])
     same(local, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def mug_copy(raw) -> None:
+    """Takes as frames and as videos, whose intensities are measured, and one that cannot be used."""
+    for who in range(4):
+        take(raw / f"00{who}/happiness/take000", who, first=5)
+        video(raw / f"00{who}/happiness/take001.avi", who)
+    take(raw / "004/happiness/take000", 4, levels=[0.0])
+
+
+def multipie_copy(raw) -> None:
+    """Neutral and smiling pictures under three lights, which share a crop, and one that is no picture."""
+    raw.mkdir()
+    for who in range(4):
+        for recording, face in enumerate(draw_levels(random_identity(0, who), [0, 1]), 1):
+            for light in (6, 7, 8):
+                picture = Image.fromarray(face).resize((200, 200))
+                picture.save(raw / f"00{who + 1}_01_0{recording}_051_{light:02}.png")
+    (raw / "005_01_01_051_07.png").write_bytes(b"")
+
+
+@pytest.mark.parametrize(("source", "copy"), [("mug", mug_copy), ("multipie", multipie_copy)])
+def test_mug_and_multipie_become_the_same_folder_too(source, copy, tmp_path):
+    pytest.importorskip("apache_beam", reason="needs the extra [beam]")
+    copy(tmp_path / "raw")
+    for name, more in (("local", ["--workers", "1"]), ("beam", ["--beam"])):
+        main([source, str(tmp_path / "raw"), str(tmp_path / name), *more])
+    here, there = read_info(tmp_path / "beam"), read_info(tmp_path / "local")
+    for what in ("content", "splits", "subjects", "rejected", "found_by"):
+        assert here[what] == there[what], what
+    assert all(here["splits"].values()) and here["rejected"], "something of each to compare"
+    assert (tmp_path / "beam/rejected.csv").read_text() == (tmp_path / "local/rejected.csv").read_text()
 
 
 @pytest.mark.slow
