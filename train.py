@@ -47,10 +47,13 @@ def main(config: Config) -> Path:
     with several if config.distributed else nullcontext(), preemption.StopRequest() as stop:
         folders = [Path(folder) for folder in config.data] or [builtin_faces()]
         step, writes = train(config, folders, stop), processes.first()
-        print(f"{run}: {step} steps done.")
+        print(f"{run}: {step} steps done{f' before, --steps asks for {config.steps}' if step > config.steps else ''}.")
     if config.report and writes:  # the other processes need not wait for it
-        from facedisent_jax import report
+        from facedisent_jax import records, report
 
+        if not any(records.read_info(folder)["splits"].get("test") for folder in folders):
+            print("No report: there is no test picture to judge by.")
+            return run
         with preemption.StopRequest():
             report.write(run, folders)
         print(f"Report: {run / 'report' / 'index.html'}")

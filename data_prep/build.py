@@ -70,6 +70,9 @@ def from_sources(
     check_out(out, plan.overwrite)
     if not found.sources:
         raise PrepError(_nothing(found.rejected, found.left_out))
+    if plan.training:  # names of another kind than the list's are said before hours of cropping
+        pattern = splits.compiled(plan.subject_pattern, "--subject-pattern") if plan.subject_pattern else None
+        splits.published((splits.canonical(source.subject, pattern) for source in found.sources), plan.training)
     how = cropping.Cropping(plan.detector, plan.margin, landmarker, takes)
     if how.needs_mesh:
         from data_prep import landmarks

@@ -41,6 +41,11 @@ def find(
         unmatched += matcher is not None and found is None
         source = _source(path, key, found, neutral) if found else Source(path, key, key)
         sources.append(source._replace(box=tables.lookup(squares, source)))
+    if unmatched == len(sources) > 0:
+        raise PrepError(
+            f"--pattern {pattern} matches none of the {unmatched} pictures (such as {sources[0].key}): without "
+            "--pattern all stay unlabelled."
+        )
     for csv_path, table in ((intensities, given), (boxes or points, squares)):
         if csv_path:
             tables.check_use(csv_path, table, sources)

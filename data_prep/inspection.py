@@ -106,7 +106,7 @@ def contact_sheet(folder: Path, most: int = 168) -> Image.Image:
             tile = Image.fromarray(shown.image[k]).resize((TILE, TILE), Image.Resampling.BICUBIC)
             sheet.paste(tile, (x, top))
             who = " ".join(filter(None, (str(shown.subject[k]), str(shown.sequence[k]), str(shown.condition[k]))))
-            what = f"{shown.expression[k]} {shown.intensity[k]:.2g}" if shown.expression[k] else "unlabelled"
+            what = f"{shown.expression[k]} {shown.intensity[k]:.2f}" if shown.expression[k] else "unlabelled"
             draw.text((x, top + TILE), _fitting(who or "unknown", draw, small), INK, small)
             draw.text((x, top + TILE + 12), _fitting(what, draw, small), FAINT, small)
         y += -(-len(shown) // COLUMNS) * (TILE + CAPTION + GAP)

@@ -11,6 +11,7 @@ import os
 import urllib.request
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +35,7 @@ def cached_model() -> Path:
 
 def model_file(given: Path | str | None, address: str = ADDRESS) -> Path:
     """The model file: the one given, else the one in the user's cache folder, else fetched once and checked."""
+    _interpreter()  # nothing is fetched for what could not run it
     if given is not None:
         if not Path(given).is_file():
             raise LandmarkError(f"There is no landmarker file {given}.")
@@ -61,15 +63,21 @@ def model_file(given: Path | str | None, address: str = ADDRESS) -> Path:
     return path
 
 
-@functools.lru_cache(maxsize=1)
-def load(path: Path) -> "Mesh":
-    """The networks in the model file, ready to run. Raises LandmarkError, a sentence, if they are not there."""
+def _interpreter() -> Any:
+    """LiteRT's class that runs a network. Raises LandmarkError where it is not installed."""
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError as error:
         raise LandmarkError(
             "The face mesh needs LiteRT, which is not installed: pip install 'facedisent-jax[landmarks]'."
         ) from error
+    return Interpreter
+
+
+@functools.lru_cache(maxsize=1)
+def load(path: Path) -> "Mesh":
+    """The networks in the model file, ready to run. Raises LandmarkError, a sentence, if they are not there."""
+    Interpreter = _interpreter()
     try:
         with zipfile.ZipFile(path) as bundle:
             content = [bundle.read(f"{name}.tflite") for name in NETWORKS]

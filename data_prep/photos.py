@@ -1,5 +1,6 @@
 """Photographs and crops as the commands of eval.py take them. Imports faces and landmarks."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from data_prep import faces, landmarks
 
 def pictures(paths: Sequence[Path], crop: dict, landmarker: Path | None) -> np.ndarray:
     """The photographs as [n, 64, 64, 3] uint8: those of 64x64 pixels as they are, others cropped as in prep."""
+    if crop["detector"] == "none":
+        print("No face is looked for, as in this run's own pictures: give crops of a face.", file=sys.stderr)
     given = crop["detector"] in ("boxes", "points")  # by hand, as no photograph has them: all aim at the same square
     detector = "haar" if given else crop["detector"]
     return np.stack([faces.crop_photo(path, detector, crop["margin"], landmarker) for path in paths])

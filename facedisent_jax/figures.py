@@ -141,7 +141,7 @@ def curves(history: Sequence[Mapping[str, float]]) -> "Image.Image | None":
     names = sorted(series, key=lambda name: (first.index(name) if name in first else len(first), name))
     terms = {name: series[name] for name in names if "/" not in name and max(series[name][1]) > 0}
     judged = {name.removeprefix("validation/"): line for name, line in series.items() if name.endswith("_psnr")}
-    panels = [(terms, "training: each term, unweighted", True), (judged, "validation subjects, dB", False)]
+    panels = [(terms, "training: the loss, and its terms unweighted", True), (judged, "validation subjects, dB", False)]
     panels = [panel for panel in panels if panel[0]]
     if not panels:
         return None

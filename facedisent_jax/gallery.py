@@ -198,4 +198,4 @@ def training(history: Sequence[Mapping[str, float]]) -> Shown:
     title, image = "Training", figures.curves(history)
     if image is None:
         return Shown("curves", title, "Left out: the run has no metrics.jsonl with logged steps.")
-    return Shown("curves", title, "Loss terms, unweighted, and what validation subjects said as training went.", image)
+    return Shown("curves", title, "The loss, its terms unweighted, and how validation subjects fared.", image)

@@ -43,6 +43,8 @@ def joined(coordinator: str, processes: int, process: int) -> Iterator[None]:
     from jax._src import distributed  # its address and key-value store have no public name (Orbax takes them so too)
 
     given = (coordinator, processes, process) if coordinator else (None, None, None)
+    where = f"at {coordinator}" if coordinator else "whom the scheduler names"
+    print(f"Waiting for the other processes {where}, {START} seconds at most.", file=sys.stderr, flush=True)
     try:
         jax.distributed.initialize(*given, initialization_timeout=START, heartbeat_timeout_seconds=2 * SILENCE)
     except Exception as error:  # ValueError, RuntimeError, and the system's, by what is missing

@@ -262,10 +262,13 @@ def test_without_litert_the_mesh_names_its_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(landmarks.LandmarkError, match=r"pip install 'facedisent-jax\[landmarks\]'"):
         landmarks.load(tmp_path / "some.task")
+    with pytest.raises(landmarks.LandmarkError, match=r"pip install 'facedisent-jax\[landmarks\]'"):
+        landmarks.model_file(None, "file:///nowhere")  # said before anything is fetched
 
 
 def test_the_mesh_model_is_fetched_once_and_only_the_right_one(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(landmarks, "_interpreter", lambda: None)  # fetching needs no network to run
     published = tmp_path / "published.task"
     published.write_bytes(b"some other file")
     with pytest.raises(landmarks.LandmarkError, match="is not the expected face mesh model"):

@@ -117,6 +117,14 @@ def test_a_faulty_pattern_gets_one_sentence(tmp_path, pattern, sentence):
         folder.find(tree(tmp_path, "1_smile.jpg"), pattern)
 
 
+def test_a_pattern_that_matches_nothing_is_refused_and_one_that_misses_some_is_noted(tmp_path):
+    raw = tree(tmp_path, "anna_smile.jpg", "group.jpg")
+    with pytest.raises(PrepError, match="matches none of the 2 pictures .such as anna_smile.jpg."):
+        folder.find(raw, r"(?P<subject>\d+)_(?P<expression>\w+)\.jpg")
+    (note,) = folder.find(raw, r"(?P<subject>[a-z]+)_(?P<expression>\w+)\.jpg").notes[:1]
+    assert "does not match 1 of 2 pictures (such as group.jpg)" in note
+
+
 def test_a_frame_that_is_no_number_names_the_file(tmp_path):
     with pytest.raises(PrepError, match="s1/last.jpg: the group frame of --pattern matched 'last'"):
         folder.find(tree(tmp_path, "s1/last.jpg"), r"(?P<subject>s\d)/(?P<frame>\w+)\.jpg")

@@ -386,6 +386,13 @@ def test_options_that_do_not_go_together_are_answered_with_one_sentence(tmp_path
     assert not (tmp_path / "out").exists()
 
 
+def test_names_of_another_kind_than_the_published_ones_are_said_before_anything_is_cropped(tmp_path, monkeypatch):
+    monkeypatch.setattr("data_prep.cropping.crop_all", lambda *_: pytest.fail("cropped first"))
+    take(tmp_path / "raw/s008/happiness/take000", 0)
+    with pytest.raises(SystemExit, match="--subject-pattern .* makes s008 one with 008"):
+        main(["mug", str(tmp_path / "raw"), str(tmp_path / "out"), "--workers", "1", "--split", "published"])
+
+
 def test_the_published_split_trains_on_its_list_and_holds_out_the_others(tmp_path):
     others = [f"{number:03}" for number in (1, 2, 3, 4, 5, 6)]
     for who in [*mug.PUBLISHED_TRAINING[:3], *others]:

@@ -147,9 +147,25 @@ def test_a_folder_that_is_no_run_is_left_alone(folder, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize(("where", "match"), [("", "no run folder"), ("empty", "no finished checkpoint")])
+def test_without_test_people_the_run_ends_well_and_says_why_there_is_no_report(tmp_path, capsys):
+    data = write_folder(tmp_path / "data", {"train": person(1) + person(2), "validation": person(3)})
+    run = train.main(config(data, tmp_path / "run", 2, report=True))
+    assert "No report: there is no test picture" in capsys.readouterr().out and not (run / "report").exists()
+    train.main(config(data, tmp_path / "run", 1))
+    assert "2 steps done before, --steps asks for 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("where", "match"),
+    [
+        ("", "no run folder"),
+        ("data", "is not the folder of a run"),
+        ("begun", "no finished checkpoint"),
+    ],
+)
 def test_loading_what_is_not_there_is_a_sentence(tmp_path, where, match):
-    (tmp_path / "empty").mkdir()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
     with pytest.raises(checkpoint.CheckpointError, match=match):
         checkpoint.load(tmp_path / (where or "nothing"))
 
