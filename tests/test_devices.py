@@ -173,6 +173,7 @@ def test_processes_that_are_half_described_are_refused(settings):
 
 def test_processes_that_nobody_tells_of_each_other_are_a_sentence(place):
     (alone,) = ended(begin(place / "nobody", distributed=True))
+    assert "Waiting for the other processes whom the scheduler names" in alone.errors
     assert alone.status == 1 and "did not find each other" in alone.errors and "Traceback" not in alone.errors
 
 
