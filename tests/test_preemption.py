@@ -35,7 +35,7 @@ def test_many_stops_are_as_good_as_none(work):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.long)])
 @pytest.mark.parametrize("where", ["read", "compile", "validate"])
 def test_whatever_is_being_done(work, where, name):
     run = f"{where}-{name}"
