@@ -74,6 +74,7 @@ def test_pictures_in_memory_take_their_bytes_once(folders, ends_only):
     assert pictures < taken < 1.1 * pictures + 40e6
 
 
+@pytest.mark.slow
 def test_what_is_larger_than_memory_is_read_as_it_is_needed(folders):
     """A third of the pictures' bytes is all that the process may take; pages of files are not counted, as they can go
     at any time."""

@@ -18,6 +18,7 @@ from facedisent_jax.preemption import Stopped, StopRequest
 TERM, INTERRUPT = {"signals": ["SIGTERM"]}, {"signals": ["SIGINT"]}
 
 
+@pytest.mark.slow
 def test_sigterm_saves_at_that_step_and_nothing_of_it_is_seen_later(work):
     stopped, again = perform(work, "term", TERM | {"at": ["step", 5]}, {})
     assert stopped["status"] == 143

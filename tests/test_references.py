@@ -63,6 +63,7 @@ def test_rotation_decodes_each_from_the_other_and_only_where_the_change_is_known
     np.testing.assert_allclose(found, (error[0][1] + error[1][1]) / 2, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same", ["label", "image"])
 def test_pictures_teach_the_code_of_what_varies_and_the_other_is_pulled_together(params, same):
     """Batches of one label vary in identity, others in expression."""
@@ -89,6 +90,7 @@ def test_pictures_teach_the_code_of_what_varies_and_the_other_is_pulled_together
     assert float(jnp.abs(gradient).max()) > 0
 
 
+@pytest.mark.slow
 def test_augmentation_varies_nothing_within_a_clamped_batch():
     """Light or a shift that differed from picture to picture would have to go into the code of what varies."""
     batch = batch_of()
