@@ -212,10 +212,11 @@ def _chosen(run: str | Path, step: str | int) -> int:
     if not Path(run).is_dir():
         raise CheckpointError(f"There is no run folder {run}: train one with `python train.py --run {run}`.")
     present = steps(run)
-    if not present and not (Path(run) / FOLDER).is_dir():
-        raise CheckpointError(f"{run} is not the folder of a run (it has no {FOLDER}): give the --run of a training.")
     if not present:
-        raise CheckpointError(f"{run} holds no finished checkpoint yet: train on with `python train.py --run {run}`.")
+        raise CheckpointError(
+            f"{run} holds no finished checkpoint: give the folder of a run, or train it on with "
+            f"`python train.py --run {run}`."
+        )
     if step == "best":
         best = best_step(run)
         return present[-1] if best is None else best

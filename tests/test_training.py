@@ -156,16 +156,10 @@ def test_without_test_people_the_run_ends_well_and_says_why_there_is_no_report(t
 
 
 @pytest.mark.parametrize(
-    ("where", "match"),
-    [
-        ("", "no run folder"),
-        ("data", "is not the folder of a run"),
-        ("begun", "no finished checkpoint"),
-    ],
+    ("where", "match"), [("", "no run folder"), ("empty", "no finished checkpoint: give the folder")]
 )
 def test_loading_what_is_not_there_is_a_sentence(tmp_path, where, match):
-    (tmp_path / "data").mkdir()
-    (tmp_path / "begun" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "empty").mkdir()
     with pytest.raises(checkpoint.CheckpointError, match=match):
         checkpoint.load(tmp_path / (where or "nothing"))
 
