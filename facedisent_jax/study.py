@@ -247,9 +247,8 @@ def _batched(run: Callable, inputs: list[np.ndarray], shapes: list[tuple[int, ..
         size = next(size for size in BATCHES if size >= rows)
         batch = []
         for whole in inputs:
-            padded = np.zeros((size, *whole.shape[1:]), np.float32)
-            padded[:rows] = _floats(whole[start : start + rows])
-            batch.append(jnp.asarray(padded))
+            part = _floats(whole[start : start + rows])
+            batch.append(np.concatenate([part, np.zeros((size - rows, *part.shape[1:]), np.float32)]))
         for output, value in zip(outputs, run(*batch), strict=True):
             output[start : start + rows] = np.asarray(value)[:rows]
     return outputs

@@ -55,7 +55,7 @@ def begin(run: Path, processes: int = 1, devices: int = 1, job: dict | None = No
             os.environ
             | (slurm if (job or {}).get("slurm") else {})
             | {
-                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+                "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
                 "XDG_CACHE_HOME": str(run.parent / "cache"),
                 "PYTHONPATH": str(ROOT),
                 "TF_CPP_MIN_LOG_LEVEL": "3",

@@ -173,7 +173,7 @@ def test_on_more_devices_the_run_goes_on(work):
         "eight",
         {"at": ["step", 5]},
         {},
-        environment={"XLA_FLAGS": "--xla_force_host_platform_device_count=8"},
+        environment={"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"},
     )
     assert again["status"] == 0
     for a, b in zip(terms(work / "eight"), terms(work / "alone"), strict=True):
@@ -247,7 +247,7 @@ def test_a_checkpoint_is_restored_onto_the_devices_that_are_asked_for(tmp_path):
         assert all(len(leaf.sharding.device_set) == 8 for leaf in jax.tree.leaves(state))
         assert all((np.asarray(leaf) == 1).all() for leaf in jax.tree.leaves(state))
     """
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    environment = os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"}
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], cwd=ROOT, env=environment, check=True)
 
 
