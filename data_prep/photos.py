@@ -1,4 +1,4 @@
-"""Photographs and crops as the commands of eval.py take them. Imports faces and landmarks."""
+"""Photographs and crops as the commands of eval.py take them. Imports faces, landmarks and pictures."""
 
 import sys
 from collections.abc import Sequence
@@ -7,15 +7,17 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import faces, landmarks
+from data_prep.pictures import read
 
 
 def pictures(paths: Sequence[Path], crop: dict, landmarker: Path | None) -> np.ndarray:
     """The photographs as [n, 64, 64, 3] uint8: those of 64x64 pixels as they are, others cropped as in prep."""
-    if crop["detector"] == "none":
-        print("No face is looked for, as in this run's own pictures: give crops of a face.", file=sys.stderr)
     given = crop["detector"] in ("boxes", "points")  # by hand, as no photograph has them: all aim at the same square
     detector = "haar" if given else crop["detector"]
-    return np.stack([faces.crop_photo(path, detector, crop["margin"], landmarker) for path in paths])
+    cut = np.stack([faces.crop_photo(path, detector, crop["margin"], landmarker) for path in paths])
+    if detector == "none" and any(read(path).size != (faces.SIZE, faces.SIZE) for path in paths):
+        print("No face is looked for, as in this run's own pictures: give crops of a face.", file=sys.stderr)
+    return cut
 
 
 def face_points(landmarker: Path | None):

@@ -125,6 +125,16 @@ def test_own_photographs_are_cropped_as_in_prep(run, tmp_path):
     assert (by_hand[0] == cut).all()  # no photograph comes with points: the same square is then found by Haar
 
 
+def test_where_no_face_is_looked_for_that_is_said_of_photographs_and_not_of_crops(tmp_path, capsys):
+    from data_prep import photos
+
+    Image.new("RGB", (64, 64)).save(tmp_path / "crop.png")
+    Image.new("RGB", (80, 80)).save(tmp_path / "photograph.png")
+    for name, said in (("crop", False), ("photograph", True)):
+        photos.pictures([tmp_path / f"{name}.png"], {"detector": "none", "margin": 0.0}, None)
+        assert ("No face is looked for" in capsys.readouterr().err) == said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
