@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import apache_beam as beam
+import grpc
 import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.portability.api import beam_provision_api_pb2
@@ -222,6 +223,11 @@ def _explained(by: Configured) -> Iterator[None]:
         yield
     except PrepError:
         raise
+    except grpc.FutureTimeoutError as error:
+        raise PrepError(
+            f"{by.name}: no job server answered. --beam-option job_endpoint=HOST:PORT says where it is, "
+            "job_server_timeout=SECONDS how long to wait (300)."
+        ) from error
     except Exception as error:  # from whatever runs the pipeline, or from a worker by its text alone
         last = (str(error).strip().splitlines() or [""])[-1].rstrip(".")
         raise PrepError(f"The Beam pipeline on {by.name} failed: {type(error).__name__}: {last}.") from error

@@ -127,6 +127,13 @@ def test_an_option_that_cannot_be_is_a_sentence(raw, tmp_path, given, match):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_job_server_that_does_not_answer_is_a_sentence(raw, tmp_path):
+    pytest.importorskip("apache_beam", reason="needs the extra [beam]")
+    by = [f"--beam-option={o}" for o in ("runner=PortableRunner", "job_endpoint=localhost:9", "job_server_timeout=1")]
+    with pytest.raises(SystemExit, match="no job server answered"):
+        main(["folder", str(raw), str(tmp_path / "out"), *options(raw), "--beam", *by])
+
+
 def test_options_without_beam_and_beam_without_its_library(raw, tmp_path):
     given = ["folder", str(raw), str(tmp_path / "out"), *options(raw)]
     with pytest.raises((PrepError, SystemExit), match="--beam-option goes with --beam"):
