@@ -17,23 +17,6 @@ class RunError(ValueError):
     """A run that cannot be started or continued; the message is a sentence for the person at the keyboard."""
 
 
-class Timed:
-    """An iterator, and the seconds spent waiting for it."""
-
-    def __init__(self, iterator: Iterator):
-        self._iterator, self.seconds = iterator, 0.0
-
-    def __iter__(self) -> "Timed":
-        return self
-
-    def __next__(self):
-        before = time.perf_counter()
-        try:
-            return next(self._iterator)
-        finally:
-            self.seconds += time.perf_counter() - before
-
-
 class MetricsLog:
     """The run's metrics.jsonl, TensorBoard events and progress bar.
 
@@ -58,19 +41,19 @@ class MetricsLog:
         write_atomically(self.path, kept)
         self.size, self.unwritten = len(kept.encode()), ""
         self.bar.n = self.bar.initial = self.step = step
-        self.time, self.stream = time.perf_counter(), Timed(iter(()))
+        self.time = time.perf_counter()
 
-    def training(self, step: int, terms: dict[str, float]) -> None:
-        """Terms averaged over the steps since the last call."""
+    def training(self, step: int, terms: dict[str, float], waited: float) -> None:
+        """Terms averaged over the steps since the last call, and the seconds of waiting for data."""
         now = time.perf_counter()
         rate = (step - self.step) * self.pictures / (now - self.time)
-        waited = self.stream.seconds / (now - self.time)
         self.bar.set_postfix_str(
-            f"loss {terms['loss']:.4f} {rate:.0f} images/s, {waited:.1%} waiting for data", refresh=False
+            f"loss {terms['loss']:.4f} {rate:.0f} images/s, {waited / (now - self.time):.1%} waiting for data",
+            refresh=False,
         )
         self.bar.update(step - self.step)
         self.write(step, terms | {"images_per_second": round(rate, 1)})
-        self.time, self.step, self.stream.seconds = now, step, 0.0
+        self.time, self.step = now, step
 
     def validation(self, step: int, figures: dict[str, float]) -> None:
         said = ", ".join(f"{k.removeprefix('validation/').removesuffix('_psnr')} {v:.2f} dB" for k, v in figures.items()
@@ -115,8 +98,6 @@ class MetricsLog:
 
 class NoLog:
     """What the processes besides the first have for a log."""
-
-    stream = Timed(iter(()))
 
     def rewind(self, *_) -> None:
         """Nothing is written."""

@@ -17,7 +17,7 @@ from facedisent_jax import checkpoint, data, devices, processes, training
 from facedisent_jax import config as configs
 from facedisent_jax.config import Config
 from facedisent_jax.preemption import Stopped, StopRequest
-from facedisent_jax.runlog import MetricsLog, NoLog, RunError, Timed, write_atomically
+from facedisent_jax.runlog import MetricsLog, NoLog, RunError, write_atomically
 from facedisent_jax.triplets import Batch, Triplets
 
 FREE_TO_CHANGE = {
@@ -83,12 +83,13 @@ def train(config: Config, triplets: Triplets, held_out: Triplets, info: dict, pa
                 log.rewind(int(state.step))
                 steps = (int(state.step), config.steps)
                 stream = data.batches(triplets, config.seed, *steps, config.batch, rows, not config.resident)
-                log.stream = Timed(_profiled(config, stream) if config.profile and processes.first() else stream)
+                if config.profile and processes.first():
+                    stream = _profiled(config, stream)
                 left_out = skipped(run)
                 try:
                     with stop.after_step():
                         state = training.fit(
-                            config, state, log.stream, log.training, save, unlogged, left_out, asked, pictures
+                            config, state, stream, log.training, save, unlogged, left_out, asked, pictures
                         )
                         log.flush()
                         checkpoints.wait()

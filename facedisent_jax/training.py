@@ -1,5 +1,6 @@
 """The training state, the one jitted train step, validation figures, and the loop that runs them."""
 
+import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -211,7 +212,7 @@ def fit(
     config: Config,
     state: TrainState,
     batches: Iterator[Batch],
-    log: Callable[[int, dict[str, float]], None],
+    log: Callable[[int, dict[str, float], float], None],
     checkpoint: Callable[[TrainState, bool, list], None],
     unlogged: list[tuple[int, dict]] | None = None,
     skipped: frozenset[int] = frozenset(),
@@ -221,8 +222,8 @@ def fit(
     """Run the steps from state.step to config.steps, or until `stop`; returns the last state, which is saved.
 
     batches:    of each of these steps, the rows that are this process's.
-    log:        called every `log_every` steps and before each validation with the means of the terms since the last
-                call.
+    log:        called every `log_every` steps and before each validation with the means of the terms and the seconds in
+                which the devices had nothing to do for want of a batch, since the last call.
     checkpoint: called as checkpoint(state, judge, unlogged) every `validate_every` steps and at the end (judge true),
                 and where the run stops in between (judge false); never with weights from a step that is not finite.
     unlogged:   steps and terms since the last `log` before `state`, of a run that was stopped in between.
@@ -231,9 +232,12 @@ def fit(
     pictures:   on the devices, where the batches have their rows alone.
     Raises NonFiniteError.
     """
-    pending, queued = list(unlogged or []), []
+    pending, queued, waited = list(unlogged or []), [], 0.0
     for begin, end in calls(config, int(state.step), skipped):
+        asked = time.perf_counter()
         drawn = [next(batches) for _ in range(begin, end + 1)]
+        if not queued or jax.tree.leaves(queued[-1][1])[0].is_ready():  # while a call runs, nothing waits
+            waited += time.perf_counter() - asked
         if begin in skipped:
             state = state._replace(step=state.step + 1)
         else:
@@ -254,7 +258,8 @@ def fit(
                 if step % config.log_every == 0 or (due and step == end):
                     values = [terms for k, terms in pending if k <= step]
                     if values:
-                        log(step, {name: float(np.mean([v[name] for v in values])) for name in values[0]})
+                        log(step, {name: float(np.mean([v[name] for v in values])) for name in values[0]}, waited)
+                        waited = 0.0
                     pending = pending[len(values) :]
         if due or stopping:
             checkpoint(state, due, pending)

@@ -39,7 +39,7 @@ def fitted(made: config.Config, skipped=frozenset(), resident=False):
     batches = (triplets.batch(0, step, made.batch, pictures=not resident) for step in range(made.steps))
     state = training.init_state(made, triplets.faces)
     pictures = devices.replicated(triplets.faces.image) if resident else None
-    log, keep = (lambda step, values: lines.append((step, values))), (lambda *_: None)
+    log, keep = (lambda step, values, _: lines.append((step, values))), (lambda *_: None)
     return training.fit(made, state, batches, log, keep, skipped=skipped, pictures=pictures), lines
 
 

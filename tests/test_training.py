@@ -1,6 +1,7 @@
 """The main path: learning, continuing a run exactly, its folder, its refusals."""
 
 import json
+import time
 from dataclasses import replace
 
 import jax
@@ -242,6 +243,31 @@ def test_a_command_line_changes_a_preset():
     assert made.data == ("a", "b") and made.steps == 7 and made.optim.lr == 0.5
     assert made.loss == PRESETS["binary"].loss
     assert train.parse([]) == PRESETS["smile"]
+
+
+@pytest.mark.parametrize(("running", "batches_waited_for"), [(False, 4), (True, 1)])
+def test_a_batch_that_is_fetched_while_a_step_runs_keeps_nothing_waiting(monkeypatch, running, batches_waited_for):
+    class Loss:
+        def is_ready(self):
+            return not running
+
+        def __array__(self, *_, **__):
+            return np.array(0, np.float32)
+
+    def step(config, state, batch, pictures):
+        return state._replace(step=state.step + 1), {"loss": Loss()}
+
+    def stream():
+        for step in range(4):
+            time.sleep(0.2)
+            yield triplets.batch(0, step, 8)
+
+    monkeypatch.setattr(training, "train_step", step)
+    triplets, seconds = Triplets(Faces.of([r for k in range(4) for r in person(k)])), []
+    made = replace(PRESETS["smile"], batch=8, steps=4, log_every=4)
+    state = training.TrainState(np.int32(0), {}, {}, ())
+    training.fit(made, state, stream(), lambda step, terms, waited: seconds.append(waited), lambda *_: None)
+    assert seconds == [pytest.approx(0.2 * batches_waited_for, abs=0.15)]
 
 
 @pytest.mark.parametrize("preset", ["intensity", pytest.param("warp", marks=pytest.mark.slow)])
