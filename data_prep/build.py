@@ -74,8 +74,9 @@ def from_sources(
     check_out(out, plan.overwrite)
     if not found.sources:
         raise PrepError(_nothing(found.rejected, found.left_out))
+    pattern = plan.pattern
     if plan.training:  # names of another kind than the list's are said before hours of cropping
-        splits.published((splits.canonical(source.subject, plan.pattern) for source in found.sources), plan.training)
+        splits.published((splits.canonical(source.subject, pattern) for source in found.sources), plan.training)
     how = cropping.Cropping(plan.detector, plan.margin, landmarker, takes)
     if how.needs_mesh:
         from data_prep import landmarks
@@ -153,13 +154,13 @@ def build(
 
     keeper: made with a folder, it keeps the pictures, may have more of them made, and writes the shards.
     """
-    out = check_out(out, plan.overwrite)
+    out, pattern = check_out(out, plan.overwrite), plan.pattern
     known = {who: split for split, people in _like(plan.split_like).items() for who in people}
     out.parent.mkdir(parents=True, exist_ok=True)
     staging = out.with_name(f"{out.name}.incomplete-{socket.gethostname()}-{os.getpid()}")
     staging.mkdir()
     try:
-        with keeper(staging, plan.pattern) as crops:
+        with keeper(staging, pattern) as crops:
             people, rejected, remarks, found_by = _collect(crops.passing(items), total)
             if not people:
                 raise PrepError(_nothing(rejected, left_out or {}))

@@ -267,7 +267,8 @@ def test_a_batch_that_is_fetched_while_a_step_runs_keeps_nothing_waiting(monkeyp
     made = replace(PRESETS["smile"], batch=8, steps=4, log_every=4)
     state = training.TrainState(np.int32(0), {}, {}, ())
     training.fit(made, state, stream(), lambda step, terms, waited: seconds.append(waited), lambda *_: None)
-    assert seconds == [pytest.approx(0.2 * batches_waited_for, abs=0.15)]
+    (waited,) = seconds
+    assert 0.2 * batches_waited_for <= waited < 0.2 * batches_waited_for + 0.4
 
 
 @pytest.mark.parametrize("preset", ["intensity", pytest.param("warp", marks=pytest.mark.slow)])
