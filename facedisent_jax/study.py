@@ -142,17 +142,19 @@ class Face:
         A decoder that sees pictures begins at a itself. It ends at b itself where both show one person or both codes
         move; another person's picture gives its expression alone.
         """
-        check_steps(steps)
+        share = shares(steps, move, to if b is not None else 1.0)
         picture = one(a)
         if b is None:
             start = self.encode(picture)
-            end, to = Codes._make((start.identity, self.at_strength(start.expression, to))), 1.0
-        else:
-            both = self.encode(np.concatenate([_floats(checked(end)) for end in (picture, one(b))]))
-            start, end = (Codes._make(code[k : k + 1] for code in both) for k in range(2))
-        codes = line(start, end, steps, move, to)
-        source = np.repeat(picture, steps, axis=0)
-        if b is None or (move == "expression" and not same_person(start, end)):
+            end = Codes._make((start.identity, self.at_strength(start.expression, to)))
+            return self.decode_seeing(between(start, end, share), np.repeat(picture, steps, axis=0))
+        ends = np.concatenate([_floats(checked(end)) for end in (picture, one(b))])
+        if not self.sees_source:
+            return _batched(partial(self._decode_between, ends), share, [(SIZE, SIZE, 3)])[0]
+        both = self.encode(ends)
+        start, end = (Codes._make(code[k : k + 1] for code in both) for k in range(2))
+        codes, source = between(start, end, share), np.repeat(picture, steps, axis=0)
+        if move == "expression" and not same_person(start, end):
             return self.decode_seeing(codes, source)
         return self.decode_seeing(codes, source, np.repeat(one(b), steps, axis=0), np.linspace(0, to, steps))
 
@@ -177,6 +179,18 @@ class Face:
         return partial(jax.jit(decode), self._weights)
 
     @cached_property
+    def _decode_between(self) -> Callable:
+        """Between two pictures in one call: on CPU a fifth faster than by way of codes in the computer's memory."""
+
+        def decode(params, ends, *share):
+            codes = model.encode(self.config.model, params, ends)
+            start, end = (Codes._make(code[k : k + 1] for code in codes) for k in range(2))
+            made = model.decode(self.config.model, params, between(start, end, share))
+            return (jnp.clip(made, 0, 1),)
+
+        return partial(jax.jit(decode), self._weights)
+
+    @cached_property
     def _weights(self) -> Any:
         return jax.device_put(self.params)  # arrays of numpy would be copied to the device at each call
 
@@ -193,14 +207,22 @@ def same_person(a: Codes, b: Codes) -> bool:
 
 def line(a: Codes, b: Codes, steps: int = 11, move: Move = "expression", to: float = 1.0) -> Codes:
     """`steps` codes in a straight line from a to b (to = 1), or beyond; [1, 64] each. What is not moved stays a's."""
+    return between(a, b, shares(steps, move, to))
+
+
+def shares(steps: int, move: Move, to: float) -> list[np.ndarray]:
+    """How far each step of a line has gone from its start, 0, to its end, 1, in the identity and the expression code:
+    [steps, 1] each."""
     if move not in ("expression", "identity", "both"):
         raise StudyError(f'Cannot move "{move}": say "expression", "identity" or "both".')
     check_steps(steps)
     alpha = np.linspace(0, to, steps, dtype=np.float32)[:, None]
-    return Codes._make(
-        (1 - alpha) * start + alpha * end if move in (name, "both") else np.repeat(np.asarray(start), steps, axis=0)
-        for name, start, end in zip(Codes._fields, a, b, strict=True)
-    )
+    return [alpha if move in (name, "both") else np.zeros_like(alpha) for name in Codes._fields]
+
+
+def between(a: Codes, b: Codes, share: Sequence) -> Codes:
+    """The codes so far from a to b: a, b [1, 64] each and `shares`, [n, 1] each -> [n, 64] each."""
+    return Codes._make((1 - s) * start + s * end for s, start, end in zip(share, a, b, strict=True))
 
 
 def check_steps(steps: int) -> None:
