@@ -1,7 +1,8 @@
 """Encoding and interpolation of ours against the same function in PyTorch: `python benchmarks/inference.py`.
 
 Both have the same weights and take the same pictures: arrays of uint8 in, arrays of float out. "interpolation" is what
-`Face.interpolate` does: it encodes two pictures and decodes 64 frames between them.
+`Face.interpolate` does: it encodes two pictures and decodes 64 frames between them. Its dense layers' products are also
+timed alone.
 """
 
 import argparse
@@ -9,10 +10,12 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import products
 import timing
 from train_step import drawn, settings, weights
 
 FRAMES = 64
+PARTS = ("products, XLA", "products, PyTorch")
 TOLERANCE = 1e-4
 """Largest difference of a pixel, of 1."""
 
@@ -46,6 +49,9 @@ def main() -> None:
         result["unmeasured"] |= found.pop("unmeasured")
         times = [f"{1e3 * found['seconds'][name]:.2f}" for name in ("ours", found["torch_fastest"])]
         rows.append((what, *times, found["torch_fastest"], f"{found['ratio']:.2f}"))
+    result["products"] = alone(options.model, options.rounds, options.calls)
+    xla, torch = result["products"].values()
+    rows.append(("its products alone", f"{1e3 * xla:.2f}", f"{1e3 * torch:.2f}", "", f"{torch / xla:.2f}"))
     for label, reason in result["unmeasured"].items():
         print(f"PyTorch {label} could not be measured. {reason}")
     print(timing.table(rows))
@@ -108,6 +114,10 @@ def side(name: str, what: str, config, params, pair) -> Callable[[int], None]:
     """What is timed under a name, as `timing.serve` calls it."""
     import torch
 
+    if name in PARTS:
+        with torch.no_grad():  # in inference mode PyTorch does not tell of what its layers are made
+            dense = products.of(torch_functions(config, params, pair, True, False)["interpolation"])
+        return products.alone(dense, name.split(", ")[1])
     made = (
         our_functions(config, params, pair)
         if name == "ours"
@@ -151,6 +161,18 @@ def compared(kind: str, what: str, rounds: int, calls: int) -> dict:
         "unmeasured": unmeasured,
         "rounds": times,
     }
+
+
+def alone(kind: str, rounds: int, calls: int) -> dict[str, float]:
+    """Seconds of the interpolation's dense products alone, of either side."""
+    sides = [timing.Side(name, [__file__, "--model", kind]) for name in PARTS]
+    for one in sides:
+        if reason := one.failure():
+            raise SystemExit(f"inference.py: {one.name} failed: {reason}")
+    times = timing.in_turn(sides, rounds, calls)
+    for one in sides:
+        one.close()
+    return timing.medians(times)
 
 
 def same(what: str, ours: Any, theirs: Any) -> None:

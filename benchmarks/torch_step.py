@@ -208,19 +208,24 @@ class Training:
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
         """One step on a batch of numpy arrays: every term, the total as "loss", and the gradient's norm."""
-        optim = self.config.optim
         total, values = self.loss(self.params, Batch._make(torch.from_numpy(field) for field in batch))
         total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.weights, optim.clip)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(optim, self.count)
-        self.optimiser.step()
+        norm = self.update()
         self.optimiser.zero_grad()
-        decay = min(optim.average, self.count / (self.count + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(self.average, [value.detach() for value in self.weights], 1 - decay)
-        self.count += 1
         return {name: value.detach() for name, value in values.items()} | {
             "loss": total.detach(),
             "gradient_norm": norm,
         }
+
+    def update(self) -> Tensor:
+        """`training.updated` with the gradient that the weights hold; its norm."""
+        optim = self.config.optim
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, optim.clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(optim, self.count)
+        self.optimiser.step()
+        decay = min(optim.average, self.count / (self.count + 10))
+        with torch.no_grad():
+            torch._foreach_lerp_(self.average, [value.detach() for value in self.weights], 1 - decay)
+        self.count += 1
+        return norm

@@ -2,15 +2,17 @@
 
 Both begin with the same weights and see the same triplets of built-in faces, drawn in memory. First the losses of some
 steps must be equal; then both are timed in turn, each in a process of its own. Augmentation is off on both sides, as
-their random numbers differ.
+their random numbers differ. The dense layers' products and the optimiser are also timed alone: what is left to gain.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import cycle, islice
 from typing import Any
 
+import products
 import timing
 
 PRESETS = {"hybrid": "smile", "plain": "poster", "warp": "warp"}
@@ -18,6 +20,8 @@ EQUAL_STEPS = 5
 TOLERANCE = {"loss": 1e-3, "gradient_norm": 5e-3}
 """Relative. The gradient of kind warp jumps where a sample passes from one pixel to the next."""
 GEMM = 2048
+PARTS = tuple(f"{part}, {library}" for part in ("products", "optimiser") for library in ("XLA", "PyTorch"))
+"""Of a step, timed alone: the products of its dense layers and what follows on the gradient."""
 
 
 def main() -> None:
@@ -35,7 +39,8 @@ def main() -> None:
         f"Kind {options.model}, {config.batch} triplets a step, augmentation off on both sides, {timing.CORES} threads."
     )
     result["equal"] = equality(config, params, faces, batches)
-    result |= measured(options.model, operations(config, params, batches[0]), options.rounds, options.calls)
+    flops, dense = operations(config, params, batches[0])
+    result |= measured(options.model, flops, dense, options.rounds, options.calls)
     timing.write(options.json, result)
 
 
@@ -142,6 +147,11 @@ def side(name: str, config, params, faces, batches) -> Callable[[int], None]:
     """What is timed under a name."""
     if name == "gemm":
         return gemm()
+    if name in PARTS:
+        part, library = name.split(", ")
+        if part == "optimiser":
+            return optimiser(config, params, faces, library)
+        return products.alone(operations(config, params, batches[0])[1], library)
     if name in timing.WAYS:
         return theirs(config, params, batches, *timing.WAYS[name])
     return ours(replace(config, model=replace(config.model, compute=name)), params, faces, batches)
@@ -162,24 +172,56 @@ def gemm() -> Callable[[int], None]:
     return run
 
 
-def operations(config, params, batch) -> int:
+def optimiser(config, params, faces, library: str) -> Callable[[int], None]:
+    """What follows on the gradient in a step: its norm, the weights, their average."""
+    import jax
+    import torch
+    from torch_step import Training
+
+    from facedisent_jax import training
+
+    if library == "PyTorch":
+        torch_training = Training(config, params, True, False)
+        for weight in torch_training.weights:
+            weight.grad = torch.ones_like(weight)
+
+        def run(calls: int) -> None:
+            for _ in range(calls):
+                torch_training.update()
+
+        return run
+
+    state, gradient = training.init_state(config, faces, params), jax.device_put(params)
+    update = jax.jit(training.updated, static_argnums=0, donate_argnums=1)
+
+    def run_ours(calls: int) -> None:
+        nonlocal state
+        for _ in range(calls):
+            state = jax.block_until_ready(update(config, state, gradient))
+
+    return run_ours
+
+
+def operations(config, params, batch) -> tuple[int, Counter[products.Shape]]:
     """Floating-point operations of a step's matrix products and convolutions, forwards and backwards, as PyTorch's
-    counter finds them in the same function; a multiplication and an addition are two."""
+    counter finds them in the same function (a multiplication and an addition are two), and its dense layers'
+    products."""
     from torch.utils.flop_counter import FlopCounterMode
     from torch_step import Training
 
+    training = Training(config, params, True, False)
     with FlopCounterMode(display=False) as counter:
-        Training(config, params, True, False).step(batch)
-    return counter.get_total_flops()
+        training.step(batch)
+    return counter.get_total_flops(), products.of(lambda: training.step(batch))
 
 
-def measured(kind: str, flops: int, rounds: int, calls: int) -> dict:
+def measured(kind: str, flops: int, dense: Counter[products.Shape], rounds: int, calls: int) -> dict:
     """Times taken in turn, printed as a table; seconds, ratios and rates for the JSON file."""
     arguments = [__file__, "--model", kind]
     chosen_from, unmeasured, torch = timing.fastest(arguments, 2)
     for label, reason in unmeasured.items():
         print(f"PyTorch {label} could not be measured. {reason}")
-    sides = [torch, *(timing.Side(name, arguments) for name in ("float32", "bfloat16", "gemm"))]
+    sides = [torch, *(timing.Side(name, arguments) for name in ("float32", "bfloat16", "gemm", *PARTS))]
     for one in sides[1:]:
         if reason := one.failure():
             raise SystemExit(f"train_step.py: {one.name} failed: {reason}")
@@ -198,12 +240,20 @@ def measured(kind: str, flops: int, rounds: int, calls: int) -> dict:
     ):  # fmt: skip
         shown = (seconds[label], min(times[label]), max(times[label]))
         rows.append((title, *(f"{1e3 * t:.1f}" for t in shown), f"{seconds[label] / seconds['float32']:.2f}"))
+    rows += [
+        (name, *(f"{1e3 * t:.1f}" for t in (seconds[name], min(times[name]), max(times[name]))), "") for name in PARTS
+    ]
     print(timing.table(rows))
+    convolutions = (flops - products.operations(dense)) / rate
+    least = seconds["products, XLA"] + seconds["optimiser, XLA"] + convolutions
     print(
         f"Ratio, PyTorch / ours: {ratio:.2f}. In turn, {rounds} rounds of {calls} steps, medians; load average "
         f"{before:.1f} before, {os.getloadavg()[0]:.1f} after.\n"
         f"XLA product of {GEMM}x{GEMM} matrices: {rate / 1e9:.0f} GFLOP/s; our step: {flops / 1e9:.1f} GFLOP, "
-        f"{step_rate / 1e9:.0f} GFLOP/s, {step_rate / rate:.0%} of it."
+        f"{step_rate / 1e9:.0f} GFLOP/s, {step_rate / rate:.0%} of it.\n"
+        f"With XLA's products and optimiser as they are alone, convolutions at the large product's rate "
+        f"({1e3 * convolutions:.1f} ms) and nothing else: {1e3 * least:.1f} ms, a ratio of "
+        f"{seconds[torch.name] / least:.2f}."
     )
     return {
         "ratio": ratio,
@@ -215,6 +265,7 @@ def measured(kind: str, flops: int, rounds: int, calls: int) -> dict:
         "step_flops": flops,
         "gemm_flops_per_second": rate,
         "share_of_gemm": step_rate / rate,
+        "least_seconds": least,
         "rounds": times,
         "load_average_after": os.getloadavg()[0],
     }

@@ -122,14 +122,18 @@ def _step(config: Config, state: TrainState, batch: Batch, pictures=None) -> tup
         return objective.total(config, values), values
 
     (total, values), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+    metrics = values | {"loss": total, "gradient_norm": optax.tree.norm(gradient)}
+    return jax.lax.with_sharding_constraint((updated(config, state, gradient), metrics), devices.everywhere())
+
+
+def updated(config: Config, state: TrainState, gradient: Any) -> TrainState:
+    """The state after a step with this gradient of the loss, a pytree like state.params."""
     updates, opt_state = optimiser(config.optim).update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     # The average starts as a plain mean of all weights so far, or it would hold on to the first ones for long.
     decay = jnp.minimum(config.optim.average, state.step / (state.step + 10.0))
     average = jax.tree.map(lambda m, p: decay * m + (1 - decay) * p, state.average, params)
-    metrics = values | {"loss": total, "gradient_norm": optax.tree.norm(gradient)}
-    stepped = TrainState(state.step + 1, params, average, opt_state), metrics
-    return jax.lax.with_sharding_constraint(stepped, devices.everywhere())
+    return TrainState(state.step + 1, params, average, opt_state)
 
 
 @partial(jax.jit, static_argnums=0, donate_argnums=1)
