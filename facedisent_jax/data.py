@@ -10,6 +10,8 @@ from facedisent_jax.records import Faces, RecordError, read_info, read_splits
 from facedisent_jax.triplets import Batch, Triplets
 
 GIB = 1024**3
+TOGETHER = 256
+"""Triplets of several steps that are gathered at once, so that handing them over costs little beside it."""
 
 
 def read_faces(folders: Sequence[str | Path], split: str, memory: float = 8.0, ends_only: bool = False) -> Faces:
@@ -69,22 +71,25 @@ def batches(
 
     faults: list[RecordError] = []
 
-    def one(step) -> tuple:
+    together = max(1, TOGETHER // batch)
+
+    def several(first) -> tuple:
         try:
-            return tuple(triplets.batch(seed, int(step), batch, rows, pictures))
+            return tuple(triplets.batches(seed, range(first, min(first + together, stop)), batch, rows, pictures))
         except RecordError as error:
             faults.append(error)  # TensorFlow would make it one of its own, with a traceback for a message
             raise
 
-    def gather(step):
-        return tf.numpy_function(one, [step], list(types))
+    def gather(first):
+        return tf.numpy_function(several, [first], list(types))
 
     # In one thread: two take turns at the interpreter, and give a quarter fewer pictures from disk.
-    stream = tf.data.Dataset.range(start, stop).map(gather).prefetch(4)
+    stream = tf.data.Dataset.range(start, stop, together).map(gather).prefetch(2)
 
     def opened() -> Iterator[Batch]:
         try:
-            yield from (Batch(*fields) for fields in stream.as_numpy_iterator())
+            for fields in stream.as_numpy_iterator():
+                yield from map(Batch, *fields)
         except tf.errors.OpError:
             if faults:
                 raise faults[0] from None
