@@ -126,13 +126,14 @@ def train_here(values: dict, job: dict) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     made = config.from_dict(values)
     arm(job, made.run)
-    gather = Triplets.batch
+    gather = Triplets.batches
 
-    def poisoned(self, seed, step, *more):
-        made = gather(self, seed, step, *more)
-        return made._replace(label=made.label * np.float32("nan")) if step + 1 in job.get("poison", ()) else made
+    def poisoned(self, seed, steps, *more):
+        made = gather(self, seed, steps, *more)
+        wrong = np.isin(np.add(steps, 1), job.get("poison", []))[:, None, None, None]
+        return made._replace(label=np.where(wrong, np.float32("nan"), made.label))
 
-    Triplets.batch = poisoned
+    Triplets.batches = poisoned
     begin, states = training.init_state, []
     training.init_state = lambda *a: states.append(begin(*a)) or states[-1]
     status = 0
