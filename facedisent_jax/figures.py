@@ -19,7 +19,8 @@ SCALE = 3
 GAP, MARGIN_GAP, BORDER = 6, 30, 24
 INK, FAINT = "#1a1a1a", "#8a8a8a"
 TEXT = 26
-"""Size of labels in pixels in a figure of up to eight columns; down to SMALLEST where they would not fit."""
+"""Size of labels in pixels in a figure of up to eight columns, up to twice that in wider ones; down to SMALLEST where
+they would not fit."""
 SMALLEST = 15
 NO_TERMS = ("step", "images_per_second", "learning_rate", "gradient_norm", "seconds")
 """Numbers of metrics.jsonl that are no terms of the loss."""
@@ -53,7 +54,7 @@ def grid(
     top, left = ([_printed(label) for label in labels] for labels in (top, left))
     side = scale * next(len(cell) for row in cells for cell in row if cell is not None)
     columns = max(map(len, cells))
-    text = int(TEXT * max(1, columns / 8))  # a wide figure is printed smaller
+    text = int(TEXT * min(max(1, columns / 8), 2))  # a wide figure is printed smaller
     beside = max((_width(label, text) for label in left), default=0)
     beside = min(beside, 2 * side) + (12 if left else 0)
     lines = max((label.count("\n") + 1 for label in top), default=0)

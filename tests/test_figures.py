@@ -60,6 +60,14 @@ def test_labels_of_wide_figures_are_larger_so_that_print_stays_readable():
     assert tallest(13) > 1.4 * tallest(6)
 
 
+def test_labels_of_very_wide_figures_are_all_of_one_size(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(figures, "_font", lambda size, make=figures._font: sizes.append(size) or make(size))
+    labels = ["a", *(f"{k / 70:.2f}" for k in range(70)), "b"]
+    figures.grid([[np.zeros((64, 64, 3))] * len(labels)], labels)
+    assert len(set(sizes)) == 1
+
+
 def test_a_path_is_a_still_at_300_dots_an_inch_and_is_replaced_whole(tmp_path, monkeypatch):
     path = tmp_path / "strip.png"
     figures.save(figures.grid([[flat(1, 2, 3)]]), path)
