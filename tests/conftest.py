@@ -3,7 +3,6 @@
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # Beam's, once loaded, writes into what commands say that tests start
 # Compilation is most of the time of the tests, and a third of theirs is LLVM's optimisation, which comes after all that
 # XLA decides. (The one fault of the compiler that a test looks for, in test_training, it finds with and without.)
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()

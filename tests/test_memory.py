@@ -87,7 +87,7 @@ def test_what_is_larger_than_memory_is_read_as_it_is_needed(folders):
         held.append(anonymous() - before)
         if len(held) == 50:  # all threads are there
             used = int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
-            resource.setrlimit(resource.RLIMIT_DATA, (used + {DATA // 3}, resource.RLIM_INFINITY))
+            resource.setrlimit(resource.RLIMIT_DATA, (used + {2 * DATA // 3}, resource.RLIM_INFINITY))
     assert batch.images.shape == (32, 3, 64, 64, 3)
     print(json.dumps([max(held[50:175]), max(held[175:])]))
     """
