@@ -146,9 +146,7 @@ def compared(kind: str, what: str, rounds: int, calls: int) -> dict:
     """The times of ours and of the fastest way of PyTorch in turn."""
     arguments = [__file__, "--model", kind, "--what", what]
     seconds, unmeasured, torch = timing.fastest(arguments, calls)
-    ours = timing.Side("ours", arguments)
-    if reason := ours.failure():
-        raise SystemExit(f"inference.py: {reason}")
+    (ours,) = timing.started(["ours"], arguments)
     times = timing.in_turn([ours, torch], rounds, calls)
     ours.close()
     torch.close()
@@ -165,10 +163,7 @@ def compared(kind: str, what: str, rounds: int, calls: int) -> dict:
 
 def alone(kind: str, rounds: int, calls: int) -> dict[str, float]:
     """Seconds of the interpolation's dense products alone, of either side."""
-    sides = [timing.Side(name, [__file__, "--model", kind]) for name in PARTS]
-    for one in sides:
-        if reason := one.failure():
-            raise SystemExit(f"inference.py: {one.name} failed: {reason}")
+    sides = timing.started(PARTS, [__file__, "--model", kind])
     times = timing.in_turn(sides, rounds, calls)
     for one in sides:
         one.close()

@@ -70,6 +70,16 @@ class Side:
         self._process.communicate()
 
 
+def started(names: Iterable[str], arguments: list[str]) -> list[Side]:
+    """Sides of these names, compiled one after the other; ends the script where one could not be."""
+    sides = []
+    for name in names:
+        sides.append(Side(name, arguments))
+        if reason := sides[-1].failure():
+            raise SystemExit(f"{Path(arguments[0]).name}: {name} failed: {reason}")
+    return sides
+
+
 def serve(run: Callable[[int], None]) -> None:
     """What a side does. run: a function of a number of calls, which returns when all are done. Each turn begins with
     one call that is not counted, so that nobody pays for what the other has left in the caches."""

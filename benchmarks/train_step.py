@@ -39,8 +39,9 @@ def main() -> None:
         f"Kind {options.model}, {config.batch} triplets a step, augmentation off on both sides, {timing.CORES} threads."
     )
     result["equal"] = equality(config, params, faces, batches)
-    flops, dense = operations(config, params, batches[0])
-    result |= measured(options.model, flops, dense, options.rounds, options.calls)
+    flops = operations(config, params, batches[0])
+    of_dense = products.operations(dense(config, params, batches[0]))
+    result |= measured(options.model, flops, of_dense, options.rounds, options.calls)
     timing.write(options.json, result)
 
 
@@ -151,7 +152,7 @@ def side(name: str, config, params, faces, batches) -> Callable[[int], None]:
         part, library = name.split(", ")
         if part == "optimiser":
             return optimiser(config, params, faces, library)
-        return products.alone(operations(config, params, batches[0])[1], library)
+        return products.alone(dense(config, params, batches[0]), library)
     if name in timing.WAYS:
         return theirs(config, params, batches, *timing.WAYS[name])
     return ours(replace(config, model=replace(config.model, compute=name)), params, faces, batches)
@@ -202,29 +203,32 @@ def optimiser(config, params, faces, library: str) -> Callable[[int], None]:
     return run_ours
 
 
-def operations(config, params, batch) -> tuple[int, Counter[products.Shape]]:
+def operations(config, params, batch) -> int:
     """Floating-point operations of a step's matrix products and convolutions, forwards and backwards, as PyTorch's
-    counter finds them in the same function (a multiplication and an addition are two), and its dense layers'
-    products."""
+    counter finds them in the same function; a multiplication and an addition are two."""
     from torch.utils.flop_counter import FlopCounterMode
     from torch_step import Training
 
-    training = Training(config, params, True, False)
     with FlopCounterMode(display=False) as counter:
-        training.step(batch)
-    return counter.get_total_flops(), products.of(lambda: training.step(batch))
+        Training(config, params, True, False).step(batch)
+    return counter.get_total_flops()
 
 
-def measured(kind: str, flops: int, dense: Counter[products.Shape], rounds: int, calls: int) -> dict:
+def dense(config, params, batch) -> Counter[products.Shape]:
+    """The products of a step's dense layers, of the same function."""
+    from torch_step import Training
+
+    training = Training(config, params, True, False)
+    return products.of(lambda: training.step(batch))
+
+
+def measured(kind: str, flops: int, of_dense: int, rounds: int, calls: int) -> dict:
     """Times taken in turn, printed as a table; seconds, ratios and rates for the JSON file."""
     arguments = [__file__, "--model", kind]
     chosen_from, unmeasured, torch = timing.fastest(arguments, 2)
     for label, reason in unmeasured.items():
         print(f"PyTorch {label} could not be measured. {reason}")
-    sides = [torch, *(timing.Side(name, arguments) for name in ("float32", "bfloat16", "gemm", *PARTS))]
-    for one in sides[1:]:
-        if reason := one.failure():
-            raise SystemExit(f"train_step.py: {one.name} failed: {reason}")
+    sides = [torch, *timing.started(("float32", "bfloat16", "gemm", *PARTS), arguments)]
     before = os.getloadavg()[0]
     times = timing.in_turn(sides, rounds, calls)
     for one in sides:
@@ -244,7 +248,7 @@ def measured(kind: str, flops: int, dense: Counter[products.Shape], rounds: int,
         (name, *(f"{1e3 * t:.1f}" for t in (seconds[name], min(times[name]), max(times[name]))), "") for name in PARTS
     ]
     print(timing.table(rows))
-    convolutions = (flops - products.operations(dense)) / rate
+    convolutions = (flops - of_dense) / rate
     least = seconds["products, XLA"] + seconds["optimiser, XLA"] + convolutions
     print(
         f"Ratio, PyTorch / ours: {ratio:.2f}. In turn, {rounds} rounds of {calls} steps, medians; load average "

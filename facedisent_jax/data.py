@@ -70,7 +70,6 @@ def batches(
     types = Batch(*[picture if name in ("images", "between") else tf.float32 for name in Batch._fields])
 
     faults: list[RecordError] = []
-
     together = max(1, TOGETHER // batch)
 
     def several(first) -> tuple:

@@ -170,7 +170,7 @@ class Triplets:
     def batches(
         self, seed: int, steps: Sequence[int], batch: int, rows: slice = slice(None), pictures: bool = True
     ) -> Batch:
-        """`batch` of several steps, [steps, batch, ...] each: gathered at once, in a half of the time."""
+        """`batch` of several steps, [steps, batch, ...] each, gathered at once."""
         indices = [self.index(seed, step, batch) for step in steps]
         together = [np.stack([column[rows] for column in columns]) for columns in zip(*indices, strict=True)]
         found = self.gather(TripletIndex(*map(np.ravel, together)), pictures)
