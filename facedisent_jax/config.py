@@ -26,7 +26,7 @@ class ModelConfig:
     parts: Literal["both", "displacement", "paint"] = "both"
     """What may be done to a picture that is given (warp only); for the ablation."""
     compute: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the layers; parameters, codes and losses are float32 always."""
+    """What matrix products and convolutions take; sums, all other layers, parameters, codes and losses are float32."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,16 @@ from jaxtyping import Array, Float
 from facedisent_jax import warp
 from facedisent_jax.align import head_motion
 from facedisent_jax.config import CODE, ModelConfig
-from facedisent_jax.layers import ConvBlock, DenseBlock, depth_to_space, space_to_depth
+from facedisent_jax.layers import (
+    ConvBlock,
+    DenseBlock,
+    conv,
+    dense,
+    depth_to_space,
+    matmul,
+    rounded_gradient,
+    space_to_depth,
+)
 from facedisent_jax.warp import Shown, Source
 
 SIZE = 64
@@ -58,29 +67,27 @@ class HybridEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        dtype, width = jnp.dtype(self.config.compute), self.config.width
+        compute, width = self.config.compute, self.config.width
         mean = self.param("mean", nn.initializers.constant(0.5), (PIXELS,))
         pixels = self.param("pixels", nn.initializers.normal(1.0), (PIXELS, width + 2 * CODE))
         # The mean is not trained: the heads have biases, and its gradient would cost as much as another layer.
         flat = (x.reshape(len(x), -1) - jax.lax.stop_gradient(mean)[None]) / PIXELS**0.5
-        y = jnp.matmul(flat.astype(dtype), pixels.astype(dtype), preferred_element_type=jnp.float32)
-        y, straight = y[:, :width].astype(dtype), y[:, width:]
+        y = matmul(compute, flat, pixels)
+        y, straight = y[:, :width], y[:, width:]
 
         for _ in range(self.config.blocks):
-            y = DenseBlock(dtype)(y)
-        identity = nn.Dense(CODE, dtype=dtype, kernel_init=SMALL, name="identity")(nn.LayerNorm(dtype=dtype)(y))
+            y = DenseBlock(compute)(y)
+        identity = dense(compute, CODE, kernel_init=SMALL, name="identity")(nn.LayerNorm()(y))
 
-        y = nn.Conv(width // 16, (3, 3), dtype=dtype)(space_to_depth(x - 0.5, 4))
-        y = nn.silu(nn.GroupNorm(num_groups=8, dtype=dtype)(y))
-        y = ConvBlock(dtype)(nn.Conv(width // 8, (3, 3), dtype=dtype)(space_to_depth(y, 2)))
-        y = nn.silu(nn.GroupNorm(num_groups=8, dtype=dtype)(y)).reshape(len(y), -1)
-        y = nn.Dense(width // 4, dtype=dtype, kernel_init=nn.initializers.normal(1.0))(y / y.shape[-1] ** 0.5)
-        y = nn.silu(nn.LayerNorm(dtype=dtype)(y))
-        expression = nn.Dense(CODE, dtype=dtype, kernel_init=SMALL, name="expression")(y)
+        y = conv(compute, width // 16)(space_to_depth(x - 0.5, 4))
+        y = nn.silu(nn.GroupNorm(num_groups=8)(y))
+        y = ConvBlock(compute)(conv(compute, width // 8)(space_to_depth(y, 2)))
+        y = nn.silu(nn.GroupNorm(num_groups=8)(y)).reshape(len(y), -1)
+        y = dense(compute, width // 4, kernel_init=nn.initializers.normal(1.0))(y / y.shape[-1] ** 0.5)
+        y = nn.silu(nn.LayerNorm()(y))
+        expression = dense(compute, CODE, kernel_init=SMALL, name="expression")(y)
 
-        return Encoded(
-            identity.astype(jnp.float32) + straight[:, :CODE], expression.astype(jnp.float32) + straight[:, CODE:]
-        )
+        return Encoded(identity + straight[:, :CODE], expression + straight[:, CODE:])
 
 
 class HybridDecoder(nn.Module):
@@ -94,16 +101,16 @@ class HybridDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, identity, expression):
-        dtype, width = jnp.dtype(self.config.compute), self.config.width
+        compute, width = self.config.compute, self.config.width
         codes = jnp.concatenate([identity, 2 * expression - 1], axis=-1)
-        y = nn.Dense(width, dtype=dtype)(codes)
+        y = dense(compute, width)(codes)
         for _ in range(self.config.blocks):
-            y = DenseBlock(dtype)(y)
-        bent, straight = nn.LayerNorm(dtype=dtype)(y) / width**0.5, codes / (2 * CODE) ** 0.5
-        y = jnp.concatenate([bent, straight.astype(dtype)], axis=-1)
+            y = DenseBlock(compute)(y)
+        bent, straight = nn.LayerNorm()(y) / width**0.5, codes / (2 * CODE) ** 0.5
+        y = jnp.concatenate([bent, straight], axis=-1)
         mean = self.param("mean", nn.initializers.constant(0.5), (PIXELS,))
         pixels = self.param("pixels", nn.initializers.normal(0.1), (PIXELS, width + 2 * CODE))
-        picture = jnp.einsum("nk,pk->np", y, pixels.astype(dtype), preferred_element_type=jnp.float32) + mean[None]
+        picture = rounded_gradient(compute, matmul(compute, y, pixels, axis=1) + mean[None])
         return picture.reshape(-1, SIZE, SIZE, 3)
 
 
@@ -114,13 +121,13 @@ class PlainEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        dtype = jnp.dtype(self.config.compute)
+        compute = self.config.compute
         y = x - 0.5
         for scale in range(4):
             # Space-to-depth and a dense convolution: the gradient of a strided one is dilated, and slow in XLA on CPU.
-            y = nn.Conv(self.config.width << scale, (3, 3), dtype=dtype)(space_to_depth(y, 2))
-            y = nn.relu(nn.GroupNorm(num_groups=8, dtype=dtype)(y))
-        y = nn.Dense(2 * CODE, dtype=dtype)(y.reshape(len(y), -1)).astype(jnp.float32)
+            y = conv(compute, self.config.width << scale)(space_to_depth(y, 2))
+            y = nn.relu(nn.GroupNorm(num_groups=8)(y))
+        y = dense(compute, 2 * CODE)(y.reshape(len(y), -1))
         return Encoded(y[:, :CODE], y[:, CODE:])
 
 
@@ -131,15 +138,15 @@ class PlainDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, identity, expression):
-        dtype = jnp.dtype(self.config.compute)
+        compute = self.config.compute
         width = self.config.width << 3
-        y = nn.Dense(16 * width, dtype=dtype)(jnp.concatenate([identity, 2 * expression - 1], axis=-1))
+        y = dense(compute, 16 * width)(jnp.concatenate([identity, 2 * expression - 1], axis=-1))
         y = y.reshape(-1, 4, 4, width)
         for scale in (2, 1, 0):
-            y = nn.relu(nn.GroupNorm(num_groups=8, dtype=dtype)(y))
-            y = depth_to_space(nn.Conv(4 * (self.config.width << scale), (3, 3), dtype=dtype)(y), 2)
-        y = nn.relu(nn.GroupNorm(num_groups=8, dtype=dtype)(y))
-        return depth_to_space(nn.Conv(12, (3, 3), dtype=dtype)(y).astype(jnp.float32), 2) + 0.5
+            y = nn.relu(nn.GroupNorm(num_groups=8)(y))
+            y = depth_to_space(conv(compute, 4 * (self.config.width << scale))(y), 2)
+        y = nn.relu(nn.GroupNorm(num_groups=8)(y))
+        return depth_to_space(conv(compute, 12)(y), 2) + 0.5
 
 
 def _networks(config: ModelConfig) -> tuple[nn.Module, nn.Module]:

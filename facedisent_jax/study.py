@@ -190,7 +190,9 @@ class Face:
 
     @cached_property
     def _weights(self) -> Any:
-        return jax.device_put(self.params)  # arrays of numpy would be copied to the device at each call
+        """On the device, and matrices as the products take them, or each call would copy and round them again."""
+        compute = self.config.model.compute
+        return jax.tree.map(lambda p: jnp.asarray(p, compute if p.ndim == 2 else None), self.params)
 
 
 def same_person(a: Codes, b: Codes) -> bool:

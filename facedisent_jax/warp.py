@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from facedisent_jax.config import ModelConfig
-from facedisent_jax.layers import SeparableBlock, depth_to_space, space_to_depth
+from facedisent_jax.layers import SeparableBlock, dense, depth_to_space, space_to_depth
 from facedisent_jax.sampling import displaced
 
 GRID, PATCH = 16, 4
@@ -71,17 +71,17 @@ class Warp(nn.Module):
 
     @nn.compact
     def __call__(self, seen, codes):
-        dtype, width = jnp.dtype(self.config.compute), self.config.width
+        compute, width = self.config.compute, self.config.width
         channels = 3 * width // 8
-        told = nn.silu(nn.Dense(width // 2, dtype=dtype)(codes))
-        places = nn.Dense(GRID * GRID * PLACES, dtype=dtype)(told).reshape(-1, GRID, GRID, PLACES)
-        y = nn.Dense(channels, dtype=dtype)(jnp.concatenate([space_to_depth(seen, PATCH), places], axis=-1))
+        told = nn.silu(dense(compute, width // 2)(codes))
+        places = dense(compute, GRID * GRID * PLACES)(told).reshape(-1, GRID, GRID, PLACES)
+        y = dense(compute, channels)(jnp.concatenate([space_to_depth(seen, PATCH), places], axis=-1))
         for k in range(2 * self.config.blocks):
-            y = y + nn.Dense(channels, dtype=dtype)(told)[:, None, None]
-            y = SeparableBlock(dtype, apart=1 + k % 2)(y)
-        y = nn.LayerNorm(dtype=dtype)(y)
+            y = y + dense(compute, channels)(told)[:, None, None]
+            y = SeparableBlock(compute, apart=1 + k % 2)(y)
+        y = nn.LayerNorm()(y)
         names, sizes = zip(*self.heads, strict=True)
-        y = nn.Dense(sum(sizes), dtype=dtype, kernel_init=nn.initializers.zeros)(y).astype(jnp.float32)
+        y = dense(compute, sum(sizes), kernel_init=nn.initializers.zeros)(y)
         return dict(zip(names, jnp.split(y, np.cumsum(sizes)[:-1], axis=-1), strict=True))
 
 

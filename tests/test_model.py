@@ -1,5 +1,6 @@
 """Shapes, ranges, precision, and what the network's parts promise."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from facedisent_jax import losses, model
+from facedisent_jax import layers, losses, model
 from facedisent_jax.config import ModelConfig
 
 KINDS = [ModelConfig(kind="hybrid", width=128, blocks=1), ModelConfig(kind="plain", width=8)]
@@ -21,7 +22,7 @@ def fresh(config):
 @pytest.mark.parametrize("config", KINDS, ids=lambda c: c.kind)
 @pytest.mark.parametrize("compute", ["float32", "bfloat16"])
 def test_codes_and_pictures(config, compute):
-    config = ModelConfig(config.kind, config.width, config.blocks, compute)
+    config = replace(config, compute=compute)
     params = fresh(config)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     codes = jax.jit(partial(model.encode, config))(params, jax.random.uniform(jax.random.key(1), (5, 64, 64, 3)))
@@ -51,6 +52,48 @@ def test_a_picture_is_encoded_alike_whatever_else_is_in_the_batch(config):
     encode = jax.jit(partial(model.encode, config))
     alone, together = encode(params, images[:1]), encode(params, images)
     np.testing.assert_allclose(alone.identity[0], together.identity[0], atol=1e-5)
+
+
+def products(jaxpr):
+    """The matrix products of a program, as types of what they take and give."""
+    for step in jaxpr.eqns:
+        if step.primitive.name == "dot_general":
+            yield (*(str(v.aval.dtype) for v in step.invars), str(step.outvars[0].aval.dtype))
+        for inner in jax.tree.leaves(list(step.params.values()), is_leaf=lambda p: hasattr(p, "eqns")):
+            yield from products(inner.jaxpr) if hasattr(inner, "jaxpr") else ()
+            yield from products(inner) if hasattr(inner, "eqns") else ()
+
+
+@pytest.mark.parametrize("config", KINDS, ids=lambda c: c.kind)
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_every_product_of_a_step_takes_the_precision_asked_for_and_adds_up_in_float32(config, compute):
+    config = replace(config, compute=compute)
+    params = jax.eval_shape(partial(model.init, config), jax.random.key(0))
+
+    def loss(params, images):
+        return jnp.mean((model.decode(config, params, model.encode(config, params, images)) - images) ** 2)
+
+    program = jax.make_jaxpr(jax.grad(loss))(params, jnp.zeros((2, 64, 64, 3)))
+    found = list(products(program.jaxpr))
+    assert len(found) > 3 and set(found) == {(compute, compute, "float32")}
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("outputs", [6, 7])
+def test_gradients_of_a_rounded_product_are_those_of_the_exact_one_but_for_rounding(axis, outputs):
+    x, w, to = (
+        jax.random.normal(jax.random.key(k), s) for k, s in enumerate([(4, 3, 5), (5, outputs), (4, 3, outputs)])
+    )
+    w = w if axis == 0 else w.T
+
+    def found(compute):
+        return jax.value_and_grad(lambda x, w: jnp.sum(layers.matmul(compute, x, w, axis) * to), (0, 1))(x, w)
+
+    (exact, gradients), (rounded, others) = found("float32"), found("bfloat16")
+    np.testing.assert_allclose(exact, jnp.einsum("nmk,kp,nmp->", x, w if axis == 0 else w.T, to), rtol=1e-4)
+    np.testing.assert_allclose(rounded, exact, atol=0.1)
+    for a, b in zip(gradients, others, strict=True):
+        assert a.dtype == b.dtype == jnp.float32 and 0 < float(jnp.abs(a - b).max()) < 0.05
 
 
 def test_depth_to_space_undoes_space_to_depth():
