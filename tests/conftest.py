@@ -1,7 +1,11 @@
 """Strict while testing: shapes of the numerical core are checked at run time, and silent rank promotion raises."""
 
 import os
+import signal
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what goes on behind it ("pytest &") deaf to Ctrl-C, which the commands of the tests would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # Compilation is most of the time of the tests, and a third of theirs is LLVM's optimisation, which comes after all that
 # XLA decides. (The one fault of the compiler that a test looks for, in test_training, it finds with and without.)
