@@ -2,7 +2,8 @@
 
 Both begin with the same weights and see the same triplets of built-in faces, drawn in memory. First the losses of some
 steps must be equal; then both are timed in turn, each in a process of its own. Augmentation is off on both sides, as
-their random numbers differ. The dense layers' products and the optimiser are also timed alone: what is left to gain.
+their random numbers differ; what it adds to ours is a row of its own. The dense layers' products and the optimiser are
+also timed alone: what is left to gain.
 """
 
 import os
@@ -20,6 +21,7 @@ EQUAL_STEPS = 5
 TOLERANCE = {"loss": 1e-3, "gradient_norm": 5e-3}
 """Relative. The gradient of kind warp jumps where a sample passes from one pixel to the next."""
 GEMM = 2048
+AUGMENTED = "float32, augmented"
 PARTS = tuple(f"{part}, {library}" for part in ("products", "optimiser") for library in ("XLA", "PyTorch"))
 """Of a step, timed alone: the products of its dense layers and what follows on the gradient."""
 
@@ -45,12 +47,12 @@ def main() -> None:
     timing.write(options.json, result)
 
 
-def settings(kind: str):
-    """The config of the kind's preset, without augmentation."""
-    from facedisent_jax.config import AugmentConfig
+def settings(kind: str, augmented: bool = False):
+    """The config of the kind's preset, without augmentation unless asked for."""
     from facedisent_jax.presets import PRESETS as CONFIGS
 
-    return replace(CONFIGS[PRESETS[kind]], augment=AugmentConfig(enabled=False))
+    config = CONFIGS[PRESETS[kind]]
+    return config if augmented else replace(config, augment=replace(config.augment, enabled=False))
 
 
 def drawn(config, people: int = 40):
@@ -155,6 +157,8 @@ def side(name: str, config, params, faces, batches) -> Callable[[int], None]:
         return products.alone(dense(config, params, batches[0]), library)
     if name in timing.WAYS:
         return theirs(config, params, batches, *timing.WAYS[name])
+    if name == AUGMENTED:
+        return ours(settings(config.model.kind, augmented=True), params, faces, batches)
     return ours(replace(config, model=replace(config.model, compute=name)), params, faces, batches)
 
 
@@ -228,7 +232,7 @@ def measured(kind: str, flops: int, of_dense: int, rounds: int, calls: int) -> d
     chosen_from, unmeasured, torch = timing.fastest(arguments, 2)
     for label, reason in unmeasured.items():
         print(f"PyTorch {label} could not be measured. {reason}")
-    sides = [torch, *timing.started(("float32", "bfloat16", "gemm", *PARTS), arguments)]
+    sides = [torch, *timing.started(("float32", "bfloat16", AUGMENTED, "gemm", *PARTS), arguments)]
     before = os.getloadavg()[0]
     times = timing.in_turn(sides, rounds, calls)
     for one in sides:
@@ -240,8 +244,9 @@ def measured(kind: str, flops: int, of_dense: int, rounds: int, calls: int) -> d
     for label, second in chosen_from.items():
         rows.append((f"PyTorch {label} (6 steps)", f"{1e3 * second:.1f}", "", "", ""))
     for label, title in (
-        (torch.name, f"PyTorch {torch.name}"), ("float32", "ours, float32"), ("bfloat16", "ours, bfloat16")
-    ):  # fmt: skip
+        (torch.name, f"PyTorch {torch.name}"),
+        *((name, f"ours, {name}") for name in ("float32", "bfloat16", AUGMENTED)),
+    ):
         shown = (seconds[label], min(times[label]), max(times[label]))
         rows.append((title, *(f"{1e3 * t:.1f}" for t in shown), f"{seconds[label] / seconds['float32']:.2f}"))
     rows += [
