@@ -1,6 +1,7 @@
 """The main path: learning, continuing a run exactly, its folder, its refusals."""
 
 import json
+import re
 import time
 from dataclasses import replace
 
@@ -297,3 +298,14 @@ def test_the_gradient_is_the_same_without_the_compilers_fusion(preset):
         moments.append(jax.tree.leaves(step(state, batch)[0].opt_state[1][0].mu))
     apart = sum(float(jnp.sum((a - b) ** 2)) for a, b in zip(*moments, strict=True))
     assert apart < 1e-6 * sum(float(jnp.sum(b**2)) for b in moments[1])
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="what XLA does on CPU")
+def test_the_augmented_pictures_are_computed_once_a_step():
+    faces = Faces.of([record for k in range(4) for record in person(k)])
+    made = replace(PRESETS["smile"], model=TINY, batch=4)
+    assert made.augment.enabled and made.augment.flip
+    batch = Triplets(faces, made.intensity_step).batch(0, 0, made.batch)
+    program = training.train_step.lower(made, training.init_state(made, faces), batch).compile().as_text()
+    triplets = r" f32\[4,64,64,9\]"  # four, of three pictures of three colours
+    assert len(re.findall(triplets + r"\S* reverse\(", program)) == 1
