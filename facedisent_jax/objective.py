@@ -60,7 +60,8 @@ def terms(config: Config, params: Params, images: Float[Array, "batch k 64 64 3"
     decoded = decode(config.model, params, codes).reshape(len(parts), n, *picture.shape[2:])
     known = jnp.stack([jnp.ones_like(batch.has_pair), batch.has_pair, batch.has_peer])  # of a, b, c: [3, batch]
     mouth = None if config.loss.mouth == 1 else jnp.asarray(losses.mouth_weights(config.loss.mouth))
-    error = jnp.stack([losses.mse(decoded[k], picture[p.target], mouth) for k, p in enumerate(parts)])
+    target = jnp.concatenate([picture[p.target] for p in parts])
+    error = losses.mse(decoded.reshape(target.shape), target, mouth).reshape(len(parts), n)
     weight = jnp.stack([known[p.identity] * known[p.expression] * known[p.target] for p in parts])
 
     labelled = batch.labelled.swapaxes(0, 1)
