@@ -64,20 +64,6 @@ def _outer_in_halves(a: Float[Array, "n p"], b: Float[Array, "n q"]) -> Float[Ar
     return _product(a.reshape(n, 2, p // 2).transpose(1, 2, 0), b, 2, 0).reshape(p, -1)
 
 
-def rounded_gradient(compute: str, x: Array) -> Array:
-    """x, with its gradient rounded as `compute` has it: where more than a product reads the gradient, XLA on CPU then
-    computes it once, and not for each in its own type."""
-    return _rounded_gradient(x) if compute == "bfloat16" else x
-
-
-@jax.custom_vjp
-def _rounded_gradient(x: Array) -> Array:
-    return x
-
-
-_rounded_gradient.defvjp(lambda x: (x, None), lambda _, g: (g.astype(jnp.bfloat16).astype(jnp.float32),))
-
-
 def _rounded_convolution(x: Array, kernel: Array, *arguments: Any, **options: Any) -> Array:
     """`jax.lax.conv_general_dilated`. On CPU, where XLA has none in bfloat16, of the rounded values in float32."""
     x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)

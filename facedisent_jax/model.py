@@ -18,7 +18,6 @@ from facedisent_jax.layers import (
     dense,
     depth_to_space,
     matmul,
-    rounded_gradient,
     space_to_depth,
 )
 from facedisent_jax.warp import Shown, Source
@@ -110,7 +109,7 @@ class HybridDecoder(nn.Module):
         y = jnp.concatenate([bent, straight], axis=-1)
         mean = self.param("mean", nn.initializers.constant(0.5), (PIXELS,))
         pixels = self.param("pixels", nn.initializers.normal(0.1), (PIXELS, width + 2 * CODE))
-        picture = rounded_gradient(compute, matmul(compute, y, pixels, axis=1) + mean[None])
+        picture = matmul(compute, y, pixels, axis=1) + mean[None]
         return picture.reshape(-1, SIZE, SIZE, 3)
 
 
