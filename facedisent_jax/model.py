@@ -11,15 +11,7 @@ from jaxtyping import Array, Float
 from facedisent_jax import warp
 from facedisent_jax.align import head_motion
 from facedisent_jax.config import CODE, ModelConfig
-from facedisent_jax.layers import (
-    ConvBlock,
-    DenseBlock,
-    conv,
-    dense,
-    depth_to_space,
-    matmul,
-    space_to_depth,
-)
+from facedisent_jax.layers import ConvBlock, DenseBlock, conv, dense, depth_to_space, matmul, space_to_depth
 from facedisent_jax.warp import Shown, Source
 
 SIZE = 64
