@@ -24,8 +24,12 @@ def dense(compute: str, features: int, **options: Any) -> nn.Dense:
 
 
 def conv(compute: str, features: int, **options: Any) -> nn.Conv:
-    """A 3x3 convolution of this precision."""
-    convolve = _rounded_convolution if compute == "bfloat16" else None
+    """A 3x3 convolution of this precision, padded to the input's size."""
+
+    def convolve(x, kernel, *_, **__):
+        rounded = jnp.bfloat16 if compute == "bfloat16" else jnp.float32
+        return _convolution(x.astype(rounded), kernel.astype(rounded))
+
     return nn.Conv(features, (3, 3), conv_general_dilated=convolve, **options)
 
 
@@ -64,19 +68,47 @@ def _outer_in_halves(a: Float[Array, "n p"], b: Float[Array, "n q"]) -> Float[Ar
     return _product(a.reshape(n, 2, p // 2).transpose(1, 2, 0), b, 2, 0).reshape(p, -1)
 
 
-def _rounded_convolution(x: Array, kernel: Array, *arguments: Any, **options: Any) -> Array:
-    """`jax.lax.conv_general_dilated`. On CPU, where XLA has none in bfloat16, of the rounded values in float32."""
-    x, kernel = x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+def _convolved(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c p"], padding: Any = "SAME") -> Array:
+    """[b, h, w, p] float32."""
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=layout).astype(jnp.float32)
 
-    def convolve(dtype, x, kernel):
-        return jax.lax.conv_general_dilated(x.astype(dtype), kernel.astype(dtype), *arguments, **options)
 
-    return jax.lax.platform_dependent(
-        x,
-        kernel,
-        cpu=partial(convolve, jnp.float32),
-        default=lambda x, kernel: convolve(jnp.bfloat16, x, kernel).astype(jnp.float32),
-    )
+@jax.custom_vjp
+def _convolution(x, kernel):
+    def exact(x, kernel):  # XLA on CPU has none in bfloat16
+        return _convolved(x.astype(jnp.float32), kernel.astype(jnp.float32))
+
+    return jax.lax.platform_dependent(x, kernel, cpu=exact, default=_convolved)
+
+
+def _turned(kernel: Float[Array, "3 3 c p"]) -> Float[Array, "3 3 p c"]:
+    """The kernel that takes gradients back."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+def _kernel_gradient(x: Float[Array, "b h w c"], gradient: Float[Array, "b h w p"]) -> Float[Array, "3 3 c p"]:
+    def correlated(a, b):
+        return _convolved(a.transpose(3, 1, 2, 0), b.transpose(1, 2, 0, 3), ((1, 1), (1, 1))).transpose(1, 2, 0, 3)
+
+    # The wider of the two last, or it takes up to twice as long.
+    return correlated(x, gradient) if x.shape[-1] < gradient.shape[-1] else _turned(correlated(gradient, x))
+
+
+def _gradients(saved, gradient):
+    def in_layout(x, kernel, gradient):
+        # XLA on CPU sorts the axes of a convolution into the layout of its fast ones only outside of loops and
+        # branches; in the loop of `training.train_steps` JAX's own gradients would take a hundred times as long.
+        back = _convolved(gradient, _turned(kernel).astype(jnp.float32))
+        return back.astype(x.dtype), _kernel_gradient(x.astype(jnp.float32), gradient).astype(kernel.dtype)
+
+    def own(x, kernel, gradient):
+        return jax.vjp(_convolved, x, kernel)[1](gradient)
+
+    return jax.lax.platform_dependent(*saved, gradient, cpu=in_layout, default=own)
+
+
+_convolution.defvjp(lambda x, kernel: (_convolution(x, kernel), (x, kernel)), _gradients)
 
 
 def space_to_depth(x: Float[Array, "b h w c"], n: int) -> Float[Array, "b h2 w2 c2"]:

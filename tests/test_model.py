@@ -96,6 +96,25 @@ def test_gradients_of_a_rounded_product_are_those_of_the_exact_one_but_for_round
         assert a.dtype == b.dtype == jnp.float32 and 0 < float(jnp.abs(a - b).max()) < 0.05
 
 
+@pytest.mark.parametrize("inputs, outputs", [(3, 5), (5, 3), (4, 4)])
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_gradients_of_a_convolution_are_jaxs_own(inputs, outputs, compute):
+    x, kernel, to = (
+        jax.random.normal(jax.random.key(k), s)
+        for k, s in enumerate([(2, 6, 5, inputs), (3, 3, inputs, outputs), (2, 6, 5, outputs)])
+    )
+    layer = layers.conv(compute, outputs, use_bias=False)
+
+    def own(x, kernel):
+        x, kernel = (jnp.asarray(v.astype(compute), jnp.float32) for v in (x, kernel))
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    ours, back = jax.vjp(lambda x, kernel: layer.apply({"params": {"kernel": kernel}}, x), x, kernel)
+    theirs, own_back = jax.vjp(own, x, kernel)
+    for a, b in zip((ours, *back(to)), (theirs, *own_back(to)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 if compute == "float32" else 0.2)  # which rounds them to bfloat16
+
+
 def test_depth_to_space_undoes_space_to_depth():
     x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))
     deep = model.space_to_depth(x, 2)

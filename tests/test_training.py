@@ -309,3 +309,16 @@ def test_the_augmented_pictures_are_computed_once_a_step():
     program = training.train_step.lower(made, training.init_state(made, faces), batch).compile().as_text()
     triplets = r" f32\[4,64,64,9\]"  # four, of three pictures of three colours
     assert len(re.findall(triplets + r"\S* reverse\(", program)) == 1
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "plain"])
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="what XLA does on CPU")
+def test_convolutions_of_several_steps_a_call_have_the_layout_that_is_fast(kind):
+    faces = Faces.of([record for k in range(4) for record in person(k)])
+    made = replace(PRESETS["smile"], model=replace(TINY, kind=kind, width=128 if kind == "hybrid" else 8), batch=4)
+    batch = Triplets(faces, made.intensity_step).batch(0, 0, made.batch)
+    batches = jax.tree.map(lambda value: np.stack([value, value]), batch)
+    program = training.train_steps.lower(made, training.init_state(made, faces), batches).compile().as_text()
+    assert "while(" in program
+    layouts = re.findall(r"dim_labels=(\S+?),? ", program)
+    assert len(layouts) > 10 and set(layouts) == {"b01f_01io->b01f"}
