@@ -23,14 +23,14 @@ def dense(compute: str, features: int, **options: Any) -> nn.Dense:
     return nn.Dense(features, dot_general=lambda x, w, dimensions, precision: matmul(compute, x, w), **options)
 
 
-def conv(compute: str, features: int, **options: Any) -> nn.Conv:
-    """A 3x3 convolution of this precision, padded to the input's size."""
+def conv(compute: str, features: int, kernel_init: Any = nn.linear.default_kernel_init) -> nn.Conv:
+    """A 3x3 convolution of this precision, of stride 1 and padded to the input's size."""
 
-    def convolve(x, kernel, *_, **__):
+    def convolve(x, kernel, *_, **__):  # what else Flax says is stride and padding, as above
         rounded = jnp.bfloat16 if compute == "bfloat16" else jnp.float32
         return _convolution(x.astype(rounded), kernel.astype(rounded))
 
-    return nn.Conv(features, (3, 3), conv_general_dilated=convolve, **options)
+    return nn.Conv(features, (3, 3), kernel_init=kernel_init, conv_general_dilated=convolve)
 
 
 def _product(a: Array, b: Array, i: int, j: int) -> Array:

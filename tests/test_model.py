@@ -103,13 +103,13 @@ def test_gradients_of_a_convolution_are_jaxs_own(inputs, outputs, compute):
         jax.random.normal(jax.random.key(k), s)
         for k, s in enumerate([(2, 6, 5, inputs), (3, 3, inputs, outputs), (2, 6, 5, outputs)])
     )
-    layer = layers.conv(compute, outputs, use_bias=False)
+    layer, bias = layers.conv(compute, outputs), jnp.zeros(outputs)
 
     def own(x, kernel):
         x, kernel = (jnp.asarray(v.astype(compute), jnp.float32) for v in (x, kernel))
         return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
-    ours, back = jax.vjp(lambda x, kernel: layer.apply({"params": {"kernel": kernel}}, x), x, kernel)
+    ours, back = jax.vjp(lambda x, kernel: layer.apply({"params": {"kernel": kernel, "bias": bias}}, x), x, kernel)
     theirs, own_back = jax.vjp(own, x, kernel)
     for a, b in zip((ours, *back(to)), (theirs, *own_back(to)), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 if compute == "float32" else 0.2)  # which rounds them to bfloat16
