@@ -115,6 +115,38 @@ def test_gradients_of_a_convolution_are_jaxs_own(inputs, outputs, compute):
         np.testing.assert_allclose(a, b, atol=1e-5 if compute == "float32" else 0.2)  # which rounds them to bfloat16
 
 
+@pytest.mark.parametrize("apart", [1, 2])
+def test_a_depthwise_convolution_and_its_gradients_are_jaxs_own(apart):
+    x, kernel, to = (
+        jax.random.normal(jax.random.key(k), s) for k, s in enumerate([(2, 6, 5, 4), (3, 3, 4), (2, 6, 5, 4)])
+    )
+
+    def own(x, kernel):
+        return jax.lax.conv_general_dilated(
+            x,
+            kernel[:, :, None],
+            (1, 1),
+            [(apart, apart)] * 2,
+            rhs_dilation=(apart, apart),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=4,
+        )
+
+    ours, back = jax.vjp(lambda x, kernel: layers.depthwise(x, kernel, apart), x, kernel)
+    theirs, own_back = jax.vjp(own, x, kernel)
+    for a, b in zip((ours, *back(to)), (theirs, *own_back(to)), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="what XLA does on CPU")
+def test_no_transpose_is_written_for_the_gradient_of_a_dense_layer():
+    layer, x = layers.dense("float32", 64), jnp.ones((4, 8, 8, 32))
+    params = layer.init(jax.random.key(0), x)
+    gradient = jax.jit(jax.grad(lambda params, x: jnp.sum(jnp.sin(layer.apply(params, x)))))
+    program = gradient.lower(params, x).compile().as_text()
+    assert " dot(" in program and " transpose(" not in program
+
+
 def test_depth_to_space_undoes_space_to_depth():
     x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))
     deep = model.space_to_depth(x, 2)
