@@ -1,7 +1,24 @@
 """Pictures read at fractional places. Imports none of ours."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+
+@jax.custom_vjp
+def weighted(images: Float[Array, "*n channels"], weight: Float[Array, "*n 1"]) -> Float[Array, "*n channels"]:
+    """images * weight. Of the weight's gradient the channels are added one by one: as a sum over the last, short axis
+    they take XLA on CPU three times as long."""
+    return images * weight
+
+
+def _gradients(saved, gradient):
+    images, weight = saved
+    product = gradient * images
+    return gradient * weight, sum(product[..., k : k + 1] for k in range(product.shape[-1]))
+
+
+weighted.defvjp(lambda images, weight: (images * weight, (images, weight)), _gradients)
 
 
 def _cell(at: Float[Array, "batch height width"], size: int) -> tuple[Array, Array]:
@@ -30,9 +47,9 @@ def sample_bilinear(
     def read(offset):
         return pixels.at[corner + offset].get(mode="promise_in_bounds")
 
-    upper = read(0) * (1 - right) + read(1) * right
-    lower = read(width) * (1 - right) + read(width + 1) * right
-    return upper * (1 - down) + lower * down
+    upper = weighted(read(0), 1 - right) + weighted(read(1), right)
+    lower = weighted(read(width), 1 - right) + weighted(read(width + 1), right)
+    return weighted(upper, 1 - down) + weighted(lower, down)
 
 
 def sample_cubic(

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 
 from facedisent_jax.config import ModelConfig
 from facedisent_jax.layers import SeparableBlock, dense, depth_to_space, space_to_depth
-from facedisent_jax.sampling import displaced
+from facedisent_jax.sampling import displaced, weighted
 
 GRID, PATCH = 16, 4
 """The network works on 16x16 patches of 4x4 pixels: convolutions at 64x64 are slow on CPU."""
@@ -150,9 +150,10 @@ def show(
     bent += further
     mask = nn.sigmoid(fine("mask")) * (config.parts != "displacement")
     picture, new = laid(head + bent, sharp)
-    made = picture + mask * (new + jnp.minimum(2 * far, 1) * fine("texture"))
+    made = picture + weighted(new + jnp.minimum(2 * far, 1) * fine("texture"), mask)
     weight = shares[:, :, None, None, None] * jnp.exp(jnp.clip(fine("preference"), -3, 3)).reshape(k, n, 64, 64, 1)
-    blended = jnp.sum(weight * made.reshape(k, n, 64, 64, 3), axis=0) / jnp.sum(weight, axis=0)
+    share = weight / jnp.sum(weight, axis=0, keepdims=True)
+    blended = jnp.sum(weighted(made.reshape(k, n, 64, 64, 3), share), axis=0)
     return Shown(blended, bent.reshape(k, n, 64, 64, 2), mask.reshape(k, n, 64, 64, 1))
 
 
