@@ -18,7 +18,7 @@ def matmul(compute: str, x: Float[Array, "*n k"], w: Float[Array, "_ _"], axis: 
     # As a matrix: XLA on CPU writes the gradient's transpose first where the sum of the weights' is over several axes.
     rows = x.reshape(-1, x.shape[-1])
     made: Array = _rounded_matmul(rows, w, axis) if compute == "bfloat16" else _product(rows, w, 1, axis)
-    return made.reshape(*x.shape[:-1], -1)
+    return made.reshape(*x.shape[:-1], made.shape[-1])
 
 
 def dense(compute: str, features: int, **options: Any) -> nn.Dense:
@@ -47,16 +47,16 @@ def _rounded_matmul(x, w, axis):
 
 def _forward(x, w, axis):
     x, w = x.astype(jnp.bfloat16), w.astype(jnp.bfloat16)
-    return _product(x, w, x.ndim - 1, axis), (x, w)
+    return _product(x, w, 1, axis), (x, w)
 
 
 def _backward(axis, saved, gradient):
     # Of JAX's own rule the gradient would stay float32: products of two types, which hardware is not made for.
     x, w = saved
     gradient = gradient.astype(jnp.bfloat16)
-    rows, columns = (y.reshape(-1, y.shape[-1]) for y in ((x, gradient) if axis == 0 else (gradient, x)))
+    rows, columns = (x, gradient) if axis == 0 else (gradient, x)
     outer = jax.lax.platform_dependent(rows, columns, cpu=_outer_in_halves, default=partial(_product, i=0, j=0))
-    return _product(gradient, w, gradient.ndim - 1, 1 - axis), outer
+    return _product(gradient, w, 1, 1 - axis), outer
 
 
 _rounded_matmul.defvjp(_forward, _backward)
