@@ -2,7 +2,8 @@
 
 Writes N records of noise as one shard, then measures in rounds, in turn: the raw rate of TensorFlow's TFRecord reader;
 our reading of the same file, in memory and mapped, with all its checks; images per second of the training stream from
-memory and from disk; and of a PyTorch DataLoader that gathers the same triplets from memory (if torch is there).
+memory and from disk; and of a PyTorch DataLoader that gathers the same triplets from memory (if torch is there). Then
+the default model's step, for what it consumes.
 """
 
 import argparse
@@ -14,12 +15,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import growth
 import numpy as np
 import timing
 
 BATCH, STEPS = 32, 600
-STEP_IMAGES = 3 * BATCH / 0.3
-"""What the default model consumes on two cores: 96 pictures in about 0.3 s."""
 RAW, MEMORY, DISK = "raw TFRecord read, records", "stream from memory, images", "stream from disk, images"
 
 
@@ -135,12 +135,15 @@ def main() -> None:
     )
     if not find_spec("torch"):
         print("PyTorch's DataLoader was not measured: torch is not installed.")
-    times, share = rates[MEMORY] / STEP_IMAGES, rates[DISK] / rates[RAW]
+    seconds, _ = growth.step(BATCH, width=512)
+    consumed = 3 * BATCH / seconds
+    times, share = rates[MEMORY] / consumed, rates[DISK] / rates[RAW]
     print(
-        f"The stream gives {times:.0f} times what the default model's step consumes ({STEP_IMAGES:.0f} images/s); from "
+        f"The stream gives {times:.0f} times what the default model's step consumes ({consumed:.0f} images/s); from "
         f"disk {share:.0%} of the raw rate."
     )
-    timing.write(given.json, {"load_average": before, "records": given.records, "rates": rates, "rounds": rounds})
+    result = {"load_average": before, "records": given.records, "consumed": consumed, "rates": rates, "rounds": rounds}
+    timing.write(given.json, result)
 
 
 if __name__ == "__main__":

@@ -96,9 +96,8 @@ def main() -> None:
         print(f"{name:10} {found[name]:8.0f} pictures/s")
     print(f"cropping runs at {found['cropping_against_decoding']:.2f} of the rate of decoding")
     for n, hours in found["hours_for_all"].items():
-        print(
-            f"all of Multi-PIE on {n:3} workers: {hours:7.2f} hours, reading {found['read_MB_per_second'][n]:.0f} MB/s"
-        )
+        reading = found["read_MB_per_second"][n]
+        print(f"all of Multi-PIE on {n:3} workers: {60 * hours:6.1f} minutes, reading {reading:,.0f} MB/s")
     if given.json:
         given.json.write_text(json.dumps(found, indent=1))
 

@@ -10,7 +10,7 @@ from facedisent_jax.records import Faces, RecordError, read_info, read_splits
 from facedisent_jax.triplets import Batch, Triplets
 
 GIB = 1024**3
-TOGETHER = 128
+TOGETHER = 256
 """Triplets of several steps that are gathered at once, so that handing them over costs little beside it."""
 
 
