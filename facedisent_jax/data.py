@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from facedisent_jax.records import Faces, RecordError, read_info, read_splits
+from facedisent_jax.records import Faces, RecordError, read_info, read_splits, untuned
 from facedisent_jax.triplets import Batch, Triplets
 
 GIB = 1024**3
-TOGETHER = 256
+TOGETHER = 128
 """Triplets of several steps that are gathered at once, so that handing them over costs little beside it."""
 
 
@@ -83,7 +83,7 @@ def batches(
         return tf.numpy_function(several, [first], list(types))
 
     # In one thread: two take turns at the interpreter, and give a quarter fewer pictures from disk.
-    stream = tf.data.Dataset.range(start, stop, together).map(gather).prefetch(2)
+    stream = untuned(tf.data.Dataset.range(start, stop, together).map(gather).prefetch(2))
 
     def opened() -> Iterator[Batch]:
         try:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,10 @@ class Stopped(BaseException):
 class StopRequest:
     """Whether a signal has asked the run to stop, while this is open (`with StopRequest() as stop`).
 
-    The first signal raises Stopped at once, but within `after_step` it is only noted. The second Ctrl-C ends the
-    process there and then, even in the middle of a compilation: a thread of its own listens, for Python itself would
-    not look at signals before the compilation ends.
+    The first signal raises Stopped at once, but within `after_step` it is only noted. Where Python swallows what is
+    raised (a destructor; JAX's callback after a garbage collection) Stopped is raised once more. The second Ctrl-C ends
+    the process there and then, even in the middle of a compilation: a thread of its own listens, for Python itself
+    would not look at signals before the compilation ends.
 
     In a thread that is not the main one it hears nothing. Of several processes (jax.distributed) it hears nothing
     either: there JAX listens to SIGTERM, and `asked` tells all processes at the same step.
@@ -33,6 +35,7 @@ class StopRequest:
     def __init__(self):
         self.number: int | None = None
         self._times = 0
+        self._swallowed = 0
         self._at_once = True
         self._before: dict = {}
 
@@ -43,6 +46,8 @@ class StopRequest:
         os.set_blocking(self._writer, False)
         self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = self._unraisable
         threading.Thread(target=self._listen, args=(reader,), daemon=True).start()
         return self
 
@@ -50,6 +55,7 @@ class StopRequest:
         if self._before:
             for number, handler in self._before.items():
                 signal.signal(number, handler)
+            sys.unraisablehook = self._hook
             signal.set_wakeup_fd(self._wakeup)
             os.close(self._writer)  # ends the listening thread
 
@@ -77,10 +83,17 @@ class StopRequest:
         if first and self._at_once:
             raise Stopped(number)
 
+    def _unraisable(self, about) -> None:
+        if not isinstance(about.exc_value, Stopped):
+            return self._hook(about)
+        number, self.number = self.number or signal.SIGTERM, None
+        self._swallowed += 1
+        threading.Timer(0.01, signal.pthread_kill, (threading.main_thread().ident, number)).start()
+
     def _listen(self, reader: int) -> None:
         heard, wanted = 0, {signal.SIGTERM, signal.SIGINT}
         while byte := os.read(reader, 1):
-            if heard and byte[0] == signal.SIGINT:
+            if heard > self._swallowed and byte[0] == signal.SIGINT:
                 os._exit(128 + signal.SIGINT)
             if not heard and byte[0] in wanted and not self._at_once:
                 name = signal.Signals(byte[0]).name

@@ -272,6 +272,16 @@ class _Chunk(NamedTuple):
         return out
 
 
+def untuned(stream):
+    """A tf.data.Dataset without TensorFlow's tuner: ours leave it nothing to tune, and their ends would at times wait
+    until it wakes, which takes the longer the longer a stream was open (9 s after 11)."""
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return stream.with_options(options)
+
+
 def _read(path: Path, size: int) -> Iterator[_Chunk]:
     """The records of a file, `size` at a time. Raises _Fault."""
     import tensorflow as tf
@@ -289,7 +299,8 @@ def _read(path: Path, size: int) -> Iterator[_Chunk]:
     end = 0
     try:
         # Parsed in other threads while the next are read: a record takes as long to parse as to read.
-        for found in tf.data.TFRecordDataset(str(path)).batch(size).map(parse, 2, deterministic=True).prefetch(2):
+        stream = tf.data.TFRecordDataset(str(path)).batch(size).map(parse, 2, deterministic=True).prefetch(2)
+        for found in untuned(stream):
             serialized, (length, pictured, image), columns = found[0], (v.numpy() for v in found[1:4]), found[4]
             if (wrong := pictured[pictured != BYTES]).size:
                 raise _Fault(f"its image has {wrong[0]} bytes, {BYTES} were expected")

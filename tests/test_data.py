@@ -1,6 +1,7 @@
 """A record written is a record read; batches do not depend on where pictures lie or where the stream is opened."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -49,6 +50,17 @@ def test_the_stream_gives_each_step_its_batch_wherever_it_is_opened(folder):
     for first, second in zip(whole[6:], later, strict=True):
         for a, b in zip(first, second, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_a_stream_that_has_given_all_ends_at_once(folder):
+    triplets = Triplets(data.read_faces([folder], "train"))
+    waits = []
+    for _ in range(80):
+        for _ in data.batches(triplets, seed=0, start=0, stop=256, batch=4):
+            last = time.perf_counter()
+        waits.append(time.perf_counter() - last)
+    # At the end of every seventh stream or so TensorFlow's tuner slept on, for 10 to 50 ms; other work may stop a few.
+    assert sum(wait > 0.008 for wait in waits) < 5, waits
 
 
 def test_a_person_held_out_in_one_folder_is_held_out_in_all(folder, tmp_path):

@@ -88,6 +88,19 @@ def raise_signal(number: int) -> None:
     time.sleep(0.05)
 
 
+def test_a_signal_that_a_destructor_swallows_is_not_lost(capfd):
+    class Swallows:
+        def __del__(self):
+            raise_signal(signal.SIGINT)
+
+    before = sys.unraisablehook
+    with pytest.raises(Stopped) as stopped, StopRequest():
+        del_me = Swallows()
+        del del_me
+        time.sleep(5)
+    assert stopped.value.status == 130 and sys.unraisablehook is before and not capfd.readouterr().err
+
+
 def test_a_signal_is_noted_in_a_step_and_stops_at_once_elsewhere():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with StopRequest() as stop:
