@@ -72,8 +72,8 @@ def test_pictures_in_memory_take_their_bytes_once(folders, ends_only):
     number, taken = said(code, folders)
     assert number == PEOPLE * (4 if ends_only else LEVELS)
     pictures = DATA * number / (PEOPLE * LEVELS)
-    # 40 MB: the buffers of the reader, however much is read
-    assert pictures < taken < 1.1 * pictures + 40e6
+    # 50 MB: the buffers of the reader, however much is read; 20 to 35 on an idle machine, 45 were seen on a busy one
+    assert pictures < taken < 1.1 * pictures + 50e6
 
 
 @pytest.mark.slow
