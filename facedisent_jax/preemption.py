@@ -86,9 +86,10 @@ class StopRequest:
     def _unraisable(self, about) -> None:
         if not isinstance(about.exc_value, Stopped):
             return self._hook(about)
-        number, self.number = self.number or signal.SIGTERM, None
+        self.number = None
         self._swallowed += 1
-        threading.Timer(0.01, signal.pthread_kill, (threading.main_thread().ident, number)).start()
+        again = threading.main_thread().ident, about.exc_value.status - 128
+        threading.Timer(0.01, signal.pthread_kill, again).start()
 
     def _listen(self, reader: int) -> None:
         heard, wanted = 0, {signal.SIGTERM, signal.SIGINT}
