@@ -31,8 +31,9 @@ class MappedImages:
     def __getitem__(self, index) -> np.ndarray:
         found = [np.asarray(column[index]) for column in (self._shard, self._offset, self._check)]
         out = np.empty((found[0].size, int(np.prod(self.shape[1:]))), np.uint8)
+        maps, size = self._maps, out.shape[1]
         for picture, shard, start, check in zip(out, *(column.ravel().tolist() for column in found), strict=True):
-            picture[:] = self._maps[shard][start : start + picture.size]
+            picture[:] = maps[shard][start : start + size]
             if zlib.crc32(picture) != check:
                 raise RecordError(
                     f"{self._shards[shard]} has changed since it was opened: the picture at byte {start} is not what "
