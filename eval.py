@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from facedisent_jax import preemption
+from facedisent_jax.errors import UserError
+from facedisent_jax.training.signals import Stopped
 
 Step = Annotated[str, tyro.conf.arg(metavar="best|last|N")]
 
@@ -138,10 +139,6 @@ COMMANDS = {
 }
 
 
-class CommandError(ValueError):
-    """A command that cannot be carried out; the message is a sentence for the person at the keyboard."""
-
-
 def main(command: Report | Video | Compare | Table1 | Interpolate | Swap) -> None:
     """Carry out a command; can be imported and called."""
     if isinstance(command, Report):
@@ -159,10 +156,10 @@ def main(command: Report | Video | Compare | Table1 | Interpolate | Swap) -> Non
 
 
 def report(command: Report) -> None:
-    from data_prep import photos
-    from facedisent_jax import report as reports
+    from data_prep.cropping import user_photos
+    from facedisent_jax.reporting import report as reports
 
-    points = photos.face_points(command.landmarker)
+    points = user_photos.face_points(command.landmarker)
     mesh = None if isinstance(points, str) else points
     found = reports.write(command.run, command.data, command.split, _step(command.step), mesh)
     rows = [("reconstruction", found["reconstruction"]), ("swap", found["swap"])]
@@ -177,21 +174,21 @@ def report(command: Report) -> None:
 
 
 def video(command: Video) -> None:
-    from facedisent_jax import video as videos
+    from facedisent_jax.reporting import video_report
 
-    found = videos.write(command.run, _asked(command))
+    found = video_report.write(command.run, _asked(command))
     data = found["data"]
     print(f"{data['clips']} clips of {data['subjects']} held-out subjects, {data['onset_frames']['all']} onset frames")
     for reason, count in data["rejected"].items():
         print(f"rejected {count:4d} takes: {reason}")
     for sentence in dict.fromkeys([*data["easier_than_video"], *found["missing"]]):
         print(f"Note: {sentence}")
-    print(videos.video_page.as_text(found))
+    print(video_report.as_text(found))
     print(command.run / "video" / "index.html")
 
 
 def compare(command: Compare) -> None:
-    from facedisent_jax import comparison
+    from facedisent_jax.reporting import comparison
 
     if command.out is not None:
         comparison.check_out(command.out)
@@ -208,11 +205,11 @@ def _asked(command: Video | Compare):
     """What the video figures are asked for, with the face mesh where it can be had."""
     from tqdm import tqdm
 
-    from data_prep import photos
-    from facedisent_jax import video as videos
+    from data_prep.cropping import user_photos
+    from facedisent_jax.evaluation import video as videos
 
-    points = photos.face_points(command.landmarker)
-    return videos.Asked(
+    points = user_photos.face_points(command.landmarker)
+    return videos.VideoEvalOptions(
         command.data,
         command.split,
         _step(command.step),
@@ -224,15 +221,17 @@ def _asked(command: Video | Compare):
 
 
 def interpolate(command: Interpolate) -> None:
-    from data_prep import photos
-    from facedisent_jax import figures, study
+
+    from data_prep.cropping import user_photos
+    from facedisent_jax import trained_model
+    from facedisent_jax.reporting import figures
 
     figures.check_suffix(command.out, figures.STILLS + figures.ANIMATIONS)
     ends = [command.a] if command.b is None else [command.a, command.b]
     _check_files(command.out, *ends)
-    study.check_steps(command.steps)
+    trained_model.check_steps(command.steps)
     face = _load(command.run, command.step)
-    real = photos.pictures(ends, face.info["crop"], command.landmarker)
+    real = user_photos.pictures(ends, face.info["crop"], command.landmarker)
     frames = face.interpolate(real[0], None if command.b is None else real[1], command.steps, command.move, command.to)
     if command.out.suffix.lower() in figures.ANIMATIONS:
         figures.animate(frames, command.out)
@@ -245,15 +244,16 @@ def interpolate(command: Interpolate) -> None:
 
 
 def swap(command: Swap) -> None:
-    from data_prep import photos
-    from facedisent_jax import figures
+
+    from data_prep.cropping import user_photos
+    from facedisent_jax.reporting import figures
 
     figures.check_suffix(command.out, figures.STILLS)
     _check_files(command.out, *command.photos)
     if len(command.photos) < 2:
-        raise CommandError(f"Swapping takes two photographs or more, {len(command.photos)} given.")
+        raise UserError(f"Swapping takes two photographs or more, {len(command.photos)} given.")
     face = _load(command.run, command.step)
-    faces = photos.pictures(command.photos, face.info["crop"], command.landmarker)
+    faces = user_photos.pictures(command.photos, face.info["crop"], command.landmarker)
     made = face.swap_grid(faces, faces)
     names = [path.stem for path in command.photos]
     cells = [[None, *faces], *([real, *row] for real, row in zip(faces, made, strict=True))]
@@ -264,7 +264,7 @@ def swap(command: Swap) -> None:
 
 def table1(command: Table1) -> None:
     import train
-    from facedisent_jax import table1 as tables
+    from facedisent_jax.evaluation import table1 as tables
     from facedisent_jax.presets import PRESETS
 
     preset = PRESETS[command.preset]
@@ -275,9 +275,10 @@ def table1(command: Table1) -> None:
 
 
 def _load(run: Path, step: str):
-    from facedisent_jax import study
 
-    return study.load(run, _step(step))
+    from facedisent_jax import trained_model
+
+    return trained_model.load(run, _step(step))
 
 
 def _step(step: str) -> str | int:
@@ -285,12 +286,12 @@ def _step(step: str) -> str | int:
 
 
 def _check_files(out: Path, *photos: Path) -> None:
-    """Raises CommandError before any work is done."""
+    """Raises UserError before any work is done."""
     if not out.parent.is_dir():
-        raise CommandError(f"There is no folder {out.parent} to write {out.name} into.")
+        raise UserError(f"There is no folder {out.parent} to write {out.name} into.")
     for path in photos:
         if not path.is_file():
-            raise CommandError(f"There is no photograph {path}.")
+            raise UserError(f"There is no photograph {path}.")
 
 
 def _mistyped(arguments: Sequence[str]) -> str | None:
@@ -300,27 +301,6 @@ def _mistyped(arguments: Sequence[str]) -> str | None:
     near = difflib.get_close_matches(arguments[0], COMMANDS, n=1)
     hint = f"Did you mean {near[0]}?" if near else f"The commands are {', '.join(COMMANDS)}."
     return f'eval.py has no command "{arguments[0]}". {hint}'
-
-
-def _sentences() -> tuple[type[Exception], ...]:
-    """The errors whose message is meant for the person at the keyboard; any other is a bug and keeps its traceback."""
-    from data_prep import faces, landmarks
-    from facedisent_jax import checkpoint, config, figures, records, report, runs, study, training, video
-
-    prep = (faces.FaceError, landmarks.LandmarkError, records.RecordError)
-    return (
-        *prep,
-        checkpoint.CheckpointError,
-        figures.FigureError,
-        report.ReportError,
-        study.StudyError,
-        video.VideoError,
-        config.ConfigError,
-        runs.RunError,
-        training.NonFiniteError,
-        CommandError,
-        OSError,
-    )
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -337,12 +317,10 @@ def run(arguments: Sequence[str]) -> None:
         train.settle_environment()
     try:
         main(command)
-    except preemption.Stopped as stopped:
+    except Stopped as stopped:
         print(f"eval.py: {stopped}", file=sys.stderr)
         sys.exit(stopped.status)
-    except Exception as error:
-        if not isinstance(error, _sentences()):
-            raise
+    except (UserError, OSError) as error:
         sys.exit(str(error))
 
 

@@ -11,8 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from facedisent_jax import config as configs
-from facedisent_jax import preemption, presets
+from facedisent_jax import presets
 from facedisent_jax.config import Config
+from facedisent_jax.errors import UserError
+from facedisent_jax.training.signals import Stopped, StopRequest
 
 BUILTIN = Path("data/builtin")
 """Where the built-in faces are drawn when no --data is given."""
@@ -39,79 +41,82 @@ def main(config: Config) -> Path:
 
     Raises preemption.Stopped after SIGTERM or Ctrl-C, once the step is finished and saved.
     """
-    configs.check(config)
-    from facedisent_jax import processes
+    configs.validate(config)
+    from facedisent_jax.training import distributed
 
     run = Path(config.run)
-    several = processes.joined(config.coordinator, config.processes, config.process)
-    with several if config.distributed else nullcontext(), preemption.StopRequest() as stop:
+    several = distributed.distributed_run(config.coordinator, config.processes, config.process)
+    with several if config.distributed else nullcontext(), StopRequest() as stop:
         folders = [Path(folder) for folder in config.data] or [builtin_faces()]
-        step, writes = train(config, folders, stop), processes.first()
+        step, writes = train(config, folders, stop), distributed.is_main_process()
         print(f"{run}: {step} steps done{f' before, --steps asks for {config.steps}' if step > config.steps else ''}.")
     if config.report and writes:  # the other processes need not wait for it
-        from facedisent_jax import records, report
+        from facedisent_jax.data import reading
+        from facedisent_jax.reporting import report
 
-        if not any(records.read_info(folder)["splits"].get("test") for folder in folders):
+        if not any(reading.read_info(folder)["splits"].get("test") for folder in folders):
             print("No report: there is no test picture to judge by.")
             return run
-        with preemption.StopRequest():
+        with StopRequest():
             report.write(run, folders)
         print(f"Report: {run / 'report' / 'index.html'}")
     return run
 
 
-def train(config: Config, folders: list[Path], stop: preemption.StopRequest) -> int:
+def train(config: Config, folders: list[Path], stop: StopRequest) -> int:
     """Read the data, train, and return the step that the run is at."""
     import jax
 
-    from facedisent_jax import data, runs
-    from facedisent_jax.triplets import OneFactor, Triplets
+    from facedisent_jax.data import reading
+    from facedisent_jax.data.one_factor import OneFactor
+    from facedisent_jax.data.triplets import Triplets
+    from facedisent_jax.errors import UserError
+    from facedisent_jax.training.run import check_config_unchanged, train
 
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "facedisent_jax" / "xla"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
-    runs.check_same(config, Path(config.run))
+    check_config_unchanged(config, Path(config.run))
     print(f"Reading {', '.join(map(str, folders))}")
-    faces = data.read_faces(folders, "train", config.memory, config.ends_only)
+    faces = reading.read_faces(folders, "train", config.memory, config.ends_only)
     drawn = OneFactor if config.loss.clamping else Triplets
     triplets = drawn(faces, config.intensity_step, between=config.model.kind == "warp")
     if not len(triplets):
-        raise runs.RunError(
-            f"No training picture in {', '.join(map(str, folders))}: see `python -m data_prep inspect`."
-        )
-    held_out = Triplets(data.read_faces(folders, "validation", config.memory), config.intensity_step, between=False)
+        raise UserError(f"No training picture in {', '.join(map(str, folders))}: see `python -m data_prep inspect`.")
+    held_out = Triplets(reading.read_faces(folders, "validation", config.memory), config.intensity_step, between=False)
     if not len(held_out):
         print("No validation picture: checkpoints are judged on training pictures.")
         held_out = triplets
     subjects = sorted(set(triplets.faces.subject.tolist()) - {""})
     print(f"{len(triplets)} training pictures of {len(subjects)} subjects, {len(held_out)} for validation.")
     print("".join(f"  {sentence}\n" for sentence in triplets.shortage()), end="")
-    crop = data.crop_of(folders)
-    begun = weights_of(config, crop, data.held_out_subjects(folders)) if config.init_from else None
+    crop = reading.crop_of(folders)
+    begun = weights_of(config, crop, reading.held_out_subjects(folders)) if config.init_from else None
     if begun:
         subjects = sorted({*subjects, *begun.info["train_subjects"]})
     info = {"data": [str(folder) for folder in folders], "crop": crop, "train_subjects": subjects}
 
-    return runs.train(config, triplets, held_out, info, begun and begun.params, stop)
+    return train(config, triplets, held_out, info, begun and begun.params, stop)
 
 
 def weights_of(config: Config, crop: dict, held_out: set[str]):
     """The checkpoint that the run begins with; refused where it does not fit, or knows who is to be held out."""
-    from facedisent_jax import checkpoint, runs
+    from facedisent_jax.errors import UserError
+    from facedisent_jax.training import checkpoint
 
     begun = checkpoint.load(config.init_from)
     if config.model != begun.config.model:
         there = replace(config, model=begun.config.model)
-        raise runs.RunError(f"{config.init_from} has another network: {'; '.join(configs.differences(config, there))}.")
+        raise UserError(f"{config.init_from} has another network: {'; '.join(configs.differences(config, there))}.")
     if crop["margin"] != begun.info["crop"]["margin"]:
         margins = f"{crop['margin']:g} here, {begun.info['crop']['margin']:g} there"
-        raise runs.RunError(
+        raise UserError(
             f"{config.init_from} was trained on pictures of another margin ({margins}): prepare them alike."
         )
     if known := sorted(held_out & set(begun.info["train_subjects"])):
         some = f"{', '.join(known[:5])}{', ...' if len(known) > 5 else ''}"
-        raise runs.RunError(
+        raise UserError(
             f"{config.init_from} was trained on {len(known)} people who are held out here ({some}): prepare the data "
             f"with `--split-like {begun.info['data'][0]}`, so that nobody is judged who was trained on."
         )
@@ -121,13 +126,13 @@ def weights_of(config: Config, crop: dict, held_out: set[str]):
 
 def builtin_faces() -> Path:
     """The folder of the built-in faces, drawn if it is not there yet."""
-    from data_prep import build
-    from facedisent_jax import processes
+    from data_prep.output import build
+    from facedisent_jax.training import distributed
 
-    if processes.first() and not BUILTIN.exists():
+    if distributed.is_main_process() and not BUILTIN.exists():
         print(f"Drawing {BUILTIN_SUBJECTS} built-in people into {BUILTIN}")
         build.synthetic(BUILTIN, subjects=BUILTIN_SUBJECTS, levels=BUILTIN_LEVELS)
-    processes.together("the built-in faces are drawn")
+    distributed.barrier("the built-in faces are drawn")
     return BUILTIN
 
 
@@ -155,28 +160,13 @@ def settle_environment() -> None:
 if __name__ == "__main__":
     chosen = parse(sys.argv[1:])
     settle_environment()
-    from data_prep.sources import PrepError
-    from facedisent_jax.checkpoint import CheckpointError
-    from facedisent_jax.processes import ProcessError
-    from facedisent_jax.records import RecordError
-    from facedisent_jax.report import ReportError
-    from facedisent_jax.runs import RunError
-    from facedisent_jax.training import NonFiniteError
+    from facedisent_jax.errors import UserError
 
     try:
         main(chosen)
-    except (
-        RunError,
-        configs.ConfigError,
-        PrepError,
-        RecordError,
-        CheckpointError,
-        NonFiniteError,
-        ReportError,
-        ProcessError,
-    ) as error:
+    except UserError as error:
         raise SystemExit(f"train.py: {error}") from None
-    except preemption.Stopped as stopped:
+    except Stopped as stopped:
         print(f"\ntrain.py: {stopped}", file=sys.stderr)
         raise SystemExit(stopped.status) from None
     except KeyboardInterrupt:

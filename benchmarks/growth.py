@@ -25,24 +25,24 @@ def step(batch: int, width: int) -> tuple[float, float]:
     results, as XLA has planned them, plus these."""
     import jax
 
-    from data_prep.synthetic import records
-    from facedisent_jax import training
+    from data_prep.synthetic.faces import records
+    from facedisent_jax.data.record import Faces
+    from facedisent_jax.data.triplets import Triplets
     from facedisent_jax.presets import PRESETS
-    from facedisent_jax.records import Faces
-    from facedisent_jax.triplets import Triplets
+    from facedisent_jax.training.step import init_state, train_step
 
     preset = PRESETS["smile"]
     config = replace(preset, batch=batch, model=replace(preset.model, width=width))
     faces = Faces.of(record for _, record in records(20))
     one = Triplets(faces, between=False).batch(0, 0, batch)
-    state = training.init_state(config, faces)
-    planned = training.train_step.lower(config, state, one).compile().memory_analysis()
+    state = init_state(config, faces)
+    planned = train_step.lower(config, state, one).compile().memory_analysis()
     assert planned is not None
     memory = (planned.temp_size_in_bytes + planned.argument_size_in_bytes) / 1e6
     times = []
     for _ in range(7):
         start = time.perf_counter()
-        state, metrics = training.train_step(config, state, one)
+        state, metrics = train_step(config, state, one)
         jax.block_until_ready((state, metrics))
         times.append(time.perf_counter() - start)
     return float(np.median(times[1:])), memory
@@ -50,8 +50,8 @@ def step(batch: int, width: int) -> tuple[float, float]:
 
 def index(records: int) -> tuple[float, float, float]:
     """Seconds to begin, seconds of a batch's index within an epoch, and bytes a record beside its picture."""
-    from facedisent_jax.records import Faces
-    from facedisent_jax.triplets import Triplets
+    from facedisent_jax.data.record import Faces
+    from facedisent_jax.data.triplets import Triplets
 
     k = np.arange(records)
     faces = Faces(

@@ -65,9 +65,9 @@ def main() -> None:
 
 def our_functions(config, params, pair) -> dict[str, Callable[[], Any]]:
     """What is timed of ours, by name."""
-    from facedisent_jax.study import Face
+    from facedisent_jax.trained_model import TrainedModel
 
-    face = Face(params, config, {}, 0)
+    face = TrainedModel(params, config, {}, 0)
     codes = face.encode(pair)
     line = [code[:1].repeat(FRAMES, axis=0) for code in codes]
     return {

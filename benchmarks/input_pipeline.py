@@ -25,7 +25,7 @@ RAW, MEMORY, DISK = "raw TFRecord read, records", "stream from memory, images", 
 
 def folder(place: Path, records: int) -> Path:
     """A data folder of people with eleven pictures each."""
-    from facedisent_jax.records import Record
+    from facedisent_jax.data.record import Record
 
     # The tests' writer: prep's own would take minutes, as it shuffles.
     timing.add_to_path("tests")
@@ -48,9 +48,9 @@ def per_second(number: int, run: Callable[[], Any]) -> float:
 def raw(path: Path) -> None:
     import tensorflow as tf
 
-    from facedisent_jax.records import untuned
+    from facedisent_jax.data.stream import without_autotune
 
-    for batch in untuned(tf.data.TFRecordDataset(str(path)).batch(128)):
+    for batch in without_autotune(tf.data.TFRecordDataset(str(path)).batch(128)):
         batch.numpy()
 
 
@@ -63,16 +63,16 @@ def images_per_second(batches: Iterator) -> float:
 
 def stream(triplets) -> float:
     """Images per second of the training stream."""
-    from facedisent_jax import data
+    from facedisent_jax.data.stream import batches
 
-    return images_per_second(data.batches(triplets, 0, 0, STEPS, BATCH))
+    return images_per_second(batches(triplets, 0, 0, STEPS, BATCH))
 
 
 def gathered(triplets) -> None:
     """What the training stream calls."""
-    from facedisent_jax.data import TOGETHER
+    from facedisent_jax.data.stream import GATHER_TRIPLETS
 
-    together = TOGETHER // BATCH
+    together = GATHER_TRIPLETS // BATCH
     for step in range(0, STEPS, together):
         triplets.batches(0, range(step, step + together), BATCH)
 
@@ -93,8 +93,8 @@ def loader(triplets) -> float:
 
 def measured(records: int, rounds: int) -> dict[str, list[float]]:
     """Rates per second, of each round."""
-    from facedisent_jax.records import read_split
-    from facedisent_jax.triplets import Triplets
+    from facedisent_jax.data.reading import read_split
+    from facedisent_jax.data.triplets import Triplets
 
     with tempfile.TemporaryDirectory() as place:
         made = folder(Path(place), records)

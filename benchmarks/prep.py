@@ -23,11 +23,11 @@ ILLUMINATIONS = 20
 
 def draw(root: Path, pictures: int) -> int:
     """Drawn faces in the middle of noisy grey pictures, in each illumination; bytes on disk."""
-    from data_prep import synthetic
+    from data_prep.synthetic import faces
 
     rng = np.random.default_rng(0)
     people = -(-pictures // ILLUMINATIONS)
-    faces = [record.image for _, record in synthetic.records(people, 0, True, 0, 2, 1)][::2]
+    faces = [record.image for _, record in faces.records(people, 0, True, 0, 2, 1)][::2]
     for who, face in enumerate(faces, 1):
         folder = root / "session01" / "multiview" / f"{who:03}" / "01" / "05_1"
         folder.mkdir(parents=True)
@@ -48,7 +48,9 @@ def decode(path: Path) -> int:
 
 def measure(pictures: int) -> dict:
     """Rates in pictures per second."""
-    from data_prep import build, cropping, multipie
+    from data_prep.cropping import crop
+    from data_prep.layouts import multipie
+    from data_prep.output import build
 
     workers = build.cores()
     with tempfile.TemporaryDirectory() as place:
@@ -61,9 +63,9 @@ def measure(pictures: int) -> dict:
             pool.map(decode, files, 8)
             decoding = len(files) / (time.perf_counter() - begun)
         found = multipie.find(raw)
-        how = cropping.Cropping("haar", 0.0, None, None)
+        how = crop.Cropping("haar", 0.0, None, None)
         begun = time.perf_counter()
-        cropped = sum(len(crops.images) for crops in cropping.crop_all(found.sources, how, workers))
+        cropped = sum(len(crops.images) for crops in crop.crop_all(found.sources, how, workers))
         cropping_rate = len(files) / (time.perf_counter() - begun)
         begun = time.perf_counter()
         build.from_sources(Path(place) / "out", found, build.Plan("multipie", "haar"))

@@ -20,22 +20,23 @@ def seconds_to(preset: str, psnr: float, most: float, faces, held_out) -> tuple[
     """Seconds of steps until the PSNR is reached or `most` seconds are over; the PSNR then; the number of steps."""
     import jax
 
-    from facedisent_jax import training
+    from facedisent_jax.data.triplets import Triplets
     from facedisent_jax.presets import PRESETS
-    from facedisent_jax.triplets import Triplets
+    from facedisent_jax.training.step import init_state, train_step
+    from facedisent_jax.training.validation import validate
 
     config = replace(PRESETS[preset], batch=32)
-    triplets, state = Triplets(faces, between=False), training.init_state(config, faces)
-    training.train_step(config, training.init_state(config, faces), triplets.batch(0, 0, 32))  # compiles
+    triplets, state = Triplets(faces, between=False), init_state(config, faces)
+    train_step(config, init_state(config, faces), triplets.batch(0, 0, 32))  # compiles
     taken, step, reached = 0.0, 0, -np.inf
     while reached < psnr and taken < most:
         batches = [triplets.batch(0, step + k, 32) for k in range(EVERY)]
         start = time.perf_counter()
         for batch in batches:
-            state, metrics = training.train_step(config, state, batch)
+            state, metrics = train_step(config, state, batch)
         jax.block_until_ready(metrics)
         taken, step = taken + time.perf_counter() - start, step + EVERY
-        reached = training.validate(config, state.params, held_out)["validation/reconstruction_psnr"]
+        reached = validate(config, state.params, held_out)["validation/reconstruction_psnr"]
     return taken, reached, step
 
 
@@ -47,9 +48,9 @@ def main() -> None:
     given = parser.parse_args()
     timing.settle_environment()
 
-    from data_prep.synthetic import records
-    from facedisent_jax.records import Faces
-    from facedisent_jax.triplets import Triplets
+    from data_prep.synthetic.faces import records
+    from facedisent_jax.data.record import Faces
+    from facedisent_jax.data.triplets import Triplets
 
     before = os.getloadavg()[0]
     people = [record for _, record in records(220)]

@@ -13,10 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facedisent_jax.align import GAIN, OUTLIER, ROUNDS
-from facedisent_jax.config import CODE, ModelConfig
-from facedisent_jax.model import PIXELS, SIZE
-from facedisent_jax.warp import COARSE, EPSILON, GRID, HEADS, MOTION, NO_CHANGE, PATCH, PLACES
+from facedisent_jax.config import CODE_DIMS, IMAGE_SIZE, ModelConfig
+from facedisent_jax.models.alignment import MIN_IMPROVEMENT, OUTLIER, PYRAMID
+from facedisent_jax.models.codes import PIXELS
+from facedisent_jax.models.warp_decoder import (
+    CHANGE_SOFTENING,
+    COARSE_FLOW_SCALE,
+    CONDITION_CHANNELS,
+    EPSILON,
+    FLOW_CHANNELS,
+    GRID,
+    OUTPUT_CHANNELS,
+    PATCH,
+)
 
 
 class Codes(NamedTuple):
@@ -51,7 +60,7 @@ def tensors(params: Any, channels_last: bool) -> Any:
         return {name: tensors(value, channels_last) for name, value in params.items()}
     value = np.array(params, np.float32)
     if not channels_last:  # the numbers of a picture are sorted by colour first, not by place
-        order = np.arange(PIXELS).reshape(SIZE, SIZE, 3).transpose(2, 0, 1).ravel()
+        order = np.arange(PIXELS).reshape(IMAGE_SIZE, IMAGE_SIZE, 3).transpose(2, 0, 1).ravel()
         for axis in range(value.ndim):
             value = np.take(value, order, axis) if value.shape[axis] == PIXELS else value
     if value.ndim == 2 and len(value) != PIXELS:
@@ -76,7 +85,11 @@ def flat(x: Tensor, channels_last: bool) -> Tensor:
 
 def unflat(x: Tensor, channels_last: bool) -> Tensor:
     """[n, 12288] -> pictures [n, 3, 64, 64]: the inverse of `flat`."""
-    return x.reshape(-1, SIZE, SIZE, 3).permute(0, 3, 1, 2) if channels_last else x.reshape(-1, 3, SIZE, SIZE)
+    return (
+        x.reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3).permute(0, 3, 1, 2)
+        if channels_last
+        else x.reshape(-1, 3, IMAGE_SIZE, IMAGE_SIZE)
+    )
 
 
 def space_to_depth(x: Tensor, r: int, channels_last: bool) -> Tensor:
@@ -138,9 +151,9 @@ def encode_logits(config: ModelConfig, params: Any, x: Tensor, channels_last: bo
             y = conv(space_to_depth(y, 2, channels_last), p[f"Conv_{scale}"])
             y = F.relu(group_norm(y, p[f"GroupNorm_{scale}"]))
         y = dense(y.permute(0, 2, 3, 1).reshape(len(y), -1), p["Dense_0"])
-        return Codes(y[:, :CODE], y[:, CODE:])
+        return Codes(y[:, :CODE_DIMS], y[:, CODE_DIMS:])
     numbers = (flat(x, channels_last) - p["mean"].detach()) / PIXELS**0.5
-    y, straight = (numbers @ p["pixels"]).split([config.width, 2 * CODE], dim=-1)
+    y, straight = (numbers @ p["pixels"]).split([config.width, 2 * CODE_DIMS], dim=-1)
 
     for k in range(config.blocks):
         y = dense_block(y, p[f"DenseBlock_{k}"])
@@ -153,7 +166,7 @@ def encode_logits(config: ModelConfig, params: Any, x: Tensor, channels_last: bo
     y = F.silu(layer_norm(dense(y / y.shape[-1] ** 0.5, p["Dense_0"]), p["LayerNorm_1"]))
     expression = dense(y, p["expression"])
 
-    return Codes(identity + straight[:, :CODE], expression + straight[:, CODE:])
+    return Codes(identity + straight[:, :CODE_DIMS], expression + straight[:, CODE_DIMS:])
 
 
 def encode(config: ModelConfig, params: Any, x: Tensor, channels_last: bool) -> Codes:
@@ -173,7 +186,7 @@ def decode(config: ModelConfig, params: Any, codes: Codes, channels_last: bool) 
         return y + 0.5
     for k in range(config.blocks):
         y = dense_block(y, p[f"DenseBlock_{k}"])
-    y = torch.cat([layer_norm(y, p["LayerNorm_0"]) / config.width**0.5, both / (2 * CODE) ** 0.5], dim=-1)
+    y = torch.cat([layer_norm(y, p["LayerNorm_0"]) / config.width**0.5, both / (2 * CODE_DIMS) ** 0.5], dim=-1)
     return unflat(F.linear(y, p["pixels"], p["mean"]), channels_last)
 
 
@@ -190,13 +203,13 @@ def head_motion(first: Tensor, second: Tensor) -> Tensor:
     """`align.head_motion`: pictures [n, 3, h, w] each -> displacements [n, h, w, 2]."""
     first, second = standardised(first), standardised(second)
     size, moved = first.shape[-1], torch.zeros(len(first), 4)
-    for side, steps in ROUNDS.items():
+    for side, steps in PYRAMID.items():
         basis, start, end = similarities(size, side), F.avg_pool2d(first, side), F.avg_pool2d(second, side)
         for _ in range(steps):
             moved = moved - gauss_newton(basis, displaced(start, torch.einsum("hwdk,nk->nhwd", basis, moved)), end)
     found = torch.einsum("hwdk,nk->nhwd", similarities(size), moved)
     before, after = ((x - second).abs().mean((1, 2, 3)) for x in (first, displaced(first, found)))
-    return ((before - after) / (GAIN * before + 1e-6)).clamp(0, 1)[:, None, None, None] * found
+    return ((before - after) / (MIN_IMPROVEMENT * before + 1e-6)).clamp(0, 1)[:, None, None, None] * found
 
 
 def standardised(pictures: Tensor) -> Tensor:
@@ -242,7 +255,7 @@ def head(decoded: Tensor, sources: tuple[Source, ...], place: Any) -> Tensor:
 def warp(config: ModelConfig, p: Any, heads: dict[str, int], seen: Tensor, codes: Tensor, channels_last: bool) -> dict:
     """`warp.Warp`: seen [n, 9, 64, 64] -> {name: [n, 16, 16, channels]}."""
     told = F.silu(dense(codes, p["Dense_0"]))
-    places = dense(told, p["Dense_1"]).reshape(-1, GRID, GRID, PLACES)
+    places = dense(told, p["Dense_1"]).reshape(-1, GRID, GRID, CONDITION_CHANNELS)
     patches = space_to_depth(seen, PATCH, channels_last=True).permute(0, 2, 3, 1)
     y = dense(torch.cat([patches, places], dim=-1), p["Dense_2"])
     for k in range(2 * config.blocks):
@@ -277,12 +290,12 @@ def show(
     else:
         other_change, shares = torch.zeros_like(change), torch.ones(1, n)
     far = torch.sqrt((change**2).mean(-1) + EPSILON**2) - EPSILON
-    form = change / (far[..., None] + NO_CHANGE)
+    form = change / (far[..., None] + CHANGE_SOFTENING)
     begun = torch.stack([2 * source.expression - 1 for source in sources])
     told = torch.cat([form, begun, 2 * other_change, torch.full((k, n, 1), float(k - 1))], dim=-1)
     told, far = told.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
     own = torch.stack([source.decoded for source in sources]).detach()
-    both = placed(torch.cat([pictures, own], dim=2).reshape(k * n, 6, SIZE, SIZE), channels_last)
+    both = placed(torch.cat([pictures, own], dim=2).reshape(k * n, 6, IMAGE_SIZE, IMAGE_SIZE), channels_last)
     asked = torch.cat([decoded] * k)
 
     def fine(value: Tensor) -> Tensor:
@@ -294,20 +307,20 @@ def show(
 
     def heads(name: str, channels: dict[str, int], displacement: Tensor) -> tuple[dict, Tensor]:
         picture, new = laid(displacement)
-        pair = picture.reshape(k, n, 3, SIZE, SIZE)
+        pair = picture.reshape(k, n, 3, IMAGE_SIZE, IMAGE_SIZE)
         other = (pair.flip(0) - pair).reshape(picture.shape)
-        seen = torch.cat([picture - 0.5, 2 * other, 2 * new / (far + NO_CHANGE)], 1)
+        seen = torch.cat([picture - 0.5, 2 * other, 2 * new / (far + CHANGE_SOFTENING)], 1)
         said = warp(config, params["warp"][name], channels, seen, told, channels_last)
         coarse = F.interpolate(said["coarse"].permute(0, 3, 1, 2), scale_factor=PATCH, mode="bilinear")
-        return said, far * (COARSE * coarse + fine(said["fine"])).permute(0, 2, 3, 1)
+        return said, far * (COARSE_FLOW_SCALE * coarse + fine(said["fine"])).permute(0, 2, 3, 1)
 
-    _, bent = heads("first", MOTION, begin)
-    said, further = heads("second", HEADS, begin + bent)
+    _, bent = heads("first", FLOW_CHANNELS, begin)
+    said, further = heads("second", OUTPUT_CHANNELS, begin + bent)
     bent = bent + further
     mask = torch.sigmoid(fine(said["mask"]))
     picture, new = laid(begin + bent)
     made = picture + mask * (new + (2 * far).clamp(max=1) * fine(said["texture"]))
-    weight = torch.exp(fine(said["preference"]).clamp(-3, 3)).reshape(k, n, 1, SIZE, SIZE)
+    weight = torch.exp(fine(said["preference"]).clamp(-3, 3)).reshape(k, n, 1, IMAGE_SIZE, IMAGE_SIZE)
     weight = shares[:, :, None, None, None] * weight
-    blended = (weight * made.reshape(k, n, 3, SIZE, SIZE)).sum(0) / weight.sum(0)
-    return Shown(blended, bent.reshape(k, n, SIZE, SIZE, 2), mask.reshape(k, n, 1, SIZE, SIZE))
+    blended = (weight * made.reshape(k, n, 3, IMAGE_SIZE, IMAGE_SIZE)).sum(0) / weight.sum(0)
+    return Shown(blended, bent.reshape(k, n, IMAGE_SIZE, IMAGE_SIZE, 2), mask.reshape(k, n, 1, IMAGE_SIZE, IMAGE_SIZE))

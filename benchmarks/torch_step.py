@@ -13,9 +13,9 @@ from torch import Tensor
 from torch_reference import Codes, Source
 
 from facedisent_jax.config import Config, OptimConfig
-from facedisent_jax.losses import EPSILON, mouth_weights
-from facedisent_jax.objective import END, SWAPS, A, B, C, Swap
-from facedisent_jax.triplets import Batch
+from facedisent_jax.data.triplets import Batch
+from facedisent_jax.losses.functions import EPSILON, mouth_weights
+from facedisent_jax.losses.objective import ANCHOR, ENDPOINT_TOLERANCE, SAME_EXPRESSION, SAME_SUBJECT, SWAPS, Swap
 
 
 def mse(prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
@@ -70,7 +70,7 @@ def terms(config: Config, channels_last: bool, params: Any, batch: Batch) -> dic
     expression = torch.sigmoid(logits)
     picture = picture.reshape(3, n, *picture.shape[1:])
 
-    parts = [Swap(k, k, k) for k in (A, B, C)] + list(SWAPS)
+    parts = [Swap(k, k, k) for k in (ANCHOR, SAME_SUBJECT, SAME_EXPRESSION)] + list(SWAPS)
     codes = Codes(
         torch.cat([identity[part.identity] for part in parts]),
         torch.cat([expression[part.expression] for part in parts]),
@@ -82,16 +82,20 @@ def terms(config: Config, channels_last: bool, params: Any, batch: Batch) -> dic
     weight = torch.stack([known[part.identity] * known[part.expression] * known[part.target] for part in parts])
 
     labelled = batch.labelled.T
-    both = batch.has_pair * batch.has_peer * labelled[B]
-    gap = (batch.intensity[:, A] - batch.intensity[:, B]).abs() * labelled[A] * labelled[B]
+    both = batch.has_pair * batch.has_peer * labelled[SAME_SUBJECT]
+    gap = (
+        (batch.intensity[:, ANCHOR] - batch.intensity[:, SAME_SUBJECT]).abs()
+        * labelled[ANCHOR]
+        * labelled[SAME_SUBJECT]
+    )
     clear = ((batch.intensity - 0.5).abs() > 0.2).float().T * labelled
-    opposite = clear[A] * clear[B] * (gap > 0.5)
+    opposite = clear[ANCHOR] * clear[SAME_SUBJECT] * (gap > 0.5)
     degree = expression[..., : c.label_numbers]
     face = 2 * degree - 1
     action = batch.action[:, : c.label_numbers]
     extent = action.sum(-1).clamp(min=1.0)
-    rise = batch.order * (((degree[B] - degree[A]) * action).sum(-1) / extent)
-    end = (batch.intensity - batch.intensity.round()).abs().T < END
+    rise = batch.order * (((degree[SAME_SUBJECT] - degree[ANCHOR]) * action).sum(-1) / extent)
+    end = (batch.intensity - batch.intensity.round()).abs().T < ENDPOINT_TOLERANCE
     held = labelled if c.label_between else labelled * end
     bce = F.binary_cross_entropy_with_logits(
         logits[..., : c.label_numbers], batch.label[..., : c.label_numbers].transpose(0, 1), reduction="none"
@@ -99,14 +103,22 @@ def terms(config: Config, channels_last: bool, params: Any, batch: Batch) -> dic
     values = {
         "reconstruction": mean(error[:3], weight[:3]),
         "swap": mean(error[3:], weight[3:]),
-        "identity_cosine": mean(cosine_embedding(identity[A], identity[B], True), batch.has_pair)
-        + mean(cosine_embedding(identity[A], identity[C], False), batch.has_peer),
-        "identity_triplet": mean(triplet_margin(identity[A], identity[B], identity[C], c.identity_margin), both),
-        "identity_l1": mean(l1(identity[A], identity[B]), batch.has_pair),
-        "expression_cosine": mean(cosine_embedding(face[A], face[C], True), batch.has_peer * clear[A] * clear[C])
-        + mean(cosine_embedding(face[A], face[B], False), batch.has_pair * opposite),
-        "expression_triplet": mean(triplet_margin(degree[A], degree[C], degree[B], c.expression_margin * gap), both),
-        "expression_l1": mean(l1(degree[A], degree[C]), batch.has_peer),
+        "identity_cosine": mean(cosine_embedding(identity[ANCHOR], identity[SAME_SUBJECT], True), batch.has_pair)
+        + mean(cosine_embedding(identity[ANCHOR], identity[SAME_EXPRESSION], False), batch.has_peer),
+        "identity_triplet": mean(
+            triplet_margin(identity[ANCHOR], identity[SAME_SUBJECT], identity[SAME_EXPRESSION], c.identity_margin), both
+        ),
+        "identity_l1": mean(l1(identity[ANCHOR], identity[SAME_SUBJECT]), batch.has_pair),
+        "expression_cosine": mean(
+            cosine_embedding(face[ANCHOR], face[SAME_EXPRESSION], True),
+            batch.has_peer * clear[ANCHOR] * clear[SAME_EXPRESSION],
+        )
+        + mean(cosine_embedding(face[ANCHOR], face[SAME_SUBJECT], False), batch.has_pair * opposite),
+        "expression_triplet": mean(
+            triplet_margin(degree[ANCHOR], degree[SAME_EXPRESSION], degree[SAME_SUBJECT], c.expression_margin * gap),
+            both,
+        ),
+        "expression_l1": mean(l1(degree[ANCHOR], degree[SAME_EXPRESSION]), batch.has_peer),
         "label": mean(bce.mean(-1), known * held),
         "ranking": mean(0.1 * F.softplus((c.ranking_margin * gap - rise) / 0.1), batch.order.abs() * batch.has_pair),
     }

@@ -57,9 +57,9 @@ def settings(kind: str, augmented: bool = False):
 
 def drawn(config, people: int = 40):
     """Built-in faces (kind warp: also a clip of each person) and eight batches of their triplets."""
-    from data_prep.synthetic import records
-    from facedisent_jax.records import Faces
-    from facedisent_jax.triplets import Triplets
+    from data_prep.synthetic.faces import records
+    from facedisent_jax.data.record import Faces
+    from facedisent_jax.data.triplets import Triplets
 
     faces = Faces.of(record for _, record in records(people, clips=config.model.kind == "warp"))
     triplets = Triplets(faces, config.intensity_step, between=config.model.kind == "warp")
@@ -72,7 +72,7 @@ def weights(config, faces) -> Any:
     import jax
     import numpy as np
 
-    from facedisent_jax import training
+    from facedisent_jax.training.step import init_state
 
     rng = np.random.default_rng(config.seed)
 
@@ -80,25 +80,25 @@ def weights(config, faces) -> Any:
         value = np.array(value)
         return np.where(value == 0, rng.normal(0, 0.01, value.shape), value).astype(np.float32)
 
-    return jax.tree.map(some, training.init_state(config, faces).params)
+    return jax.tree.map(some, init_state(config, faces).params)
 
 
 def equality(config, params, faces, batches) -> dict:
     """Loss and gradient norm of the first steps of both, side by side; ends the script where they differ."""
     from torch_step import Training
 
-    from facedisent_jax import training
+    from facedisent_jax.training.step import init_state, train_step
 
     # A tenth of its rate, but at once: with the warm-up the weights would hardly move, and at the full rate rounding is
     # enlarged from step to step (kind warp, whose samples jump between pixels).
     config = replace(config, optim=replace(config.optim, warmup=1, lr=config.optim.lr / 10))
-    state, reference = training.init_state(config, faces, params), Training(config, params, True, False)
+    state, reference = init_state(config, faces, params), Training(config, params, True, False)
     rows, largest = (
         [("step", "loss", "torch", "difference", "gradient norm", "torch", "difference")],
         dict.fromkeys(TOLERANCE, 0.0),
     )
     for step, batch in enumerate(batches[:EQUAL_STEPS], 1):
-        state, ours = training.train_step(config, state, batch)
+        state, ours = train_step(config, state, batch)
         theirs = reference.step(batch)
         row = [str(step)]
         for name in TOLERANCE:
@@ -120,14 +120,14 @@ def ours(config, params, faces, batches) -> Callable[[int], None]:
     """Our steps, as `timing.serve` calls them; the state goes on from call to call."""
     import jax
 
-    from facedisent_jax import training
+    from facedisent_jax.training.step import init_state, train_step
 
-    state, stream = training.init_state(config, faces, params), cycle(batches)
+    state, stream = init_state(config, faces, params), cycle(batches)
 
     def run(calls: int) -> None:
         nonlocal state
         for batch in islice(stream, calls):
-            state, metrics = training.train_step(config, state, batch)
+            state, metrics = train_step(config, state, batch)
         jax.block_until_ready((state, metrics))
 
     return run
@@ -183,7 +183,7 @@ def optimiser(config, params, faces, library: str) -> Callable[[int], None]:
     import torch
     from torch_step import Training
 
-    from facedisent_jax import training
+    from facedisent_jax.training.step import apply_gradient, init_state
 
     if library == "PyTorch":
         torch_training = Training(config, params, True, False)
@@ -196,8 +196,8 @@ def optimiser(config, params, faces, library: str) -> Callable[[int], None]:
 
         return run
 
-    state, gradient = training.init_state(config, faces, params), jax.device_put(params)
-    update = jax.jit(training.updated, static_argnums=0, donate_argnums=1)
+    state, gradient = init_state(config, faces, params), jax.device_put(params)
+    update = jax.jit(apply_gradient, static_argnums=0, donate_argnums=1)
 
     def run_ours(calls: int) -> None:
         nonlocal state

@@ -15,10 +15,8 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from data_prep.faces import FaceError
-from data_prep.landmarks import LandmarkError
-from data_prep.sources import PrepError, printable
-from facedisent_jax.records import RecordError
+from data_prep.layouts.scan import printable
+from facedisent_jax.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,19 +156,19 @@ class Synthetic:
 
 def run(command) -> None:
     if isinstance(command, Synthetic):
-        from data_prep import build
+        from data_prep.output import build
 
         options = dataclasses.asdict(command)
         report(command.out, build.synthetic(options.pop("out"), **options))
     elif isinstance(command, Folder):
-        from data_prep import folder
+        from data_prep.layouts import folder
 
         detector = check(command)
         c = command
         found = folder.find(c.raw, c.pattern, c.neutral, c.intensities, c.boxes, c.points)
         make("folder", command, detector, found)
     elif isinstance(command, MultiPie):
-        from data_prep import multipie
+        from data_prep.layouts import multipie
 
         detector = check(command, labels=command.mat_labels is not None)
         c = command
@@ -178,38 +176,39 @@ def run(command) -> None:
         found = multipie.find(c.raw, *shots, c.mat_labels, c.boxes, c.points)
         make("multipie", command, detector, found)
     elif isinstance(command, Mug):
-        from data_prep import mug
-        from data_prep.intensity import Takes
+        from data_prep.intensity import IntensityMethod
+        from data_prep.layouts import mug
 
-        takes = Takes(check_intensity(command), command.min_onset)
+        takes = IntensityMethod(check_intensity(command), command.min_onset)
         detector = check(command, landmarks=takes.way == "landmarks")
         c = command
         found = mug.find(c.raw, c.expressions, c.labels, c.min_onset, c.boxes, c.points)
         make("mug", command, detector, found, takes, mug.PUBLISHED_TRAINING if c.split == "published" else ())
     elif isinstance(command, Verify):
-        from data_prep import shards, verification
+        from data_prep.output import verify, writer
 
-        shards.quiet_tensorflow()
-        print(verification.describe(command.folder, verification.verify(command.folder)))
+        writer.quiet_tensorflow()
+        print(verify.describe(command.folder, verify.verify(command.folder)))
     else:
         inspect(command)
 
 
 def inspect(command: Inspect) -> None:
-    from data_prep import build, curves, inspection, shards, tables
+    from data_prep.layouts import csv_labels
+    from data_prep.output import build, inspect, writer
 
-    shards.quiet_tensorflow()
-    truth = tables.frame_intensities(command.truth) if command.truth else None
-    print(inspection.describe(command.folder))
+    writer.quiet_tensorflow()
+    truth = csv_labels.frame_intensities(command.truth) if command.truth else None
+    print(inspect.describe(command.folder))
     sheet = command.out or command.folder / build.SHEET_FILE
-    inspection.contact_sheet(command.folder, command.pictures).save(sheet)
+    inspect.contact_sheet(command.folder, command.pictures).save(sheet)
     print(f"\ncontact sheet: {sheet}")
-    takes = curves.takes(command.folder)
+    takes = inspect.takes(command.folder)
     if truth:
-        print(f"\n{curves.compare(takes, curves.of_labels(truth, command.folder))}")
+        print(f"\n{inspect.compare(takes, inspect.of_labels(truth, command.folder))}")
     if takes:
         picture = sheet.with_name(build.CURVES_FILE)
-        curves.plot(takes, picture, curves.of_labels(truth, command.folder) if truth else {})
+        inspect.plot(takes, picture, inspect.of_labels(truth, command.folder) if truth else {})
         print(f"\nintensity curves: {picture}")
 
 
@@ -217,18 +216,18 @@ def check_intensity(command: Mug) -> str:
     """Where the intensities come from, after a look at the options that go with it."""
     way = command.intensity or ("csv" if command.labels else "motion")
     if way == "csv" and not command.labels:
-        raise PrepError("--intensity csv needs the intensity of each frame: give it by --labels FILE.csv.")
+        raise UserError("--intensity csv needs the intensity of each frame: give it by --labels FILE.csv.")
     if command.labels and way != "csv":
-        raise PrepError(
+        raise UserError(
             f"--labels goes with --intensity csv, not with --intensity {way}; to compare with labels, prepare without "
             "them and then `python -m data_prep inspect OUT --truth LABELS.csv`."
         )
     if command.min_onset < 0:
-        raise PrepError(f"--min-onset is {command.min_onset}: a number of frames was expected, 0 to leave out no take.")
+        raise UserError(f"--min-onset is {command.min_onset}: a number of frames was expected, 0 to leave out no take.")
     if command.min_onset and way == "order":
-        raise PrepError("--min-onset needs intensities, and --intensity order has none.")
+        raise UserError("--min-onset needs intensities, and --intensity order has none.")
     if command.split == "published" and command.split_like:
-        raise PrepError("Both --split published and --split-like were given: give one of them.")
+        raise UserError("Both --split published and --split-like were given: give one of them.")
     return way
 
 
@@ -241,34 +240,34 @@ def check(command: Common, labels: bool = False, landmarks: bool = False) -> str
     implied = "boxes" if command.boxes else "points" if command.points else "none" if no_face else "haar"
     detector = command.detector or implied
     if no_face and detector in ("haar", "mesh"):
-        raise PrepError(f"--no-face looks for no face, and --detector {detector} does: give one of them.")
+        raise UserError(f"--no-face looks for no face, and --detector {detector} does: give one of them.")
     if command.boxes and command.points:
-        raise PrepError("Both --boxes and --points were given: give one of them.")
+        raise UserError("Both --boxes and --points were given: give one of them.")
     for name in ("boxes", "points"):
         given = getattr(command, name)
         if given and detector != name:
-            raise PrepError(f"--{name} goes with --detector {name}, not with --detector {detector}.")
+            raise UserError(f"--{name} goes with --detector {name}, not with --detector {detector}.")
         if detector == name and not given and not (labels and name == "points"):
-            raise PrepError(f"--detector {name} needs the {name} of each picture: give them by --{name} FILE.csv.")
+            raise UserError(f"--detector {name} needs the {name} of each picture: give them by --{name} FILE.csv.")
     if command.landmarker and detector != "mesh" and not landmarks:
-        raise PrepError(f"--landmarker goes with --detector mesh, not with --detector {detector}.")
+        raise UserError(f"--landmarker goes with --detector mesh, not with --detector {detector}.")
     if not -0.5 <= command.margin <= 5:
-        raise PrepError(f"--margin is {command.margin:g}: a fraction from -0.5 to 5 was expected, 0 for a tight crop.")
+        raise UserError(f"--margin is {command.margin:g}: a fraction from -0.5 to 5 was expected, 0 for a tight crop.")
     if command.workers < 0:
-        raise PrepError(f"--workers is {command.workers}: the number of processes was expected, or 0 for one a core.")
+        raise UserError(f"--workers is {command.workers}: the number of processes was expected, or 0 for one a core.")
     if command.beam_option and not command.beam:
-        raise PrepError("--beam-option goes with --beam, which was not given.")
+        raise UserError("--beam-option goes with --beam, which was not given.")
     if command.beam:
         if command.workers:
-            raise PrepError("--workers is of a run without --beam: with it, the runner's --beam-option says how many.")
-        from data_prep import build
+            raise UserError("--workers is of a run without --beam: with it, the runner's --beam-option says how many.")
+        from data_prep.output import build
 
         build.beams().configured(command.beam_option)  # a mistake is said before RAW is looked through
     return detector
 
 
 def make(source: str, command, detector: str, found, takes=None, training: tuple[str, ...] = ()) -> None:
-    from data_prep import build
+    from data_prep.output import build
 
     plan = build.Plan(
         source,
@@ -327,7 +326,7 @@ def main(arguments: list[str]) -> None:
         sys.exit(130)
     except BrokenPipeError:
         os._exit(0)  # the reader of our output has seen enough
-    except (PrepError, RecordError, FaceError, LandmarkError) as error:
+    except UserError as error:
         sys.exit(printable(f"data_prep: {error}"))
     except OSError as error:
         sys.exit(printable(f"data_prep: {error.filename or 'the data folder'}: {error.strerror or error}."))

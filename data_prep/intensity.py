@@ -17,7 +17,7 @@ NEUTRAL_AT_MOST = 0.05
 """A frame of less intensity is neutral: it rounds to step 0 of 0.1."""
 SMOOTHING = 1.0
 """Standard deviation, in frames, of the Gaussian over time: 0.05 s of MUG, little beside an onset of half a second."""
-CLEAR = 5.0
+MIN_SIGNAL_TO_NOISE = 5.0
 """A take in which the apex is less than so many times the flicker between frames shows no action."""
 BELOW_START = 0.25
 """A take that falls below its first frame by more than this fraction of the apex is remarked on; by more than the apex
@@ -40,7 +40,7 @@ class TakeError(ValueError):
     """A take that cannot be used; the message is a short phrase, a colon, and what was found or expected."""
 
 
-class Takes(NamedTuple):
+class IntensityMethod(NamedTuple):
     """How the intensities of takes come about: one of WAYS; and of how many frames an onset must be, at least."""
 
     way: str = "motion"
@@ -112,7 +112,7 @@ def smile_of(points: np.ndarray) -> np.ndarray:
     Nearer to the truth than the blendshapes mouthSmileLeft and mouthSmileRight, which stay at 0 for faint smiles and
     jump in strong ones: mean absolute error on the derived London clips 0.03 against 0.07.
     """
-    still = held_still(points)
+    still = remove_head_motion(points)
     left, right = still[:, MOUTH_CORNERS[0]], still[:, MOUTH_CORNERS[1]]
     eyes = np.linalg.norm(still[0, OUTER_EYES[1], :2] - still[0, OUTER_EYES[0], :2])
     return (right[:, 0] - left[:, 0] - (left[:, 1] + right[:, 1]) / 2) / eyes  # y goes down
@@ -120,11 +120,11 @@ def smile_of(points: np.ndarray) -> np.ndarray:
 
 def displacement(points: np.ndarray) -> np.ndarray:
     """[n] how far the face has gone from the first frame towards where it is at its farthest. points: [n, 478, 3]."""
-    moved = held_still(points)[:, :IRISES, :2]
+    moved = remove_head_motion(points)[:, :IRISES, :2]
     return _along_apex((moved - moved[:1]).reshape(len(points), -1))
 
 
-def held_still(points: np.ndarray) -> np.ndarray:
+def remove_head_motion(points: np.ndarray) -> np.ndarray:
     """The points after the head's rotation, shift and scale against the first frame are taken out (Umeyama 1991)."""
     out = np.empty_like(points, dtype=float)
     goal = points[0, STEADY].astype(float)
@@ -144,13 +144,13 @@ def motion(images: np.ndarray) -> np.ndarray:
     Each picture is first laid over the first (shift and rotation, by ECC; Evangelidis and Psarakis 2008) and brought to
     its brightness: without that, the head's movement hides a smile.
     """
-    still = laid_over(images)
+    still = register_to_first(images)
     light = still[:, FACE[0], FACE[1]].mean((1, 2, 3), keepdims=True)
     still = still[:, MOUTH[0], MOUTH[1]] * (light[:1] / np.maximum(light, 1))
     return _along_apex((still - still[:1]).reshape(len(images), -1))
 
 
-def laid_over(images: np.ndarray) -> np.ndarray:
+def register_to_first(images: np.ndarray) -> np.ndarray:
     """[n, 64, 64, 3] float32, every picture shifted and turned to fit the first."""
     import cv2
 
@@ -199,8 +199,8 @@ def scaled(measure: np.ndarray) -> np.ndarray:
     span = float(rise.max() - rise.min())
     if span <= 1e-6 * max(1e-6, float(np.abs(measure).max())):
         raise TakeError("nothing moves in its take: all frames are alike")
-    if span < CLEAR * flicker:
-        times = f"{span / flicker:.1f} times the flicker between frames, {CLEAR:g} were expected"
+    if span < MIN_SIGNAL_TO_NOISE * flicker:
+        times = f"{span / flicker:.1f} times the flicker between frames, {MIN_SIGNAL_TO_NOISE:g} were expected"
         raise TakeError(f"nothing moves in its take: from neutral to apex it is {times}")
     if -rise.min() > rise.max():
         raise TakeError("its take does not begin neutral: it falls below its first frame more than it rises above")

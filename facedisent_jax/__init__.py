@@ -1,4 +1,4 @@
-"""facedisent-jax: who a face is and what it expresses, in two codes. What researchers call is `load` (study.py).
+"""facedisent-jax: who a face is and what it expresses, in two codes. Start with `load`.
 
 Everything is imported when it is first asked for, so that `import facedisent_jax` costs neither JAX nor TensorFlow.
 """
@@ -7,12 +7,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from facedisent_jax.model import Codes
-    from facedisent_jax.study import Face, load
+    from facedisent_jax.models.codes import Codes
+    from facedisent_jax.trained_model import TrainedModel, load
 
-__all__ = ["Codes", "Face", "load"]
+__all__ = ["Codes", "TrainedModel", "load"]
 
-_HOMES = {"Codes": "model", "Face": "study", "load": "study"}
+_HOMES = {"Codes": "models.codes", "TrainedModel": "trained_model", "load": "trained_model"}
 
 
 def __getattr__(name: str):

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-CODE = 64
-"""Numbers in each of the two codes (the poster's)."""
+from facedisent_jax.errors import UserError
+
+IMAGE_SIZE = 64
+"""Height and width of an image, in pixels."""
+CODE_DIMS = 64
+"""Dimensions of each of the two codes (the poster's)."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class LossConfig:
     expression_triplet: float = 0.0
     expression_l1: float = 0.0
     label: float = 0.0
-    label_numbers: int = CODE
+    label_numbers: int = CODE_DIMS
     """The first so many numbers of the expression code say how much is shown: the label, the ranking and the terms
     between codes hold them. The others are free to say how this person does it; reconstruction and swap hold them."""
     label_between: bool = True
@@ -167,11 +171,7 @@ class Config:
     optim: OptimConfig = field(default_factory=OptimConfig)
 
 
-class ConfigError(ValueError):
-    """Settings that no run can have; the message is a sentence for the person at the keyboard."""
-
-
-def check(config: Config) -> None:
+def validate(config: Config) -> None:
     """Raises ConfigError, naming the option, what was given and what was expected."""
     least = {
         "steps": (config.steps, 1),
@@ -189,24 +189,24 @@ def check(config: Config) -> None:
     for option, (value, lowest) in least.items():
         if value < lowest:
             also = f" (--optim.warmup is {config.optim.warmup})" if option == "optim.schedule" else ""
-            raise ConfigError(f"--{option} is {value}: a whole number of at least {lowest} was expected{also}.")
+            raise UserError(f"--{option} is {value}: a whole number of at least {lowest} was expected{also}.")
     multiple = 8 if config.model.kind == "plain" else 128
     if config.model.width < multiple or config.model.width % multiple:
-        raise ConfigError(
+        raise UserError(
             f"--model.width is {config.model.width}: a {config.model.kind} network's is a multiple of {multiple}."
         )
-    if config.loss.label_numbers > CODE:
-        raise ConfigError(f"--loss.label-numbers is {config.loss.label_numbers}: the code has {CODE}.")
+    if config.loss.label_numbers > CODE_DIMS:
+        raise UserError(f"--loss.label-numbers is {config.loss.label_numbers}: the code has {CODE_DIMS}.")
     if not config.loss.mouth > 0:
-        raise ConfigError(f"--loss.mouth is {config.loss.mouth:g}: above 0 was expected.")
+        raise UserError(f"--loss.mouth is {config.loss.mouth:g}: above 0 was expected.")
     told = bool(config.coordinator), config.processes > 0, config.process >= 0
     if any(told) and not (all(told) and config.distributed and config.process < config.processes):
-        raise ConfigError(
+        raise UserError(
             "--distributed --coordinator HOST:PORT --processes N --process K (0 to N - 1) go together; "
             "--distributed alone asks SLURM, MPI, GKE or the TPU pod."
         )
     if not 0 < config.intensity_step <= 1:
-        raise ConfigError(f"--intensity-step is {config.intensity_step:g}: above 0 and at most 1 was expected.")
+        raise UserError(f"--intensity-step is {config.intensity_step:g}: above 0 and at most 1 was expected.")
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -222,13 +222,11 @@ def from_dict(values: Mapping[str, Any]) -> Config:
 
 def _build(cls, values: Any, where: str):
     if not isinstance(values, Mapping):
-        raise ConfigError(
-            f"The settings {where.rstrip('.') or 'of the run'} are {values!r}: names and values expected."
-        )
+        raise UserError(f"The settings {where.rstrip('.') or 'of the run'} are {values!r}: names and values expected.")
     defaults = cls()
     known = {f.name for f in dataclasses.fields(cls)}
     if unknown := sorted(set(values) - known):
-        raise ConfigError(f"Unknown setting {where}{unknown[0]} in the run's config: it was made by another version.")
+        raise UserError(f"Unknown setting {where}{unknown[0]} in the run's config: it was made by another version.")
     made = {}
     for name, value in values.items():
         default = getattr(defaults, name)
@@ -239,9 +237,7 @@ def _build(cls, values: Any, where: str):
         # JSON writes 1.0 as 1 where somebody has edited it; a bool is no number.
         wanted = (int, float) if isinstance(default, float) else type(default)
         if not isinstance(value, wanted) or isinstance(value, bool) != isinstance(default, bool):
-            raise ConfigError(
-                f"The setting {where}{name} is {value!r} in the run's config: {default!r} is its default."
-            )
+            raise UserError(f"The setting {where}{name} is {value!r} in the run's config: {default!r} is its default.")
         made[name] = value
     return cls(**made)
 
@@ -257,3 +253,10 @@ def differences(here: Config, there: Config, where: str = "there") -> list[str]:
 
     a, b = flat(to_dict(here)), flat(to_dict(there))
     return [f"{name} {a[name]} here, {b[name]} {where}" for name in a if a[name] != b[name]]
+
+
+IMAGE_SIZE = 64
+
+
+IMAGE_SIZE = 64
+"""Height and width of a stored picture, in pixels."""

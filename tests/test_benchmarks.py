@@ -4,11 +4,9 @@ import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
+from tiny_run import ROOT
 
 
 def run(*arguments: str) -> str:

@@ -7,7 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from facedisent_jax.records import NAME, PREP_FILE, SPLITS, Record
+from facedisent_jax.data.record import NAME, PREP_FILE, SPLITS, Record
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+"""Pictures that are not part of the project: tests that use them skip where they are absent."""
 
 
 def flat_face(subject: int, intensity: float) -> np.ndarray:
@@ -91,9 +95,10 @@ def tags(html: str) -> list[tuple[str, list[str]]]:
 
 def write_run(run: Path, data: Path, crop: dict | None = None, model=None) -> Path:
     """A run folder with the checkpoint of an untrained network, and two lines of metrics.jsonl."""
-    from facedisent_jax import checkpoint, training
     from facedisent_jax.config import Config, ModelConfig
-    from facedisent_jax.records import read_split
+    from facedisent_jax.data.reading import read_split
+    from facedisent_jax.training import checkpoint
+    from facedisent_jax.training.step import init_state
 
     config = Config(data=(str(data),), run=str(run), seed=3, model=model or ModelConfig(width=128, blocks=1))
     train = read_split(data, "train")
@@ -103,7 +108,7 @@ def write_run(run: Path, data: Path, crop: dict | None = None, model=None) -> Pa
         "train_subjects": sorted(set(train.subject.tolist()) - {""}),
     }
     run.mkdir(parents=True)
-    state = training.init_state(config, train)
+    state = init_state(config, train)
     with checkpoint.Checkpoints(run) as checkpoints:
         checkpoints.save(state, config, info, {checkpoint.METRIC: 0.1})
         checkpoints.wait()

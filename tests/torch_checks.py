@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from tiny_run import person
 
-from facedisent_jax import align, sampling, training
 from facedisent_jax.config import AugmentConfig, ModelConfig
-from facedisent_jax.model import Codes, decode, encode
+from facedisent_jax.data.record import Faces
+from facedisent_jax.data.triplets import Triplets
+from facedisent_jax.models import alignment, decode, encode, sampling
+from facedisent_jax.models.codes import Codes
 from facedisent_jax.presets import PRESETS
-from facedisent_jax.records import Faces
-from facedisent_jax.triplets import Triplets
+from facedisent_jax.training.step import init_state, train_step
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'facedisent-jax[bench]'")
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
@@ -52,8 +53,8 @@ def test_the_reference_finds_the_same_motion_of_the_head():
     start = np.random.default_rng(0).random((3, 8, 8, 3))
     first = jax.image.resize(jnp.asarray(start, jnp.float32), (3, 64, 64, 3), "cubic")
     moves = jnp.asarray([(1.0, -2, 0, 0), (0, 0, 1.5, 0), (0.5, 0, 0, -1.5)])
-    second = 0.8 * sampling.displaced(first, jnp.einsum("hwdk,nk->nhwd", align.similarities(64), moves)) + 0.1
-    ours = align.head_motion(first, second)
+    second = 0.8 * sampling.warp_image(first, jnp.einsum("hwdk,nk->nhwd", alignment.similarity_basis(64), moves)) + 0.1
+    ours = alignment.head_motion(first, second)
     theirs = net.head_motion(*(torch.from_numpy(np.asarray(x)).permute(0, 3, 1, 2) for x in (first, second)))
     assert np.abs(ours).mean() > 0.5
     np.testing.assert_allclose(theirs, ours, atol=2e-3)
@@ -66,12 +67,12 @@ def test_the_reference_trains_as_we_do(kind, channels_last, faces):
     triplets = Triplets(faces)
     params = train_step.weights(config, faces)
     state, reference = (
-        training.init_state(config, faces, params),
+        init_state(config, faces, params),
         torch_step.Training(config, params, channels_last, False),
     )
     for step in range(6):
         batch = triplets.batch(0, step, config.batch)
-        state, ours = training.train_step(config, state, batch)
+        state, ours = train_step(config, state, batch)
         theirs = reference.step(batch)
         assert ours.keys() == theirs.keys()
         # Later the two drift apart by rounding: Adam turns a gradient of nearly nothing into a full step.

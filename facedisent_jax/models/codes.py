@@ -1,0 +1,35 @@
+"""TODO."""
+
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+from jaxtyping import Array, Float
+
+from facedisent_jax.config import IMAGE_SIZE
+
+PIXELS = IMAGE_SIZE * IMAGE_SIZE * 3
+
+
+Params = Any
+
+
+class Codes(NamedTuple):
+    """Latent codes of a batch of faces.
+
+    identity:   [batch, 64], unbounded.
+    expression: [batch, 64], in [0, 1]; moves along a line from neutral (label vector 0) to the full expression (1).
+    """
+
+    identity: Float[Array, "batch 64"]
+    expression: Float[Array, "batch 64"]
+
+
+class EncoderOutput(NamedTuple):
+    """What training sees: the identity code and the logits of the expression code, [batch, 64] each."""
+
+    identity: Float[Array, "batch 64"]
+    logits: Float[Array, "batch 64"]
+
+    @property
+    def codes(self) -> Codes:
+        return Codes(self.identity, nn.sigmoid(self.logits))

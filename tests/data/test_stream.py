@@ -1,0 +1,89 @@
+"""A record written is a record read; batches do not depend on where pictures lie or where the stream is opened."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from tiny_run import person, write_folder
+
+from facedisent_jax.data import reading
+from facedisent_jax.data.mapped_images import MappedImages
+from facedisent_jax.data.reading import read_split
+from facedisent_jax.data.record import Faces
+from facedisent_jax.data.stream import GATHER_TRIPLETS, batches
+from facedisent_jax.data.triplets import Triplets
+from facedisent_jax.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    records = [r for k in range(4) for r in person(k, (0.0, 0.3, 1.0), sequence="take")]
+    return write_folder(tmp_path_factory.mktemp("data") / "faces", {"train": records, "test": person(9)})
+
+
+def columns(faces):
+    return {name: np.asarray(value[:]) for name, value in vars(faces).items()}
+
+
+def test_a_record_written_is_a_record_read(folder):
+    wanted = columns(Faces.of([r for k in range(4) for r in person(k, (0.0, 0.3, 1.0), sequence="take")]))
+    for in_memory in (True, False):
+        found = read_split(folder, "train", in_memory)
+        for name, value in columns(found).items():
+            np.testing.assert_array_equal(value, wanted[name], err_msg=name)
+    assert isinstance(found.image, MappedImages)
+
+
+def test_batches_from_disk_equal_batches_from_memory(folder):
+    memory, disk = (Triplets(reading.read_faces([folder], "train", gib)) for gib in (1.0, 0.0))
+    assert isinstance(disk.faces.image, MappedImages) and not isinstance(memory.faces.image, MappedImages)
+    for a, b in zip(memory.batch(0, 3, 5), disk.batch(0, 3, 5), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_stream_gives_each_step_its_batch_wherever_it_is_opened(folder):
+    triplets = Triplets(reading.read_faces([folder], "train"))
+    steps = 2 * (GATHER_TRIPLETS // 4) + 3  # gathered in three parts, of which the last is not full
+    whole = list(batches(triplets, seed=5, start=0, stop=steps, batch=4))
+    later = list(batches(triplets, seed=5, start=6, stop=steps, batch=4))
+    assert len(whole) == steps and len(later) == steps - 6
+    for k in range(steps):
+        for a, b in zip(whole[k], triplets.batch(5, k, 4), strict=True):
+            np.testing.assert_array_equal(a, b)
+    for first, second in zip(whole[6:], later, strict=True):
+        for a, b in zip(first, second, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_stream_that_has_given_all_ends_at_once(folder):
+    triplets = Triplets(reading.read_faces([folder], "train"))
+    waits = []
+    for _ in range(80):
+        for _ in batches(triplets, seed=0, start=0, stop=256, batch=4):
+            last = time.perf_counter()
+        waits.append(time.perf_counter() - last)
+    # At the end of every seventh stream or so TensorFlow's tuner slept on, for 10 to 50 ms; other work may stop a few.
+    assert sum(wait > 0.008 for wait in waits) < 5, waits
+
+
+def test_a_person_held_out_in_one_folder_is_held_out_in_all(folder, tmp_path):
+    other = write_folder(tmp_path / "other", {"train": person(9) + person(20), "test": person(0)})
+    faces = reading.read_faces([folder, other], "train")
+    assert set(faces.subject) == {"p001", "p002", "p003", "p020"}
+
+
+def test_folders_cropped_with_different_margins_are_refused(folder, tmp_path):
+    other = write_folder(tmp_path / "loose", {"train": person(1)})
+    info = json.loads((other / "prep.json").read_text())
+    (other / "prep.json").write_text(json.dumps(info | {"margin": 0.5}))
+    assert reading.crop_of([folder]) == {"detector": "none", "margin": 0.0}
+    with pytest.raises(UserError, match="different margins"):
+        reading.crop_of([folder, other])
+
+
+@pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir()])
+def test_a_folder_that_is_no_data_folder_is_a_sentence(tmp_path, make):
+    make(tmp_path / "faces")
+    with pytest.raises(UserError, match="python -m data_prep"):
+        read_split(tmp_path / "faces", "train")

@@ -1,0 +1,196 @@
+"""What makes a triplet: b is a's subject shot in the same go with another intensity, c another subject with a's."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from facedisent_jax.data.labels import intensity_step, label_vector
+from facedisent_jax.data.record import Faces, Record
+from facedisent_jax.data.triplets import TripletIndex, Triplets
+
+
+def face(subject="", expression="", intensity=float("nan"), sequence="", condition="", value=0):
+    return Record(np.full((64, 64, 3), value, np.uint8), subject, expression, sequence, condition, 0, intensity)
+
+
+def pairs(subjects=3):
+    return [
+        face(f"s{k}", "smile" if y else "neutral", float(y), value=10 * k + y) for k in range(subjects) for y in (0, 1)
+    ]
+
+
+def drawn(records, steps=40, batch=8, seed=0):
+    triplets = Triplets(Faces.of(records))
+    index = [triplets.index(seed, k, batch) for k in range(steps)]
+    return [np.concatenate(column) for column in zip(*index, strict=True)]
+
+
+def test_b_is_the_same_subject_otherwise_and_c_another_subject_alike():
+    records = pairs()
+    a, b, c, has_pair, has_peer, *_ = drawn(records)
+    assert has_pair.all() and has_peer.all()
+    for i, j, k in zip(a, b, c, strict=True):
+        assert records[i].subject == records[j].subject and records[i].intensity != records[j].intensity
+        assert records[i].subject != records[k].subject and records[i].intensity == records[k].intensity
+
+
+def test_every_candidate_is_drawn_and_each_picture_is_the_anchor_once_an_epoch():
+    records = pairs(4)
+    a, _, c, *_ = drawn(records, steps=200)
+    assert {(i, k) for i, k in zip(a, c, strict=True)} == {
+        (i, k)
+        for i in range(8)
+        for k in range(8)
+        if records[i].subject != records[k].subject and records[i].intensity == records[k].intensity
+    }
+    assert sorted(a[:8]) == list(range(8)) == sorted(a[8:16])
+    assert list(a[:8]) != list(a[8:16])  # in a new order each epoch
+
+
+def test_a_step_is_a_pure_function_of_seed_and_step():
+    first, again = Triplets(Faces.of(pairs())), Triplets(Faces.of(pairs()))
+    for k in (7, 0, 123):
+        for x, y in zip(first.batch(3, k, 5), again.batch(3, k, 5), strict=True):
+            np.testing.assert_array_equal(x, y)
+    assert any((x != y).any() for x, y in zip(first.index(3, 0, 5), first.index(4, 0, 5), strict=True))
+
+
+def test_b_comes_from_the_same_take_then_the_same_condition_then_the_subject():
+    records = [
+        face("s", "neutral", 0, "take0", "day"),
+        face("s", "smile", 1, "take0", "day"),
+        face("s", "smile", 1, "take1", "day"),  # the take has nothing else: another take by day
+        face("s", "smile", 1, "take2", "night"),  # no neutral at night: any of the subject
+        face("s", "smile", 0.5, "take0", "night"),
+    ]
+    a, b, *_ = drawn(records, steps=200)
+    found = {i: set(b[a == i]) for i in range(5)}
+    assert found == {0: {1}, 1: {0}, 2: {0}, 3: {4}, 4: {2, 3} - {2}}
+
+
+def test_neutral_is_intensity_zero_of_any_action():
+    records = [face("s0", "smile", 0.0), face("s1", "neutral", 0.0), face("s2", "surprise", 0.04)]
+    a, _, c, _, has_peer, *_ = drawn(records)
+    assert has_peer.all() and {(i, k) for i, k in zip(a, c, strict=True)} == {
+        (i, k) for i in range(3) for k in range(3) if i != k
+    }
+
+
+def test_different_actions_of_equal_intensity_do_not_match():
+    *_, has_peer = drawn([face("s0", "smile", 1.0), face("s1", "surprise", 1.0)])
+    assert not has_peer.any()
+
+
+def test_pictures_without_labels_or_partners_are_used_as_far_as_they_go():
+    records = pairs(1) + [face(), face("s9", "", float("nan")), face("", "smile", 1.0)]
+    triplets = Triplets(Faces.of(records))
+    index = triplets.index(0, 0, len(records))
+    batch = triplets.gather(index)
+    by_row = {int(i): k for k, i in enumerate(index.a)}
+    for row, (labelled, has_pair, has_peer) in enumerate([(1, 1, 0), (1, 1, 0), (0, 0, 0), (0, 0, 0), (1, 0, 0)]):
+        k = by_row[row]
+        assert (batch.labelled[k, 0], batch.has_pair[k], batch.has_peer[k]) == (labelled, has_pair, has_peer)
+        if not has_pair:
+            assert index.b[k] == row
+        assert index.c[k] == row
+    assert len(triplets.shortage()) == 3
+    assert np.isfinite(batch.label).all() and np.isfinite(batch.intensity).all()
+
+
+def test_a_complete_data_set_has_no_shortage():
+    assert Triplets(Faces.of(pairs())).shortage() == []
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["", "s", "t"]), st.sampled_from([None, 0.0, 0.3, 1.0]), st.sampled_from(["", "x"])),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_any_data_set_gives_batches_whose_masks_tell_the_truth(rows):
+    records = [face(s, "" if y is None else "smile", float("nan") if y is None else y, take) for s, y, take in rows]
+    triplets = Triplets(Faces.of(records))
+    index = triplets.index(1, 2, 16)
+    batch = triplets.gather(index)
+    for k in range(16):
+        a, b, c = (records[i] for i in (index.a[k], index.b[k], index.c[k]))
+        if batch.has_pair[k]:
+            assert a.subject == b.subject != "" and a.intensity != b.intensity
+        if batch.has_peer[k]:
+            assert "" not in (a.subject, c.subject) and a.subject != c.subject and a.intensity == c.intensity
+        assert batch.labelled[k].tolist() == [picture.expression != "" for picture in (a, b, c)]
+        alike = (a.subject, a.sequence) == (b.subject, b.sequence) and a.subject != ""
+        assert batch.order[k] == (np.sign(b.intensity - a.intensity) if alike and batch.has_pair[k] else 0)
+
+
+def onset(subject, frames, action="smile", **known):
+    """A take whose frames are numbered 10, 12, ...; known: intensities by place."""
+    nan = float("nan")
+    levels = [known.get(f"at{k}", nan) for k in range(frames)]
+    made = [face(subject, action, y, "take0")._replace(frame=10 + 2 * k) for k, y in enumerate(levels)]
+    return made[::-1]  # as a folder may hold them: in any order
+
+
+def test_a_take_without_intensities_is_an_onset_in_time_order():
+    records = onset("s", 5) + pairs(2)
+    frames = [r.frame for r in records]
+    a, b, c, has_pair, has_peer, *_ = drawn(records)
+    batch = Triplets(Faces.of(records)).gather(TripletIndex(a, b, c, has_pair, has_peer, a, np.zeros(len(a), bool)))
+    between = np.isin(a, (1, 2, 3))  # not the apex (0) and not the neutral frame (4)
+    assert has_pair[between].all() and not has_peer[between].any()
+    assert set(b[between].tolist()) == {0, 1, 2, 3, 4} and has_peer[a == 0].all() and has_peer[a == 4].all()
+    own = a < 5
+    np.testing.assert_array_equal(batch.order[own], np.sign(np.array(frames)[b] - np.array(frames)[a])[own])
+    np.testing.assert_array_equal(batch.labelled[:, 0], ~between)
+    np.testing.assert_array_equal(batch.label[a == 0][:, 0], np.ones(((a == 0).sum(), 64)))
+    assert not batch.label[a == 4][:, 0].any() and (batch.action[own] == 1).all()
+
+
+def test_frames_whose_order_is_not_known_are_not_ordered():
+    twice = [r._replace(frame=0) for r in onset("s", 4)]
+    for records in (onset("s", 4, at2=0.5), twice, [r._replace(sequence="") for r in onset("s", 4)]):
+        triplets = Triplets(Faces.of(records))
+        assert not triplets.gather(triplets.index(0, 0, 16)).order.any()
+
+
+def test_pictures_of_two_actions_are_not_ordered_but_neutral_and_each_are():
+    records = [face("s", "neutral", 0.0), face("s", "smile", 0.5), face("s", "surprise", 1.0)]
+    triplets = Triplets(Faces.of(records))
+    a, b = np.array([0, 2, 1]), np.array([1, 0, 2])
+    batch = triplets.gather(TripletIndex(a, b, a, np.ones(3, bool), np.zeros(3, bool), a, np.zeros(3, bool)))
+    assert batch.order.tolist() == [1, -1, 0]
+    np.testing.assert_array_equal(batch.action[:2], [np.ones(64), label_vector("surprise")])
+
+
+def test_the_step_of_the_labels_can_be_chosen():
+    records = [face("s", "smile", 0.26), face("t", "smile", 0.31)]
+    coarse, fine = (Triplets(Faces.of(records), step) for step in (0.1, 0.05))
+    both = np.arange(2)
+    np.testing.assert_allclose(coarse.label(both)[:, 0], [0.3, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(fine.label(both)[:, 0], [0.25, 0.3], rtol=1e-6)
+    assert coarse.index(0, 0, 4).has_peer.all() and not fine.index(0, 0, 4).has_peer.any()
+
+
+def test_label_vectors():
+    assert label_vector("smile").tolist() == [1.0] * 64
+    surprise, disgust = label_vector("surprise"), label_vector("disgust")
+    assert set(np.unique(surprise)) == {0.0, 1.0} and (surprise != disgust).sum() > 16
+    np.testing.assert_array_equal(surprise, label_vector("surprise"))
+    records = [face("s", "neutral", 0.0), face("s", "smile", 0.26), face("s", "surprise", 0.5)]
+    label = Triplets(Faces.of(records)).label(np.arange(3))
+    np.testing.assert_allclose(label, [np.zeros(64), np.full(64, 0.3), 0.5 * surprise], atol=1e-7)
+
+
+def test_intensities_are_rounded_to_steps_of_a_tenth():
+    np.testing.assert_array_equal(intensity_step(np.array([0, 0.04, 0.06, 0.95001, 1, np.nan])), [0, 0, 1, 10, 10, -1])
+
+
+def test_without_frames_between_all_else_is_the_same():
+    records = [face("s", "smile", y, "take") for y in (0.0, 0.3, 0.6, 1.0)]
+    with_, without = (Triplets(Faces.of(records), between=drawn).batch(0, 0, 8) for drawn in (True, False))
+    assert with_.has_between.any() and with_.between.shape == (8, 64, 64, 3)
+    assert not without.has_between.any() and without.between.shape == (8, 0, 64, 64, 3)
+    for name in set(with_._fields) - {"between", "place", "has_between"}:
+        np.testing.assert_array_equal(getattr(with_, name), getattr(without, name))

@@ -1,0 +1,339 @@
+"""Reading pictures of every kind, the geometry of the crop, and finding faces."""
+
+import hashlib
+import os
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_run import SHARED
+
+from data_prep.cropping import crop, face_crop, face_mesh, image_io
+from data_prep.cropping.face_crop import Box
+from data_prep.layouts import mat_landmarks
+from data_prep.layouts.scan import Source
+from facedisent_jax.errors import UserError
+
+LONDON = SHARED / "data" / "london_faces"
+MODEL = SHARED / "models" / "face_landmarker.task"
+needs_london = pytest.mark.skipif(not LONDON.is_dir(), reason="the London photographs are not on this machine")
+
+
+def scene(width: int = 300, height: int = 240) -> np.ndarray:
+    """A smooth picture in which every place has its own colour."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([x * 255 / width, y * 255 / height, 128 + 60 * np.sin(x / 30) * np.cos(y / 30)], -1).astype(
+        np.uint8
+    )
+
+
+def saved(path: Path, image: Image.Image, **options) -> Path:
+    image.save(path, **options)
+    return path
+
+
+def read(path: Path) -> np.ndarray:
+    return np.asarray(image_io.read(path).image)
+
+
+def test_greyscale_palette_and_cmyk_become_rgb(tmp_path):
+    colour = Image.fromarray(scene())
+    grey = read(saved(tmp_path / "g.png", colour.convert("L")))
+    assert grey.shape == (240, 300, 3) and (grey[..., 0] == grey[..., 2]).all()
+    palette = read(saved(tmp_path / "p.png", colour.quantize(256)))
+    assert np.abs(palette.astype(int) - scene()).mean() < 8
+    cmyk = read(saved(tmp_path / "c.jpg", colour.convert("CMYK"), quality=95))
+    assert np.abs(cmyk.astype(int) - scene()).mean() < 8
+
+
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
+    values = np.linspace(0, 65535, 300 * 240).reshape(240, 300)
+    expected = np.round(values / 257)
+    for name in ("a.png", "a.tif", "a.pgm"):
+        got = read(saved(tmp_path / name, Image.fromarray(values.astype(np.uint16))))
+        assert got.shape == (240, 300, 3)
+        assert np.abs(got[..., 0] - expected).max() <= 1
+    unit = read(saved(tmp_path / "f.tif", Image.fromarray((values / 65535).astype(np.float32))))
+    assert np.abs(unit[..., 0] - expected).max() <= 1
+
+
+def test_what_is_transparent_lies_over_white(tmp_path):
+    cut_out = np.dstack([scene(), np.zeros((240, 300), np.uint8)])
+    cut_out[50:200, 50:200, 3] = 255
+    got = read(saved(tmp_path / "a.png", Image.fromarray(cut_out)))
+    assert (got[:50] == 255).all() and (got[50:200, 50:200] == scene()[50:200, 50:200]).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_camera_held_sideways_gives_an_upright_picture(tmp_path, orientation):
+    upright = Image.fromarray(scene())
+    turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose that EXIF's orientation undoes
+    stored = upright if orientation == 1 else upright.transpose(Image.Transpose(turn[orientation]))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path / "a.png", stored, exif=exif)
+    picture = image_io.read(path)
+    assert picture.size == (300, 240)
+    assert (np.asarray(picture.image) == scene()).all()
+
+
+def faulty(folder: Path) -> dict[str, Path]:
+    jpeg = saved(folder / "whole.jpg", Image.fromarray(scene())).read_bytes()
+    png = saved(folder / "whole.png", Image.fromarray(scene())).read_bytes()
+    header = b"IHDR" + (30000).to_bytes(4, "big") * 2 + png[24:29]
+    contents = {
+        "empty file": b"",
+        "not a picture": b"Dear Sir or Madam, " * 50,
+        "truncated picture": jpeg[: len(jpeg) // 2],
+        "damaged picture": png[:100] + b"\0" * 200 + png[300:],
+        "more than 150 million pixels": png[:12] + header + zlib.crc32(header).to_bytes(4, "big") + png[33:],
+    }
+    out = {}
+    for reason, content in contents.items():
+        out[reason] = folder / f"{reason.replace(' ', '_')}.png"
+        out[reason].write_bytes(content)
+    out["the file is gone, or a broken link"] = folder / "gone.png"
+    os.mkfifo(folder / "pipe.png")
+    out["a folder or a device"] = folder / "pipe.png"
+    return out
+
+
+def test_a_file_that_is_no_picture_gives_its_reason_and_nothing_else(tmp_path):
+    for reason, path in faulty(tmp_path).items():
+        with pytest.raises(image_io.PictureError, match=f"^{reason}"):
+            image_io.read(path)
+
+
+def test_postscript_is_not_run(tmp_path):
+    (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(image_io.PictureError, match="not a picture"):
+        image_io.read(tmp_path / "a.jpg")
+
+
+def test_a_large_jpeg_is_read_smaller_when_that_is_enough(tmp_path):
+    path = saved(tmp_path / "a.jpg", Image.fromarray(scene(1600, 1200)), quality=95)
+    picture = image_io.read(path, longest=400)
+    assert picture.image.size == (400, 300) and picture.size == (1600, 1200)
+    assert image_io.read(path, shrink=0.9).image.size == (1600, 1200)
+
+
+def test_the_tight_crop_is_2_6_eye_distances_wide_and_0_45_below_the_eyes():
+    box = face_crop.square_on_eyes(np.array([50, 62.5]), np.array([100, 62.5]))
+    assert tuple(box) == pytest.approx((10, 20, 140, 150))
+    turned = face_crop.square_on_eyes(np.array([100, 62.5]), np.array([50, 62.5]))
+    assert tuple(turned) == pytest.approx(tuple(box))
+
+
+def test_the_margin_widens_around_the_same_centre():
+    assert tuple(Box(10, 20, 110, 120).square(0.5)) == (-15, -5, 135, 145)
+    assert tuple(Box(0, 0, 100, 60).square()) == (0, -20, 100, 80)
+
+
+def test_a_crop_shows_what_is_in_its_box():
+    picture = Image.fromarray(scene(600, 480))
+    box = Box(101.5, 60.25, 293.5, 252.25)
+    got = face_crop.cut(picture, box).astype(float)
+    assert got.shape == (64, 64, 3)
+    x = box.left + (np.arange(64) + 0.5) * 3  # where the pixels of the crop lie
+    y = box.top + (np.arange(64) + 0.5) * 3
+    assert np.abs(got[..., 0] - (x[None] - 0.5) * 255 / 600).max() < 2
+    assert np.abs(got[..., 1] - (y[:, None] - 0.5) * 255 / 480).max() < 2
+
+
+def test_beyond_the_picture_its_edge_goes_on():
+    picture = Image.fromarray(scene(200, 200))
+    got = face_crop.cut(picture, Box(-64, 50, 64, 178)).astype(int)
+    assert np.abs(got[:, :30] - got[:, :1]).max() <= 2, "left of the picture every row has one colour"
+    inside = face_crop.cut(picture, Box(0, 50, 64, 178 - 64)).astype(int)
+    assert np.abs(got[:32, 34:62:2].mean() - inside[:, 4:60:4].mean()) < 3
+
+
+def test_fine_stripes_are_averaged_not_sampled():
+    stripes = np.zeros((640, 640, 3), np.uint8)
+    stripes[:, ::2] = 255
+    assert np.abs(face_crop.cut(Image.fromarray(stripes), Box(0, 0, 640, 640)).astype(int) - 127).max() <= 8
+
+
+def group(*paths: Path, **known) -> list[Source]:
+    return [Source(path, path.name, "g", **known) for path in paths]
+
+
+def test_one_box_serves_its_whole_crop_group_and_damaged_pictures_are_listed(tmp_path):
+    first = saved(tmp_path / "1.png", Image.fromarray(scene()))
+    second = saved(tmp_path / "2.png", Image.fromarray(255 - scene()))
+    (tmp_path / "0.png").write_bytes(b"")
+    box = Box(40.0, 30.0, 168.0, 158.0)
+    sources = group(tmp_path / "0.png", first, second)
+    sources[1] = sources[1]._replace(box=tuple(box))
+    crops, place = crop.crop_group(sources, crop.Cropping("boxes"))
+    assert [source.key for source in crops.sources] == ["1.png", "2.png"] and crops.found_by == ["given", "given"]
+    assert (crops.images[0] == face_crop.cut(Image.fromarray(scene()), box)).all()
+    assert (crops.images[1] == face_crop.cut(Image.fromarray(255 - scene()), box)).all()
+    assert crops.rejected == [("0.png", "empty file")] and place is not None
+
+
+def test_a_smaller_copy_in_the_group_is_cut_at_the_same_place_another_shape_is_not(tmp_path):
+    sources = group(
+        saved(tmp_path / "1.png", Image.fromarray(scene(600, 480))),
+        saved(tmp_path / "2.png", Image.fromarray(scene(600, 480)).resize((300, 240))),
+        saved(tmp_path / "3.png", Image.fromarray(scene(480, 600))),
+    )
+    sources[0] = sources[0]._replace(box=(100.0, 100.0, 300.0, 300.0))
+    crops, _ = crop.crop_group(sources, crop.Cropping("boxes", margin=0.2))
+    assert len(crops.images) == 2 and np.abs(crops.images[0].astype(int) - crops.images[1]).mean() < 3
+    assert crops.rejected[0].key == "3.png" and "not of the same shape" in crops.rejected[0].reason
+
+
+def test_a_large_jpeg_read_at_reduced_size_gives_the_same_crop(tmp_path):
+    large = Image.fromarray(scene(2400, 1920))
+    box = (480.0, 320.0, 1504.0, 1344.0)
+    sources = group(*(saved(tmp_path / f"{k}.jpg", large, quality=95) for k in range(2)))
+    sources[0] = sources[0]._replace(box=box)
+    crops, _ = crop.crop_group(sources, crop.Cropping("boxes", margin=0.5))
+    whole = face_crop.cut(large, Box(*box).square(0.5)).astype(int)
+    assert image_io.read(sources[1].path, shrink=128 / 1024).image.size == (300, 240)
+    for image in crops.images:
+        assert np.abs(image - whole).mean() < 1.5 and np.abs(image - whole).max() < 12
+
+
+def test_a_long_sequence_is_cropped_in_parts_at_one_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(crop, "PART_PICTURES", 3)
+    paths = [saved(tmp_path / f"{k}.png", Image.fromarray(scene())) for k in range(8)]
+    sources = group(*paths)
+    sources[1] = sources[1]._replace(box=(40.0, 30.0, 168.0, 158.0))
+    other = [Source(paths[0], "other", "h", box=(40.0, 30.0, 168.0, 158.0))]
+    parts = list(crop.crop_all([*sources, *other], crop.Cropping("boxes"), 1))
+    assert sorted(len(part.sources) for part in parts) == [1, 2, 3, 3]
+    same = face_crop.cut(Image.fromarray(scene()), Box(40, 30, 168, 158))
+    assert all((image == same).all() for part in parts for image in part.images)
+    assert not any(part.rejected for part in parts)
+
+
+@pytest.mark.parametrize(
+    ("box", "reason"),
+    [
+        ((10.0, 10.0, 20.0, 20.0), "face less than 16 pixels wide"),
+        ((500.0, 10.0, 600.0, 110.0), "most of the crop lies outside the picture"),
+        (None, "no box given"),
+    ],
+)
+def test_a_crop_that_would_show_nothing_is_left_out(tmp_path, box, reason):
+    (source,) = group(saved(tmp_path / "1.png", Image.fromarray(scene())), box=box)
+    crops, _ = crop.crop_group([source], crop.Cropping("boxes"))
+    assert crops.rejected == [("1.png", reason)] and len(crops.images) == 0
+
+
+def test_a_picture_without_a_face_is_left_out_and_one_of_64_pixels_is_used_as_it_is(tmp_path):
+    sources = [
+        *group(saved(tmp_path / "1.png", Image.fromarray(scene()))),
+        *group(saved(tmp_path / "2.png", Image.fromarray(scene(64, 64)))),
+    ]
+    crops, _ = crop.crop_group(sources, crop.Cropping("haar"))
+    assert crops.rejected == [("1.png", "no face found")] and (crops.images[0] == scene(64, 64)).all()
+
+
+def test_mat_labels_place_the_crop_and_other_mat_files_do_not(tmp_path):
+    scipy_io = pytest.importorskip("scipy.io")
+    at = np.full((68, 2), 100.0)
+    at[[36, 39, 42, 45]] = [(140, 120), (160, 120), (190, 120), (210, 120)]
+    scipy_io.savemat(tmp_path / "a.mat", {"pts": at})
+    scipy_io.savemat(tmp_path / "few.mat", {"pts": at[:39]})
+    scipy_io.savemat(tmp_path / "other.mat", {"pts": np.array([["x"]], object)})
+    (tmp_path / "broken.mat").write_bytes((tmp_path / "a.mat").read_bytes()[:150])
+    for name in ("few", "other", "broken"):
+        assert mat_landmarks.read_points(tmp_path / f"{name}.mat") is None
+    path = saved(tmp_path / "1.png", Image.fromarray(scene(400, 300)))
+    (source,) = group(path, points=tmp_path / "a.mat")
+    crops, place = crop.crop_group([source], crop.Cropping("haar"))
+    assert crops.found_by == ["labels"] and place is not None
+    assert tuple(place.box) == pytest.approx((110, 77.5, 240, 207.5))
+
+
+def test_a_photograph_that_cannot_be_used_gets_one_sentence(tmp_path):
+    nothing = saved(tmp_path / "wall.jpg", Image.fromarray(scene()))
+    with pytest.raises(UserError, match=r"No face was found in .*wall.jpg \(300x240 pixels\)"):
+        face_crop.crop_photo(nothing)
+    with pytest.raises(UserError, match="gone.jpg cannot be used: the file is gone"):
+        face_crop.crop_photo(tmp_path / "gone.jpg")
+
+
+def test_without_litert_the_mesh_names_its_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
+    with pytest.raises(UserError, match=r"pip install 'facedisent-jax\[landmarks\]'"):
+        face_mesh.load(tmp_path / "some.task")
+    with pytest.raises(UserError, match=r"pip install 'facedisent-jax\[landmarks\]'"):
+        face_mesh.model_file(None, "file:///nowhere")  # said before anything is fetched
+
+
+def test_the_mesh_model_is_fetched_once_and_only_the_right_one(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(face_mesh, "_interpreter", lambda: None)  # fetching needs no network to run
+    published = tmp_path / "published.task"
+    published.write_bytes(b"some other file")
+    with pytest.raises(UserError, match="is not the expected face mesh model"):
+        face_mesh.model_file(None, published.as_uri())
+    monkeypatch.setattr(face_mesh, "SHA256", hashlib.sha256(b"some other file").hexdigest())
+    fetched = face_mesh.model_file(None, published.as_uri())
+    assert fetched.read_bytes() == b"some other file" and tmp_path in fetched.parents
+    published.unlink()
+    assert face_mesh.model_file(None, published.as_uri()) == fetched
+    with pytest.raises(UserError, match="no landmarker file"):
+        face_mesh.model_file(tmp_path / "nowhere.task")
+    fetched.unlink()
+    with pytest.raises(UserError, match="could not be fetched .*--landmarker FILE"):
+        face_mesh.model_file(None, published.as_uri())
+
+
+def test_a_file_that_is_no_face_mesh_is_named(tmp_path):
+    pytest.importorskip("ai_edge_litert")
+    (tmp_path / "some.task").write_bytes(b"no zip")
+    with pytest.raises(UserError, match="some.task is not a face_landmarker.task file"):
+        face_mesh.load(tmp_path / "some.task")
+
+
+def london(detector: str, mesh=None, people: int = 12) -> np.ndarray:
+    """For some people: shift of the eyes' middle between neutral and smile, log ratio of scale; and placing errors."""
+    import csv
+
+    rows = list(csv.reader((LONDON / "landmarks_68.csv").open()))[1 : 1 + 2 * people]
+    out = {}
+    for who, expression, *numbers in rows:
+        at = np.reshape(np.array(numbers, float), (68, 2))
+        eyes = at[[36, 39]].mean(0), at[[42, 45]].mean(0)
+        box = face_crop.find(image_io.read(LONDON / "images" / f"{who}_{expression}.jpg").image, detector, mesh)
+        assert box is not None
+        true = face_crop.square_on_points(at)
+        out[who, expression] = (
+            (np.mean(eyes, 0) - box[:2]) / box.side * 64,
+            np.linalg.norm(eyes[1] - eyes[0]) / box.side,
+            box.side / true.side,
+        )
+    pairs = [(out[who, "neutral"], out[who, "smile"]) for who in sorted({who for who, _ in out})]
+    return np.array(
+        [(np.linalg.norm(n[0] - s[0]), abs(np.log(n[1] / s[1])), (n[2] + s[2]) / 2) for n, s in pairs]
+    ).mean(0)
+
+
+@needs_london
+def test_haar_crops_are_steady_and_as_tight_as_those_on_landmarks():
+    shift, scale, tightness = london("haar")
+    assert shift < 0.6 and scale < 0.04 and 0.95 < tightness < 1.05
+
+
+@needs_london
+def test_mesh_crops_are_steadier():
+    pytest.importorskip("ai_edge_litert")
+    shift, scale, tightness = london("mesh", face_mesh.load(MODEL))
+    assert shift < 0.25 and scale < 0.015 and 0.97 < tightness < 1.03
+
+
+@needs_london
+def test_a_small_face_and_one_at_the_edge_of_a_large_photograph_are_found():
+    face = Image.open(LONDON / "images" / "002_neutral.jpg")
+    wide = Image.new("RGB", (3000, 2000), (120, 140, 120))
+    wide.paste(face.resize((300, 300)), (2650, 100))
+    box = face_crop.find(wide, "haar")
+    assert box is not None and 2690 < box.left < 2760 and 150 < box.side < 220

@@ -1,0 +1,265 @@
+"""Anybody's photographs: patterns, intensities, boxes and points by CSV; and actions of what is no face."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from data_prep.__main__ import main
+from data_prep.layouts import folder
+from facedisent_jax.data.labels import label_vector
+from facedisent_jax.data.reading import read_info, read_split
+from facedisent_jax.data.record import Faces
+from facedisent_jax.data.triplets import Triplets
+from facedisent_jax.errors import UserError
+
+LONDON = r"images/(?P<subject>\d+)_(?P<expression>\w+)\.jpg"
+CLIPS = r"(?P<subject>s\d+)/(?P<expression>\w+)/(?P<sequence>take\d+)/img_(?P<frame>\d+)\.jpg"
+
+
+def tree(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return root
+
+
+def table(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def by_key(found) -> dict:
+    return {source.key: source for source in found.sources}
+
+
+def test_the_named_groups_become_the_record_and_the_neutral_word_intensity_0(tmp_path):
+    raw = tree(tmp_path, "images/002_neutral.jpg", "images/002_smile.jpg")
+    known = by_key(folder.find(raw, LONDON))
+    assert [(s.subject, s.expression, s.intensity) for s in known.values()] == [
+        ("002", "neutral", 0.0),
+        ("002", "smile", 1.0),
+    ]
+
+
+def test_another_word_for_neutral(tmp_path):
+    raw = tree(tmp_path, "images/2_calm.jpg", "images/2_smile.jpg")
+    known = by_key(folder.find(raw, LONDON, neutral="calm"))
+    assert (known["images/2_calm.jpg"].expression, known["images/2_calm.jpg"].intensity) == ("neutral", 0.0)
+    assert any("name it by --neutral" in note for note in folder.find(raw, LONDON).notes)
+
+
+def test_pictures_that_do_not_match_stay_unlabelled_and_other_files_are_counted(tmp_path):
+    raw = tree(tmp_path, "images/002_smile.jpg", "holiday/party.PNG", "people.csv", "notes.txt", "faces.tem")
+    found = folder.find(raw, LONDON)
+    party = by_key(found)["holiday/party.PNG"]
+    assert (party.subject, party.expression) == ("", "") and math.isnan(party.intensity)
+    assert found.left_out == {"files that are not pictures by their name": 3}
+    assert any("does not match 1 of 2 pictures (such as holiday/party.PNG)" in note for note in found.notes)
+    assert all(not s.subject for s in folder.find(raw).sources)
+
+
+def test_one_sequence_is_one_crop_looked_for_in_its_lowest_frame(tmp_path):
+    names = [f"s{who}/{what}/take00{take}/img_{frame}.jpg" for who in (1, 2) for what in ("anger", "happiness")
+             for take in (0, 1) for frame in (9, 10, 100)]  # fmt: skip
+    found = folder.find(tree(tmp_path, *names), CLIPS)
+    groups: dict[str, list] = {}
+    for source in found.sources:
+        groups.setdefault(source.crop_group, []).append(source)
+    assert len(groups) == 8, "a take of anger and a take of the same name of happiness are two"
+    assert all([s.frame for s in group] == [9, 10, 100] for group in groups.values())
+
+
+def test_a_sequence_with_a_neutral_picture_is_looked_at_there_first(tmp_path):
+    raw = tree(tmp_path, *(f"s1_day1_{frame}_{what}.jpg" for frame, what in ((1, "smile"), (2, "neutral"))))
+    found = folder.find(raw, r"(?P<subject>s\d+)_(?P<sequence>day\d)_(?P<frame>\d+)_(?P<expression>\w+)\.jpg")
+    assert [s.expression for s in found.sources] == ["neutral", "smile"]
+    assert len({s.crop_group for s in found.sources}) == 1
+    assert [s.intensity for s in found.sources] == [0.0, 1.0]
+
+
+def test_pictures_without_a_sequence_are_cropped_one_by_one(tmp_path):
+    found = folder.find(tree(tmp_path, "images/1_neutral.jpg", "images/1_smile.jpg"), LONDON)
+    assert len({s.crop_group for s in found.sources}) == 2
+
+
+def test_frames_of_a_clip_are_not_called_full_smiles_without_being_told(tmp_path):
+    raw = tree(tmp_path / "raw", *(f"s1/happiness/take000/img_{frame:04}.jpg" for frame in range(3)))
+    found = folder.find(raw, CLIPS)
+    assert all(math.isnan(s.intensity) for s in found.sources)
+    assert any("3 frames of clips have no intensity" in note for note in found.notes)
+    csv = table(tmp_path / "i.csv", "path,intensity\n" + "".join(f"{s.key},{s.frame / 2}\n" for s in found.sources))
+    known = folder.find(raw, CLIPS, intensities=csv)
+    assert [s.intensity for s in known.sources] == [0.0, 0.5, 1.0] and not known.notes
+
+
+def test_intensity_as_a_group_of_the_pattern(tmp_path):
+    raw = tree(tmp_path, "s1/smile_0.4.jpg", "s1/smile_1.0.jpg")
+    found = folder.find(raw, r"(?P<subject>s\d)/(?P<expression>\w+)_(?P<intensity>[\d.]+)\.jpg")
+    assert sorted(s.intensity for s in found.sources) == [0.4, 1.0]
+    with pytest.raises(UserError, match=r"s2/smile_40.jpg: .* matched '40'; a number from 0"):
+        tree(tmp_path, "s2/smile_40.jpg")
+        folder.find(raw, r"(?P<subject>s\d)/(?P<expression>\w+)_(?P<intensity>[\d.]+)\.jpg")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "sentence"),
+    [
+        (r"(?P<subject>\d+", r"--pattern .* is not a regular expression: missing \)"),
+        (r"(?P<subjct>\d+)", r"a group named 'subjct': did you mean subject\?"),
+        (r"(?P<hairdo>\d+)", r"a group named 'hairdo': The groups are subject, expression"),
+        (r"\d+_\w+", r"has no named group"),
+    ],
+)
+def test_a_faulty_pattern_gets_one_sentence(tmp_path, pattern, sentence):
+    with pytest.raises(UserError, match=sentence):
+        folder.find(tree(tmp_path, "1_smile.jpg"), pattern)
+
+
+def test_a_pattern_that_matches_nothing_is_refused_and_one_that_misses_some_is_noted(tmp_path):
+    raw = tree(tmp_path, "anna_smile.jpg", "group.jpg")
+    with pytest.raises(UserError, match="matches none of the 2 pictures .such as anna_smile.jpg."):
+        folder.find(raw, r"(?P<subject>\d+)_(?P<expression>\w+)\.jpg")
+    (note,) = folder.find(raw, r"(?P<subject>[a-z]+)_(?P<expression>\w+)\.jpg").notes[:1]
+    assert "does not match 1 of 2 pictures (such as group.jpg)" in note
+
+
+def test_a_frame_that_is_no_number_names_the_file(tmp_path):
+    with pytest.raises(UserError, match="s1/last.jpg: the group frame of --pattern matched 'last'"):
+        folder.find(tree(tmp_path, "s1/last.jpg"), r"(?P<subject>s\d)/(?P<frame>\w+)\.jpg")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("path,intensity\nimages/1_smile.jpg,1.5\n", r"i.csv, line 2: intensity 1.5; a number from 0"),
+        ("path,intensity\nimages/1_smile.jpg,-0.1\n", r"i.csv, line 2: intensity -0.1"),
+        ("path,intensity\n\nimages/1_smile.jpg,much\n", r"i.csv, line 3: intensity is 'much'; a number was expected"),
+        ("path,intensity\nimages/1_smile.jpg,nan\n", r"i.csv, line 2: intensity is 'nan'"),
+        ("path,intensity\nimages/1_smile.jpg\n", r"i.csv, line 2: 1 columns, 2 were expected"),
+        (
+            "file,value\na,1\n",
+            r"i.csv, line 1: no column 'path'; the columns path, intensity were expected, found file",
+        ),
+        ("", r"i.csv, line 1: no column 'path'.* found nothing"),
+        ("path,intensity\nelsewhere/1_smile.jpg,1\n", r"names none of the 1 pictures.*relative to RAW.*images/1_smile"),
+        ("path,intensity\nimages/1_smile.jpg,\xff\n", r"not a CSV file in UTF-8"),
+    ],
+)
+def test_a_faulty_table_is_answered_with_file_line_and_what_was_expected(tmp_path, text, sentence):
+    raw = tree(tmp_path / "raw", "images/1_smile.jpg")
+    (tmp_path / "i.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UserError, match=sentence):
+        folder.find(raw, LONDON, intensities=tmp_path / "i.csv")
+
+
+def test_a_neutral_picture_of_some_intensity_is_a_contradiction(tmp_path):
+    raw = tree(tmp_path / "raw", "images/1_neutral.jpg")
+    csv = table(tmp_path / "i.csv", "path,intensity\nimages/1_neutral.jpg,0.5\n")
+    with pytest.raises(UserError, match="1_neutral.jpg is neutral by its name and has intensity 0.5"):
+        folder.find(raw, LONDON, intensities=csv)
+
+
+def test_boxes_and_points_place_the_same_crop(tmp_path):
+    raw = tree(tmp_path / "raw", "images/1_neutral.jpg", "images/1_smile.jpg")
+    boxes = table(tmp_path / "b.csv", "path,left,top,right,bottom\nimages/1_smile.jpg,10,20,140,150\n")
+    known = by_key(folder.find(raw, LONDON, boxes=boxes))
+    assert known["images/1_smile.jpg"].box == (10, 20, 140, 150) and known["images/1_neutral.jpg"].box is None
+    # eyes 50 px apart: a square of 130, its middle 22.5 px below the eyes
+    eyes = "left_eye_x,left_eye_y,right_eye_x,right_eye_y"
+    points = table(tmp_path / "p.csv", f"path,{eyes}\n./images/1_smile.jpg,50,62.5,100,62.5\n")
+    assert by_key(folder.find(raw, LONDON, points=points))["images/1_smile.jpg"].box == pytest.approx(
+        (10, 20, 140, 150)
+    )
+    with pytest.raises(UserError, match=r"b.csv, line 2: the box .* has no area"):
+        table(boxes, "path,left,top,right,bottom\nimages/1_smile.jpg,10,20,10,150\n")
+        folder.find(raw, LONDON, boxes=boxes)
+
+
+def test_68_points_named_by_person_and_expression(tmp_path):
+    raw = tree(tmp_path / "raw", "images/1_smile.jpg")
+    at = [(0.0, 0.0)] * 68
+    at[36], at[39], at[42], at[45] = (40, 62.5), (60, 62.5), (90, 62.5), (110, 62.5)
+    header = ",".join(f"x{k},y{k}" for k in range(68))
+    row = ",".join(f"{x},{y}" for x, y in at)
+    points = table(tmp_path / "p.csv", f"person,expression,{header}\n1,smile,{row}\n")
+    assert folder.find(raw, LONDON, points=points).sources[0].box == pytest.approx((10, 20, 140, 150))
+
+
+def test_links_in_a_circle_broken_links_and_odd_names_do_not_stop_the_search(tmp_path):
+    raw = tree(tmp_path, "images/1_smile.jpg", "a b/ünï 'quoted', with comma.jpg")
+    (raw / "images" / "again").symlink_to(raw, target_is_directory=True)
+    (raw / "images" / "2_smile.jpg").symlink_to(raw / "gone.jpg")
+    found = by_key(folder.find(raw, LONDON))
+    assert set(found) == {"images/1_smile.jpg", "a b/ünï 'quoted', with comma.jpg", "images/2_smile.jpg"}
+
+
+WALK = r"(?P<subject>w\d)/(?P<expression>\w+)/(?P<sequence>walk\d)/(?P<frame>\d+)\.png"
+STEPS = np.arange(12)
+
+
+def walking(build: float, colour: tuple[int, int, int], phase: float) -> Image.Image:
+    """A figure of lines in mid-stride: its legs are together at phase 0 and farthest apart at 1."""
+    picture = Image.new("RGB", (160, 120), (230, 230, 225))
+    draw = ImageDraw.Draw(picture)
+    hip, neck, spread = (80, 66), (80, 66 - 30 * build), 22 * build * phase
+    draw.ellipse((80 - 8 * build, neck[1] - 16 * build, 80 + 8 * build, neck[1]), fill=colour)
+    draw.line((neck, hip), fill=colour, width=6)
+    for side in (-1, 1):
+        draw.line((hip, (80 + side * spread, 66 + 40 * build)), fill=colour, width=5)
+        draw.line((neck, (80 - 0.7 * side * spread, 66 - 4 * build)), fill=colour, width=4)
+    return picture
+
+
+def walks(raw: Path) -> Path:
+    """Four walkers, two walks of 12 frames each; the intensities of one stride are its phase, there and back."""
+    builds = ((1.0, (40, 60, 150)), (0.8, (160, 50, 40)), (1.15, (30, 110, 60)), (0.9, (90, 40, 120)))
+    lines = ["path,intensity"]
+    for who, (build, colour) in enumerate(builds):
+        for walk in range(2):
+            folder = raw / f"w{who}" / "gait" / f"walk{walk}"
+            folder.mkdir(parents=True)
+            for step in STEPS:
+                phase = round(float(abs((step + 3 * walk) % 8 - 4)) / 4, 2)
+                walking(build, colour, phase).save(folder / f"{step:02}.png")
+                lines.append(f"w{who}/gait/walk{walk}/{step:02}.png,{phase}")
+    return table(raw / "phase.csv", "\n".join(lines) + "\n")
+
+
+def test_a_periodic_action_of_something_that_is_no_face_becomes_records_and_triplets(tmp_path):
+    phases = walks(tmp_path / "raw")
+    options = ["--no-face", "--pattern", WALK, "--intensities", str(phases), "--workers", "1"]
+    main(["folder", str(tmp_path / "raw"), str(tmp_path / "out"), *options])
+    info = read_info(tmp_path / "out")
+    assert info["found_by"] == {"none": 96} and info["detector"] == "none" and not info["rejected"]
+    faces = Faces.join([read_split(tmp_path / "out", split) for split in ("train", "validation", "test")])
+    assert set(faces.expression) == {"gait"} and len(faces) == 96
+    middle = np.asarray(Image.open(tmp_path / "raw/w0/gait/walk0/00.png").crop((20, 0, 140, 120)).resize((64, 64)))
+    (first,) = np.flatnonzero((faces.subject == "w0") & (faces.sequence == "walk0") & (faces.frame == 0))
+    assert np.abs(faces.image[first].astype(int) - middle).mean() < 3, "the middle square, and no face was looked for"
+    assert faces.intensity[first] == 1
+    triplets = Triplets(faces)
+    index = triplets.index(0, 0, 960)
+    a, b, c = index.a, index.b, index.c
+    assert index.has_pair.all() and index.has_peer.all() and not triplets.shortage()
+    assert (faces.subject[a] == faces.subject[b]).all() and (faces.sequence[a] == faces.sequence[b]).all()
+    assert (faces.intensity[a] != faces.intensity[b]).all()
+    assert (faces.subject[a] != faces.subject[c]).all() and (faces.intensity[a] == faces.intensity[c]).all()
+    label = triplets.gather(index).label[:, 0]
+    gait = label_vector("gait")
+    assert set(gait) == {0, 1} and (label_vector("smile") != gait).any()
+    assert label == pytest.approx(faces.intensity[a].round(1)[:, None] * gait)
+
+
+def test_no_face_with_boxes_crops_there_and_with_a_detector_is_a_contradiction(tmp_path):
+    walks(tmp_path / "raw")
+    boxes = table(tmp_path / "b.csv", "path,left,top,right,bottom\nw0/gait/walk0/00.png,50,20,110,80\n")
+    options = ["--no-face", "--pattern", WALK, "--workers", "1"]
+    main(["folder", str(tmp_path / "raw"), str(tmp_path / "out"), *options, "--boxes", str(boxes)])
+    info = read_info(tmp_path / "out")
+    assert info["found_by"] == {"given": 12} and info["rejected"] == {"no box given": 84}
+    with pytest.raises(SystemExit, match="--no-face looks for no face, and --detector haar does"):
+        main(["folder", str(tmp_path / "raw"), str(tmp_path / "other"), *options, "--detector", "haar"])

@@ -1,0 +1,340 @@
+"""Video truth on people of flat colours: what every way makes, what a perfect network scores, the page, refusals."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_run import HARM, flat_face, harmful, person, tags, write_folder, write_run
+
+from facedisent_jax.config import Config
+from facedisent_jax.data import reading
+from facedisent_jax.data.record import Faces
+from facedisent_jax.errors import UserError
+from facedisent_jax.evaluation import baselines, clip_metrics, clips, judges, metrics, path_methods, video
+from facedisent_jax.evaluation.judges import Judges, Missing
+from facedisent_jax.evaluation.video import VideoEvalOptions
+from facedisent_jax.models.codes import Codes
+from facedisent_jax.reporting import video_report
+
+LEVELS = tuple(np.linspace(0, 1, 11).tolist())
+EVIL = "<script>alert(1)</script>"
+MODES = ("expression", "whole", "one_picture")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_networks():
+    """The networks of the extra are tested in test_judges; here figures are those of the plain install."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judges, "identity", lambda margin=0.0: Missing("No dlib here: pip install it."))
+        patch.setattr(judges, "perceptual", lambda: Missing("No LPIPS here: pip install it."))
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run trained on four people; three others in the test split, one with a clip, a short take and an odd name."""
+    folder = tmp_path_factory.mktemp("video")
+    train = [r for k in range(4) for r in person(k, LEVELS)]
+    test = [r for k in range(4, 6) for r in person(k, LEVELS)]
+    test += person(6, LEVELS, EVIL, "take000") + person(6, (0.0, 0.5, 1.0), EVIL, "take001")
+    data = write_folder(folder / "data", {"train": train, "validation": person(20), "test": test})
+    return write_run(folder / "run", data)
+
+
+@pytest.fixture(scope="module")
+def found(run):
+    return video_report.write(run, VideoEvalOptions((run.parent / "data",)))
+
+
+class PerfectFace:
+    """Encodes a face of flat colours exactly, and draws any degree of it."""
+
+    config = Config()
+
+    def __init__(self, bend: float = 1.0):
+        self.bend = bend
+
+    def encode(self, images: np.ndarray) -> Codes:
+        pictures = np.asarray(images, np.float32).reshape(len(images), -1)[:, : 38 * 64 * 3]
+        known = {flat_face(k, 0.0).reshape(-1)[: 38 * 64 * 3].tobytes(): k for k in range(9)}
+        who = [known[row.astype(np.uint8).tobytes()] for row in pictures]
+        mood = np.asarray(images)[:, 50, 20, 0] / np.float32(255)
+        return Codes(*(np.repeat(np.array(v, np.float32)[:, None], 64, 1) for v in (who, mood)))  # type: ignore[arg-type]
+
+    sees_source = False
+
+    def decode_seeing(self, codes, *seen, place=None) -> np.ndarray:
+        return self.decode(codes)
+
+    def decode(self, codes) -> np.ndarray:
+        who, mood = (np.asarray(code)[:, 0] for code in codes)
+        out = np.stack([flat_face(round(float(k)), 0.0) for k in who]).astype(np.float32) / 255
+        out[:, 40:60, 15:50] = (mood**self.bend)[:, None, None, None]
+        return out
+
+
+def perfect(bend: float = 1.0, number: int = 5) -> dict[str, clip_metrics.Measured]:
+    """Figures of the perfect face, or of one whose decoder bends the path, on a clip of one person."""
+    faces = Faces.of(person(number, LEVELS))
+    (clip,) = clips.find_clips(faces).clips
+    face = PerfectFace(bend)
+    known = path_methods.encode_clip(face, faces, clip)  # type: ignore[arg-type]
+    learnt = path_methods.TrainingStatistics(None, None, {"smile": np.ones(64, np.float32)}, {}, [])
+    ways = path_methods.interpolation_methods(face, known, learnt)  # type: ignore[arg-type]
+    return clip_metrics.measure(
+        known, ways, path_methods.per_frame_references(known, learnt), Judges(None, None, None, None)
+    )
+
+
+def test_a_perfect_network_scores_the_ceiling_in_every_mode_and_alignment():
+    made = perfect()
+    ceiling = made["reconstruction"].figures
+    assert ceiling["intensity/whole/psnr"] > 55  # flat_face rounds its intensity down to a grey level
+    for mode in MODES:
+        figures = made[mode].figures
+        for region in ("whole", "mouth"):
+            for alignment in ("intensity", "time", "dtw", "own_range"):
+                assert figures[f"{alignment}/{region}/psnr"] > 50, (mode, alignment)
+                assert figures[f"{alignment}/{region}/ssim"] > 0.99
+        assert figures["trajectory/r2"] > 0.9999 and figures["trajectory/smoothness"] < 0.01
+        assert figures["trajectory/inversions"] == 0 and figures["trajectory/without_inversion"] == 1
+        assert figures["trajectory/range"] == pytest.approx(1, abs=0.01)
+
+
+def test_a_bent_path_is_seen_as_bent_and_its_reconstruction_is_the_same():
+    straight, bent = perfect()["expression"].figures, perfect(bend=4)["expression"].figures
+    assert bent["trajectory/r2"] < 0.9 and bent["trajectory/smoothness"] > 0.2
+    assert bent["intensity/mouth/psnr"] < straight["intensity/mouth/psnr"] - 20
+    assert bent["dtw/mouth/psnr"] > bent["intensity/mouth/psnr"] + 3  # it goes the same way at another pace
+    assert bent["own_range/mouth/psnr"] > 50  # the decoder bends the real frames alike
+
+
+def test_a_cross_fade_is_what_it_is_by_hand():
+    made = perfect()["cross_fade"].figures
+    a, b = flat_face(5, 0.0) / 255, flat_face(5, 1.0) / 255
+    frames = np.stack([flat_face(5, y) / 255 for y in LEVELS[1:-1]])
+    by_hand = np.stack([(1 - y) * a + y * b for y in LEVELS[1:-1]])
+    assert made["intensity/whole/psnr"] == pytest.approx(metrics.psnr(by_hand, frames).mean(), abs=0.01)
+    mouth = judges.mouth(by_hand), judges.mouth(frames)
+    assert made["intensity/mouth/psnr"] == pytest.approx(metrics.psnr(*mouth).mean(), abs=0.01)
+
+
+def test_the_neutral_frame_unchanged_goes_nowhere_and_the_ends_do_not_count():
+    made = perfect()["unchanged"]
+    assert made.figures["trajectory/range"] == 0 and np.isnan(made.figures["trajectory/smoothness"])
+    frames, a = np.stack([flat_face(5, y) for y in LEVELS]) / 255, flat_face(5, 0.0) / 255
+    inner = metrics.psnr(np.repeat(a[None], 9, 0), frames[1:-1])
+    assert made.figures["intensity/whole/psnr"] == pytest.approx(inner.mean(), abs=1e-3)
+    error = 255 * np.sqrt(np.square(frames - a).mean((1, 2, 3)))
+    assert made.series["error_whole"] == pytest.approx(error, abs=1e-3) and error[0] == 0
+
+
+def test_alignment_under_dtw_counts_each_real_frame_once():
+    values = {"dtw": clip_metrics.Pairs(np.zeros((3, 64, 64, 3)), np.zeros((3, 64, 64, 3)), np.array([1, 1, 2]))}
+    values["dtw"].pictures[0] += 0.1  # 20 dB, beside an exact one of the same frame
+    assert clip_metrics.image_metrics(values, None)["dtw/whole/psnr"] == pytest.approx(((20 + 100) / 2 + 100) / 2)
+
+
+def test_time_and_intensity_are_told_apart():
+    """A clip that is slow at first: pictures at equal intensity are right, those at equal time are ahead."""
+    faces = Faces.of(person(5, np.linspace(0, 1, 11) ** 2))
+    (clip,) = clips.find_clips(faces).clips
+    face = PerfectFace()
+    known = path_methods.encode_clip(face, faces, clip)  # type: ignore[arg-type]
+    ways = path_methods.interpolation_methods(face, known, path_methods.TrainingStatistics(None, None, {}, {}, []))  # type: ignore[arg-type]
+    made = clip_metrics.measure(known, ways, {}, Judges(None, None, None, None))["expression"].figures
+    assert made["intensity/mouth/psnr"] > made["dtw/mouth/psnr"] > made["time/mouth/psnr"] + 5
+    assert "one_picture" not in ways and "mean_difference" not in ways
+
+
+def test_one_picture_and_the_mean_difference_move_by_the_absolute_intensity():
+    faces = Faces.of(person(5, 0.5 * np.array(LEVELS)))
+    (clip,) = clips.find_clips(faces).clips
+    face = PerfectFace()
+    known = path_methods.encode_clip(face, faces, clip)  # type: ignore[arg-type]
+    step = np.full((64, 64, 3), 0.2, np.float32)
+    learnt = path_methods.TrainingStatistics(None, None, {"smile": np.ones(64, np.float32)}, {"smile": step}, [])
+    ways = path_methods.interpolation_methods(face, known, learnt)  # type: ignore[arg-type]
+    assert ways["one_picture"](np.array([1.0]))[0, 50, 20, 0] == pytest.approx(0.5, abs=1e-3)
+    assert ways["mean_difference"](np.array([1.0]))[0] == pytest.approx(known.real[0] + 0.1, abs=1e-3)
+
+
+def test_a_morph_ends_at_the_pictures_and_moves_what_the_landmarks_mark():
+    y, x = np.mgrid[:64, :64]
+    blob = lambda cx: np.exp(-((x - cx) ** 2 + (y - 32) ** 2) / 18)[..., None].repeat(3, 2)  # noqa: E731
+    a, b = blob(24), blob(40)
+    points = np.array([(cx, cy) for cx in (10, 24, 30) for cy in (10, 32, 54)], float)
+    moved = points + np.where(points[:, :1] == 24, [16, 0], [20, 0])
+    made = baselines.morph(a, b, points, moved, np.array([0, 0.5, 1]))
+    assert made[0] == pytest.approx(a, abs=1e-5) and made[2] == pytest.approx(b, abs=1e-5)
+    assert np.unravel_index(made[1, ..., 0].argmax(), (64, 64)) == (32, 32) and made[1].max() > 0.9
+    same = baselines.morph(a, b, points, points, np.array([0.3]))
+    assert same[0] == pytest.approx(baselines.cross_fade(a, b, np.array([0.3]))[0], abs=1e-5)
+
+
+def test_the_nearest_picture_is_found_across_chunks():
+    images = np.random.default_rng(0).integers(0, 255, (1100, 8, 8, 3), np.uint8)
+    assert baselines.nearest(images, images[[3, 700, 1099]] / 255 + 0.001).tolist() == [3, 700, 1099]
+
+
+def test_metrics_are_nested_whole_and_hold_every_clip(run, found):
+    text = (run / "video" / "metrics.json").read_text()
+    assert found == json.loads(text) and "NaN" not in text and "Infinity" not in text
+    data = found["data"]
+    assert (data["clips"], data["subjects"], data["split"], data["step"], data["seed"]) == (3, 3, "test", 0, 3)
+    assert data["rejected"] == {"fewer than 8 onset frames": 1}
+    assert data["rejected_takes"][0]["take"] == f"{EVIL} take001 smile"
+    for name in (*MODES, "reconstruction", "cross_fade", "mean_difference", "unchanged", "pca_128", "nearest"):
+        psnr = found["methods"][name]["intensity"]["whole"]["psnr"]
+        assert psnr["ci95"][0] <= psnr["mean"] <= psnr["ci95"][1] and psnr["clips"] == 3
+        own = [clip["methods"][name]["figures"]["intensity/whole/psnr"] for clip in found["clips"]]
+        assert psnr["mean"] == pytest.approx(np.mean(own))
+    assert set(found["methods"]["expression"]) == {"intensity", "time", "dtw", "own_range", "trajectory", "curves"}
+    assert "morph" not in found["methods"] and found["methods"]["real"]["trajectory"]["range"]["mean"] == 1
+    assert len(found["methods"]["whole"]["curves"]["error_mouth"]) == 11
+    assert {"spearman", "mae", "mae_per_person"} <= set(found["intensity"])
+    assert found["disentanglement"]["probes"]["subject_from_identity"]["chance"] == pytest.approx(1 / 3)
+
+
+def test_what_is_missing_is_said_with_what_to_install(run, found):
+    assert found["judges"]["lpips"] == {"name": None, "missing": "No LPIPS here: pip install it."}
+    assert found["judges"]["smile"]["fallback"] and "reader of the mouth region" in found["judges"]["smile"]["name"]
+    page = (run / "video" / "index.html").read_text()
+    for sentence in (
+        "No LPIPS here",
+        "No dlib here",
+        "Landmark morph is missing",
+        "easier than video",
+        "reader of the",
+    ):
+        assert sentence in page
+
+
+def test_the_page_names_the_run_escapes_all_and_shows_every_figure(run, found):
+    page = (run / "video" / "index.html").read_text()
+    assert EVIL not in page and "&lt;script&gt;" in page and "seed 3" in page and "None" not in page
+    files = sorted((run / "video" / "figures").iterdir())
+    assert {file.stem for file in files} == {"error", "smile", "people", "strip_1", "strip_2", "strip_3"}
+    for file in files:
+        assert f'src="figures/{file.name}"' in page
+        with Image.open(file) as image:
+            assert image.width > 900
+
+
+def test_no_text_of_the_figures_becomes_a_tag(run, found):
+    from facedisent_jax.reporting import gallery, video_report
+
+    drawn, plain = ([gallery.GalleryFigure(text, text, text, Image.new("RGB", (2, 2)))] for text in (HARM, "a"))
+    made = video_report.render(HARM, harmful(found), drawn)
+    assert tags(made) == tags(video_report.render("run", found, plain)) and made.count("&lt;script&gt;") > 15
+
+
+def test_a_strip_has_the_real_frames_on_top(run, found):
+    from facedisent_jax import load
+    from facedisent_jax.reporting import figures, video_report
+
+    faces = reading.read_split(run.parent / "data", "test")
+    (clip,) = [clip for clip in clips.find_clips(faces).clips if clip.subject == "p004"]
+    learnt = path_methods.TrainingStatistics(None, None, {}, {}, [])
+    image = np.asarray(video_report.strip(0, load(run), faces, clip, learnt, None).image)
+    for edge, row in ((np.s_[-figures.BORDER - 192 : -figures.BORDER], clip.rows[-1]),):
+        real = np.asarray(figures.enlarged(np.asarray(faces.image[row])))
+        columns = [np.abs(image[top : top + 192, edge].astype(int) - real).max() for top in range(40, 90)]
+        assert min(columns) == 0
+
+
+def test_the_picture_of_several_people_begins_with_a_real_frame_and_takes_an_odd_number(run, found):
+    from facedisent_jax import load
+    from facedisent_jax.reporting import figures, video_report
+
+    faces = reading.read_split(run.parent / "data", "test")
+    chosen = clips.find_clips(faces).clips[:3]
+    image = np.asarray(
+        video_report.beside_real(
+            load(run), faces, chosen, path_methods.TrainingStatistics(None, None, {}, {}, [])
+        ).image
+    ).astype(int)
+    real = np.asarray(figures.enlarged(np.asarray(faces.image[chosen[0].rows[0]]), 2))
+    assert any(
+        (image[top : top + 128, left : left + 128] == real).all() for top in range(30, 90) for left in range(80, 400)
+    )
+    assert (image[-figures.BORDER - 128 :, -128 - figures.BORDER :] == 255).all()  # nobody beside the third
+
+
+def test_the_mesh_judges_and_morphs_where_it_is_given_and_is_marked_where_it_made_the_labels(run, tmp_path):
+    def points(picture: np.ndarray) -> np.ndarray:
+        mesh = np.tile([[32.0, 40.0]], (478, 1))
+        mesh[[33, 133]], mesh[[362, 263]] = (20, 20), (44, 20)
+        wide = 8 + picture[50, 20, 0] / 32
+        mesh[61], mesh[291] = (32 - wide, 50), (32 + wide, 50)
+        return mesh
+
+    data = shutil.copytree(run.parent / "data", tmp_path / "data")
+    info = json.loads((data / "prep.json").read_text())
+    (data / "prep.json").write_text(json.dumps(info | {"options": {"intensity": "landmarks"}}))
+    begun = video.prepare(run, VideoEvalOptions((data,), points=points))
+    assert "face mesh" in begun.said["smile"]["name"] and "NOT INDEPENDENT" in begun.said["smile"]["note"]
+    assert begun.said["smile"]["independent"] is False and "reader" in begun.said["smile_reader"]["name"]
+    _, made = video.measure(begun, VideoEvalOptions((data,), points=points, most=1))
+    assert made["methods"]["morph"]["intensity"]["whole"]["psnr"]["mean"] > 20
+    assert made["methods"]["cross_fade"]["trajectory"]["r2"]["mean"] > 0.99
+    assert "trajectory_reader" in made["methods"]["expression"]
+
+
+def test_training_pictures_that_are_gone_are_missed_in_a_sentence(run, tmp_path):
+    data = shutil.copytree(run.parent / "data", tmp_path / "data")
+    away = (run.parent / "data").rename(tmp_path / "away")
+    try:
+        begun = video.prepare(run, VideoEvalOptions((data,)))
+        _, made = video.measure(begun, VideoEvalOptions((data,)))
+    finally:
+        away.rename(run.parent / "data")
+    assert not {"one_picture", "pca_128", "nearest", "mean_difference"} & set(made["methods"])
+    assert any("training pictures are gone" in sentence for sentence in made["missing"])
+
+
+def test_data_without_training_people_is_judged_by_the_last_resort(run, tmp_path):
+    data = write_folder(tmp_path / "data", {"test": person(5, LEVELS)})
+    begun = video.prepare(run, VideoEvalOptions((data,)))
+    assert begun.said["smile"]["name"] == judges.DIFFERENCE.name and begun.judges.smile is None
+
+
+def test_refusals_are_sentences(run, tmp_path):
+    with pytest.raises(UserError, match="trained on 4 of the 4 subjects"):
+        video_report.write(run, VideoEvalOptions((run.parent / "data",), split="train"))
+    stills = write_folder(tmp_path / "stills", {"test": person(30) + person(31)})
+    with pytest.raises(UserError, match=r"no clips in .*stills, test split \(2 takes: fewer than 8 onset frames\)"):
+        video_report.write(run, VideoEvalOptions((stills,)))
+    with pytest.raises(UserError, match="-1 clips"):
+        video_report.write(run, VideoEvalOptions((run.parent / "data",), most=-1))
+    assert not (run / "video.unfinished").exists()
+
+
+def test_a_study_cut_short_leaves_the_older_one_whole(run, found, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    before = (run / "video" / "index.html").read_bytes()
+    monkeypatch.setattr(video_report, "render", killed)
+    with pytest.raises(KeyboardInterrupt):
+        video_report.write(run, VideoEvalOptions((run.parent / "data",), most=1))
+    assert (run / "video" / "index.html").read_bytes() == before
+    assert video.load_cached(run, VideoEvalOptions((run.parent / "data",))) == found
+
+
+def test_figures_are_held_only_for_what_they_were_measured_on(run, found, tmp_path):
+    data = run.parent / "data"
+    assert video.load_cached(run, VideoEvalOptions((data,))) == found
+    assert video.load_cached(run, VideoEvalOptions((data,), most=1)) is None  # other clips
+    assert video.load_cached(run, VideoEvalOptions((shutil.copytree(data, tmp_path / "copy"),))) is None
+    assert video.load_cached(run, VideoEvalOptions((data,), points=lambda picture: None)) is None  # another judge
+
+
+def test_the_lpips_of_even_steps_is_told_from_a_jump():
+    squared = judges.Judge("squared distance", lambda a, b: np.square(a - b).mean((1, 2, 3)))
+    even = np.linspace(0, 1, 11)[:, None, None, None] * np.ones((64, 64, 3))
+    assert clip_metrics.lpips_length(even, squared) == pytest.approx(0.1)
+    assert clip_metrics.lpips_length(np.where(even > 0.55, 1.0, 0.0), squared) == pytest.approx(1)
+    assert np.isnan(clip_metrics.lpips_length(np.zeros((11, 64, 64, 3)), squared))

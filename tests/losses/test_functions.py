@@ -1,0 +1,69 @@
+"""The losses equal values worked out by hand, and their gradients are finite where codes coincide."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from facedisent_jax.losses import functions
+
+
+def test_mse_is_the_mean_over_pixels_per_picture():
+    a = jnp.zeros((2, 2, 2, 1))
+    b = jnp.stack([jnp.ones((2, 2, 1)), jnp.array([[[3.0], [0.0]], [[0.0], [0.0]]])])
+    np.testing.assert_allclose(functions.mse(a, b), [1.0, 9 / 4])
+
+
+def test_l1_is_the_mean_absolute_difference():
+    np.testing.assert_allclose(functions.l1(jnp.array([[1.0, -2.0]]), jnp.array([[0.0, 1.0]])), [2.0])
+
+
+@pytest.mark.parametrize(
+    ("other", "same", "margin", "expected"),
+    [
+        ([3.0, 4.0], True, 0.0, 0.0),
+        ([-3.0, -4.0], True, 0.0, 2.0),
+        ([4.0, 3.0], True, 0.0, 1 - 24 / 25),
+        ([4.0, 3.0], False, 0.0, 24 / 25),
+        ([4.0, 3.0], False, 0.5, 24 / 25 - 0.5),
+        ([-3.0, -4.0], False, 0.0, 0.0),
+    ],
+)
+def test_cosine_embedding(other, same, margin, expected):
+    found = functions.cosine_embedding(jnp.array([[3.0, 4.0]]), jnp.array([other]), same, margin)
+    np.testing.assert_allclose(found, [expected], atol=1e-5)
+
+
+def test_triplet_margin_counts_only_what_is_missing_to_the_margin():
+    anchor = jnp.zeros((3, 2))
+    positive = jnp.array([[3.0, 4.0], [0.0, 1.0], [0.0, 1.0]])  # at 5, 1, 1
+    negative = jnp.array([[0.0, 1.0], [0.0, 1.5], [6.0, 8.0]])  # at 1, 1.5, 10
+    np.testing.assert_allclose(functions.triplet_margin(anchor, positive, negative, 1.0), [5.0, 0.5, 0.0], atol=1e-5)
+    each = functions.triplet_margin(anchor, positive, negative, jnp.array([0.0, 2.0, 9.5]))
+    np.testing.assert_allclose(each, [4.0, 1.5, 0.5], atol=1e-5)
+
+
+def test_label_bce_of_hand_computed_logits():
+    logits, label = jnp.array([[0.0, jnp.log(3.0)]]), jnp.array([[1.0, 0.25]])
+    # p = 1/2 against 1: log 2. p = 3/4 against 1/4: -(1/4 log 3/4 + 3/4 log 1/4).
+    expected = (np.log(2) - (0.25 * np.log(0.75) + 0.75 * np.log(0.25))) / 2
+    np.testing.assert_allclose(functions.label_bce(logits, label), [expected], rtol=1e-6)
+
+
+def test_ranking_of_hand_computed_rises():
+    found = functions.ranking(jnp.array([0.0, 0.3, 5.0]), jnp.array([0.0, 0.5, 0.0]), temperature=0.5)
+    np.testing.assert_allclose(found, [0.5 * np.log(2), 0.5 * np.log1p(np.exp(0.4)), 0.5 * np.log1p(np.exp(-10))])
+    ranknet = functions.ranking(jnp.array([1.5]), temperature=1.0)
+    np.testing.assert_allclose(ranknet, [-np.log(1 / (1 + np.exp(-1.5)))], rtol=1e-6)
+
+
+def test_label_bce_stays_finite_for_extreme_logits():
+    found = functions.label_bce(jnp.array([[1000.0, -1000.0]]), jnp.array([[0.0, 1.0]]))
+    np.testing.assert_allclose(found, [1000.0])
+
+
+@pytest.mark.parametrize("loss", [functions.distance, functions.cosine, functions.l1])
+def test_gradient_is_finite_between_equal_and_zero_codes(loss):
+    for a in (jnp.zeros((1, 4)), jnp.ones((1, 4))):
+        gradient = jax.grad(lambda x, a=a: loss(x, a).sum())(a)
+        assert bool(jnp.isfinite(gradient).all())
