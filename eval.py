@@ -267,7 +267,7 @@ def table1(command: Table1) -> None:
     from facedisent_jax.evaluation import table1 as tables
     from facedisent_jax.presets import PRESETS
 
-    preset = PRESETS[command.preset]
+    preset = PRESETS[command.preset].config
     rows, size = tables.train_and_judge(command.data, command.out, preset, command.seeds, command.steps, train.main)
     print(f"\nPSNR in dB on the face at {size}x{size} pixels, held-out people, mean and spread of the seeds")
     print(tables.text(rows))

@@ -80,11 +80,13 @@ def train(config: Config, folders: list[Path], stop: StopRequest) -> int:
     check_config_unchanged(config, Path(config.run))
     print(f"Reading {', '.join(map(str, folders))}")
     faces = reading.read_faces(folders, "train", config.memory, config.ends_only)
-    drawn = OneFactor if config.loss.clamping else Triplets
-    triplets = drawn(faces, config.intensity_step, between=config.model.kind == "warp")
+    drawn = OneFactor if config.method == "clamping" else Triplets
+    triplets = drawn(faces, config.intensity_step, with_middle=config.model.kind == "warp")
     if not len(triplets):
         raise UserError(f"No training picture in {', '.join(map(str, folders))}: see `python -m data_prep inspect`.")
-    held_out = Triplets(reading.read_faces(folders, "validation", config.memory), config.intensity_step, between=False)
+    held_out = Triplets(
+        reading.read_faces(folders, "validation", config.memory), config.intensity_step, with_middle=False
+    )
     if not len(held_out):
         print("No validation picture: checkpoints are judged on training pictures.")
         held_out = triplets
@@ -140,8 +142,8 @@ def parse(arguments: list[str]) -> Config:
     """The config of a command line: a preset's name, then options that change it."""
     import tyro
 
-    preset, rest = presets.preset_of(arguments)
-    listed = "\n".join(f"  {name:12} {about}" for name, about in presets.ABOUT.items())
+    preset, rest = presets.split_arguments(arguments)
+    listed = "\n".join(f"  {name:12} {preset.about}" for name, preset in presets.PRESETS.items())
     text = f"Train the network of a preset (without one: smile).\n\nPresets:\n{listed}"
     return tyro.cli(Config, prog=f"train.py {preset.preset}", description=text, default=preset, args=rest)
 

@@ -31,10 +31,10 @@ def step(batch: int, width: int) -> tuple[float, float]:
     from facedisent_jax.presets import PRESETS
     from facedisent_jax.training.step import init_state, train_step
 
-    preset = PRESETS["smile"]
+    preset = PRESETS["smile"].config
     config = replace(preset, batch=batch, model=replace(preset.model, width=width))
     faces = Faces.of(record for _, record in records(20))
-    one = Triplets(faces, between=False).batch(0, 0, batch)
+    one = Triplets(faces, with_middle=False).batch(0, 0, batch)
     state = init_state(config, faces)
     planned = train_step.lower(config, state, one).compile().memory_analysis()
     assert planned is not None
@@ -64,7 +64,7 @@ def index(records: int) -> tuple[float, float, float]:
         (k % 10 / 9).astype(np.float32),
     )
     start = time.perf_counter()
-    triplets = Triplets(faces, between=False)
+    triplets = Triplets(faces, with_middle=False)
     begun = time.perf_counter() - start
     triplets.index(0, 0, 32)  # draws the epoch's order
     start = time.perf_counter()

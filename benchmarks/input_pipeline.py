@@ -101,7 +101,7 @@ def measured(records: int, rounds: int) -> dict[str, list[float]]:
         (shard,) = made.glob("*.tfrecord-*")
         raw(shard)  # into the page cache, and TensorFlow into memory
         first = per_second(records, lambda: read_split(made, "train"))
-        memory, disk = (Triplets(read_split(made, "train", where), between=False) for where in (True, False))
+        memory, disk = (Triplets(read_split(made, "train", where), with_middle=False) for where in (True, False))
         ways: dict[str, Callable[[], float]] = {
             RAW: lambda: per_second(records, lambda: raw(shard)),
             "read_split into memory, records": lambda: per_second(records, lambda: read_split(made, "train")),

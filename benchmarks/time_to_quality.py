@@ -25,8 +25,8 @@ def seconds_to(preset: str, psnr: float, most: float, faces, held_out) -> tuple[
     from facedisent_jax.training.step import init_state, train_step
     from facedisent_jax.training.validation import validate
 
-    config = replace(PRESETS[preset], batch=32)
-    triplets, state = Triplets(faces, between=False), init_state(config, faces)
+    config = replace(PRESETS[preset].config, batch=32)
+    triplets, state = Triplets(faces, with_middle=False), init_state(config, faces)
     train_step(config, init_state(config, faces), triplets.batch(0, 0, 32))  # compiles
     taken, step, reached = 0.0, 0, -np.inf
     while reached < psnr and taken < most:
@@ -56,7 +56,7 @@ def main() -> None:
     people = [record for _, record in records(220)]
     held = set(sorted({record.subject for record in people})[-20:])
     faces = Faces.of(record for record in people if record.subject not in held)
-    held_out = Triplets(Faces.of(record for record in people if record.subject in held), between=False)
+    held_out = Triplets(Faces.of(record for record in people if record.subject in held), with_middle=False)
     rows, result = [("network", "seconds", "steps", "PSNR reached")], {}
     for preset in ("smile", "poster"):
         taken, reached, step = seconds_to(preset, given.psnr, given.most, faces, held_out)

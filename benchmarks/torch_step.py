@@ -58,7 +58,7 @@ def mean(values: Tensor, mask: Tensor) -> Tensor:
 
 def terms(config: Config, channels_last: bool, params: Any, batch: Batch) -> dict[str, Tensor]:
     """`objective.terms` of a batch of tensors, without augmentation."""
-    model, c, n = config.model, config.loss, len(batch.images)
+    model, c, n = config.model, config.objective, len(batch.images)
 
     def pictures(images: Tensor) -> Tensor:
         return net.placed(images.permute(0, 3, 1, 2).float() / 255, channels_last)
@@ -77,7 +77,7 @@ def terms(config: Config, channels_last: bool, params: Any, batch: Batch) -> dic
     )
     decoded = net.decode(model, params, codes, channels_last).reshape(len(parts), *picture.shape[1:])
     known = torch.stack([torch.ones_like(batch.has_pair), batch.has_pair, batch.has_peer])
-    mouth = None if c.mouth == 1 else torch.from_numpy(mouth_weights(c.mouth))[None, None]
+    mouth = None if c.mouth_weight == 1 else torch.from_numpy(mouth_weights(c.mouth_weight))[None, None]
     error = torch.stack([mse(decoded[k], picture[part.target], mouth) for k, part in enumerate(parts)])
     weight = torch.stack([known[part.identity] * known[part.expression] * known[part.target] for part in parts])
 
@@ -90,15 +90,15 @@ def terms(config: Config, channels_last: bool, params: Any, batch: Batch) -> dic
     )
     clear = ((batch.intensity - 0.5).abs() > 0.2).float().T * labelled
     opposite = clear[ANCHOR] * clear[SAME_SUBJECT] * (gap > 0.5)
-    degree = expression[..., : c.label_numbers]
+    degree = expression[..., : c.label_dims]
     face = 2 * degree - 1
-    action = batch.action[:, : c.label_numbers]
+    action = batch.action_label[:, : c.label_dims]
     extent = action.sum(-1).clamp(min=1.0)
     rise = batch.order * (((degree[SAME_SUBJECT] - degree[ANCHOR]) * action).sum(-1) / extent)
     end = (batch.intensity - batch.intensity.round()).abs().T < ENDPOINT_TOLERANCE
-    held = labelled if c.label_between else labelled * end
+    held = labelled if c.label_intermediate else labelled * end
     bce = F.binary_cross_entropy_with_logits(
-        logits[..., : c.label_numbers], batch.label[..., : c.label_numbers].transpose(0, 1), reduction="none"
+        logits[..., : c.label_dims], batch.label[..., : c.label_dims].transpose(0, 1), reduction="none"
     )
     values = {
         "reconstruction": mean(error[:3], weight[:3]),
@@ -123,7 +123,7 @@ def terms(config: Config, channels_last: bool, params: Any, batch: Batch) -> dic
         "ranking": mean(0.1 * F.softplus((c.ranking_margin * gap - rise) / 0.1), batch.order.abs() * batch.has_pair),
     }
     if model.kind == "warp":
-        between = pictures(batch.between)
+        between = pictures(batch.middle)
         codes = Codes(identity, expression)
         values |= source_terms(config, channels_last, params, picture, between, batch, codes, decoded[:2])
     return values
@@ -140,23 +140,23 @@ def source_terms(
     decoded: Tensor,
 ) -> dict[str, Tensor]:
     """`source_terms.terms`; picture [3, n, 3, 64, 64], between [n, 3, 64, 64], decoded [2, n, 3, 64, 64]."""
-    model, numbers = config.model, config.loss.label_numbers
+    model, numbers = config.model, config.objective.label_dims
     (a, b, _), (who_a, who_b, _), (of_a, of_b, of_c) = picture, *codes
     n = len(a)
     even = (torch.arange(n) % 2 == 0)[:, None]
     strength = torch.cat([of_c[:, :numbers], torch.where(even, of_b[:, numbers:], of_c[:, numbers:])], dim=1)
-    share = batch.place[:, None]
+    share = batch.alpha[:, None]
     line = Codes((1 - share) * who_a + share * who_b, (1 - share) * of_a + share * of_b)
-    gap = batch.has_between * (batch.intensity[:, 0] - batch.intensity[:, 1]).abs()
+    gap = batch.has_middle * (batch.intensity[:, 0] - batch.intensity[:, 1]).abs()
 
     first, second = Source(a, who_a, of_a, decoded[0]), Source(b, who_b, of_b, decoded[1])
     one = Source._make(torch.cat(parts) for parts in zip(first, second, first, strict=True))
     who = torch.cat([who_b, who_a, torch.where(even, line.identity, who_a)])
     asked = Codes(who, torch.cat([of_b, strength, line.expression]))
     alone = net.show(model, params, asked, (one,), channels_last)
-    pair = net.show(model, params, line, (first, second), channels_last, batch.place)
+    pair = net.show(model, params, line, (first, second), channels_last, batch.alpha)
 
-    mouth = torch.from_numpy(mouth_weights(config.loss.mouth))[None, None]
+    mouth = torch.from_numpy(mouth_weights(config.objective.mouth_weight))[None, None]
     error = structural(alone.pictures, torch.cat([b, a, between]), mouth)
     known = torch.cat([batch.has_pair, batch.has_pair * batch.has_peer, gap])
     bend = torch.cat([alone.displacement[0], *pair.displacement])
@@ -185,9 +185,9 @@ def loss(config: Config, channels_last: bool, params: Any, batch: Batch) -> tupl
 
 def learning_rate(config: OptimConfig, step: int) -> float:
     """`training.learning_rate`."""
-    if step < config.warmup:
-        return config.lr * step / config.warmup
-    done = min((step - config.warmup) / (config.schedule - config.warmup), 1.0)
+    if step < config.warmup_steps:
+        return config.lr * step / config.warmup_steps
+    done = min((step - config.warmup_steps) / (config.decay_steps - config.warmup_steps), 1.0)
     return config.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
 
 
@@ -232,11 +232,11 @@ class Training:
     def update(self) -> Tensor:
         """`training.updated` with the gradient that the weights hold; its norm."""
         optim = self.config.optim
-        norm = torch.nn.utils.clip_grad_norm_(self.weights, optim.clip)
+        norm = torch.nn.utils.clip_grad_norm_(self.weights, optim.grad_clip_norm)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(optim, self.count)
         self.optimiser.step()
-        decay = min(optim.average, self.count / (self.count + 10))
+        decay = min(optim.ema_decay, self.count / (self.count + 10))
         with torch.no_grad():
             torch._foreach_lerp_(self.average, [value.detach() for value in self.weights], 1 - decay)
         self.count += 1

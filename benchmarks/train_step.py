@@ -51,7 +51,7 @@ def settings(kind: str, augmented: bool = False):
     """The config of the kind's preset, without augmentation unless asked for."""
     from facedisent_jax.presets import PRESETS as CONFIGS
 
-    config = CONFIGS[PRESETS[kind]]
+    config = CONFIGS[PRESETS[kind]].config
     return config if augmented else replace(config, augment=replace(config.augment, enabled=False))
 
 
@@ -62,7 +62,7 @@ def drawn(config, people: int = 40):
     from facedisent_jax.data.triplets import Triplets
 
     faces = Faces.of(record for _, record in records(people, clips=config.model.kind == "warp"))
-    triplets = Triplets(faces, config.intensity_step, between=config.model.kind == "warp")
+    triplets = Triplets(faces, config.intensity_step, with_middle=config.model.kind == "warp")
     return faces, [triplets.batch(config.seed, k, config.batch) for k in range(8)]
 
 
@@ -91,7 +91,7 @@ def equality(config, params, faces, batches) -> dict:
 
     # A tenth of its rate, but at once: with the warm-up the weights would hardly move, and at the full rate rounding is
     # enlarged from step to step (kind warp, whose samples jump between pixels).
-    config = replace(config, optim=replace(config.optim, warmup=1, lr=config.optim.lr / 10))
+    config = replace(config, optim=replace(config.optim, warmup_steps=1, lr=config.optim.lr / 10))
     state, reference = init_state(config, faces, params), Training(config, params, True, False)
     rows, largest = (
         [("step", "loss", "torch", "difference", "gradient norm", "torch", "difference")],
@@ -159,7 +159,7 @@ def side(name: str, config, params, faces, batches) -> Callable[[int], None]:
         return theirs(config, params, batches, *timing.WAYS[name])
     if name == AUGMENTED:
         return ours(settings(config.model.kind, augmented=True), params, faces, batches)
-    return ours(replace(config, model=replace(config.model, compute=name)), params, faces, batches)
+    return ours(replace(config, model=replace(config.model, dtype=name)), params, faces, batches)
 
 
 def gemm() -> Callable[[int], None]:

@@ -1,9 +1,9 @@
-"""What a run is made of: one tree of frozen dataclasses. Imports none of ours."""
+"""All settings of a run, as one tree of frozen dataclasses. Their docstrings are the help of `train.py`."""
 
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from facedisent_jax.errors import UserError
@@ -11,34 +11,38 @@ from facedisent_jax.errors import UserError
 IMAGE_SIZE = 64
 """Height and width of an image, in pixels."""
 CODE_DIMS = 64
-"""Dimensions of each of the two codes (the poster's)."""
+"""Dimensions of each of the two codes, as on the poster."""
+VERSION = "0.1"
+"""Written into every run folder and checkpoint. Runs of another version cannot be loaded."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The encoder and decoder."""
+    """The encoder and the decoder."""
 
     kind: Literal["hybrid", "plain", "warp"] = "hybrid"
-    """hybrid: convolutions (encoder) and dense blocks, beside a linear path that begins at the principal components of
-    the training pictures. plain: the poster's stack of convolutions. warp: as hybrid, and with a picture of the person
-    given the decoder bends it and paints over it."""
+    """hybrid: convolutions and dense blocks beside a linear path that starts at the principal components of the
+    training images. plain: the poster's stack of convolutions. warp: hybrid, and a decoder that warps and paints an
+    image of the person."""
     width: int = 512
-    """hybrid: units of a dense layer, with a sixteenth as many channels at 16x16 and an eighth at 8x8 (a multiple of
-    128). plain: channels at the finest scale, doubled at each coarser one (a multiple of 8)."""
+    """hybrid and warp: units of a dense layer, a multiple of 128. plain: channels at the finest scale, a multiple of 8;
+    each coarser scale has twice as many."""
     blocks: int = 2
-    """Dense blocks of the encoder and of the decoder (hybrid and warp)."""
-    parts: Literal["both", "displacement", "paint"] = "both"
-    """What may be done to a picture that is given (warp only); for the ablation."""
-    compute: Literal["float32", "bfloat16"] = "float32"
-    """What matrix products and convolutions take; sums, all other layers, parameters, codes and losses are float32."""
+    """Dense blocks in the encoder and in the decoder (hybrid and warp)."""
+    warp_ablation: Literal["both", "flow", "paint"] = "both"
+    """What the warp decoder may do to the source image. For ablations."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the inputs of matrix products and convolutions. Everything else is float32."""
 
 
 @dataclass(frozen=True)
-class LossConfig:
-    """Weights of the terms, and their margins. A weight of 0 switches a term off; it is still logged."""
+class LossWeights:
+    """Weight of each term of the loss. 0 switches a term off; it is still logged."""
 
     reconstruction: float = 1.0
+    """Squared error of each image decoded from its own codes."""
     swap: float = 1.0
+    """Squared error of the five swaps of a triplet that have a target."""
     identity_cosine: float = 0.0
     identity_triplet: float = 0.0
     identity_l1: float = 0.0
@@ -46,134 +50,146 @@ class LossConfig:
     expression_triplet: float = 0.0
     expression_l1: float = 0.0
     label: float = 0.0
-    label_numbers: int = CODE_DIMS
-    """The first so many numbers of the expression code say how much is shown: the label, the ranking and the terms
-    between codes hold them. The others are free to say how this person does it; reconstruction and swap hold them."""
-    label_between: bool = True
-    """False: the label holds neutral and apex alone, as anchors of the ranking."""
+    """Cross-entropy of the expression code with the label vector."""
     ranking: float = 0.0
-    """Of two pictures of one take, the one that shows more has the larger expression code."""
-    source: float = 0.0
-    """warp: pictures decoded from another picture of the person."""
-    between: float = 0.0
-    """warp: a frame of the take made from the two pictures at its sides, its code halfway on the straight line."""
-    smooth: float = 0.0
-    """warp: total variation of the displacement, the head's own motion apart."""
-    paint: float = 0.0
-    """warp: mean of the mask. Without it a little blurred paint covers the whole face, where motion is uncertain."""
+    """The frame of a take that shows more must have the larger expression code."""
+    one_source: float = 0.0
+    """warp: error of images decoded from one other image of the person."""
+    two_sources: float = 0.0
+    """warp: error of the middle frame, decoded from the two frames beside it."""
+    flow_tv: float = 0.0
+    """warp: total variation of the flow, without the head pose."""
+    mask_area: float = 0.0
+    """warp: mean of the paint mask. Without it, blurred paint covers the whole face."""
     cycle: float = 0.0
-    """warp: pictures decoded from a source are encoded again; their codes must be those asked for."""
+    """warp: a decoded image, encoded again, must have the codes it was decoded from."""
     rotation: float = 0.0
-    """A picture decoded from another of its take, the expression code turned in proportion to the change of intensity
-    (Worrall et al. 2017)."""
+    """--method rotation: error of a frame decoded from a rotated expression code (Worrall et al. 2017)."""
     clamping: float = 0.0
-    """Reconstruction in batches that vary in one factor, the other factor's code replaced by its mean (Kulkarni et al.
-    2015). A weight above 0 also draws such batches."""
-    mouth: float = 1.0
-    """Weight of the mouth region of a tight crop, 1 elsewhere, in reconstruction, swap, source and between, and in the
-    principal components that the expression code begins with."""
+    """--method clamping: reconstruction with the inactive code clamped to its batch mean (Kulkarni et al. 2015)."""
+
+
+@dataclass(frozen=True)
+class ObjectiveConfig:
+    """What the terms of the loss compare, and their margins."""
+
+    label_dims: int = CODE_DIMS
+    """How many leading dimensions of the expression code the label, the ranking and the code losses constrain: the
+    intensity. The rest are free: how this person smiles."""
+    label_intermediate: bool = True
+    """Whether intensities between 0 and 1 have a label. If not, neutral and full expression anchor the ranking."""
+    mouth_weight: float = 1.0
+    """Weight of the mouth region in image errors, relative to the rest of the face. Also used by the PCA that
+    initializes the expression code."""
     ranking_margin: float = 1.0
-    """How much larger at an intensity difference of 1; in proportion below, 0 where only the order is known."""
+    """Margin at an intensity difference of 1, in proportion below. 0 where only the order is known."""
     identity_margin: float = 1.0
-    """Margin of the identity triplet loss, in units of the code's distance divided by sqrt(64)."""
+    """Margin of the identity triplet loss, in units of the L2 distance of two codes."""
     expression_margin: float = 0.5
-    """Margin of the expression triplet loss at an intensity difference of 1; in proportion below."""
+    """Margin of the expression triplet loss at an intensity difference of 1, in proportion below."""
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Random changes of the training pictures, alike for the three pictures of a triplet. 0 switches one off."""
+    """Random changes of the training images, the same for all images of a triplet. 0 switches one off."""
 
     enabled: bool = True
-    mix: float = 0.5
-    """Share of the triplets whose people are put together from parts of two."""
+    face_mix_prob: float = 0.5
+    """Share of the triplets whose person is mixed from parts of two."""
     flip: bool = True
     """Mirror half of the triplets."""
     shift: float = 1.0
-    """Standard deviation of a shift, in pixels of 64."""
+    """Standard deviation of a shift, in pixels."""
     motion: float = 0.0
-    """Standard deviation of a random motion of b against a, in pixels of 64; of frames between in proportion."""
+    """Standard deviation of a random head motion of b against a, in pixels, and in proportion of the middle frame."""
     warp: float = 1.0
-    """Standard deviation of a smooth random displacement, in pixels of 64."""
+    """Standard deviation of a smooth random warp, in pixels."""
     light: float = 0.05
     """Standard deviation of brightness and of contrast, as a factor."""
     colour: float = 0.03
-    """Standard deviation of each colour channel's factor."""
+    """Standard deviation of each colour channel, as a factor."""
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW with warm-up and cosine decay, gradient clipping, and an average of the weights for use."""
+    """AdamW with warm-up, cosine decay and gradient clipping, and a moving average of the weights."""
 
     lr: float = 1e-3
-    warmup: int = 100
+    """Peak of the learning rate."""
+    warmup_steps: int = 100
     """Steps of linear warm-up."""
-    schedule: int = 3000
-    """Steps until the learning rate has fallen to its hundredth. Independent of --steps, so that a run can be
-    stopped early and continued without change."""
+    decay_steps: int = 3000
+    """Steps until the learning rate has fallen to a hundredth. Independent of --steps, so a run can be stopped
+    early and continued without change."""
     weight_decay: float = 1e-4
-    clip: float = 1.0
+    grad_clip_norm: float = 1.0
     """Largest global norm of the gradient."""
-    average: float = 0.998
-    """Decay of the moving average of the weights, which is what checkpoints are judged and loaded by."""
+    ema_decay: float = 0.998
+    """Decay of the moving average of the weights. Checkpoints are judged and loaded by this average."""
 
 
 @dataclass(frozen=True)
-class Config:
+class RuntimeConfig:
+    """What may change when a run is continued. Every other setting would make it another run."""
+
+    run: str = "runs/smile"
+    """The run folder. Created, or continued if it exists."""
+    steps: int = 3000
+    """Total number of steps, over all starts of the run."""
+    log_every: int = 50
+    """Steps between two lines of the log."""
+    validate_every: int = 500
+    """Steps between two validations. Each is followed by a checkpoint."""
+    report: bool = True
+    """Write the report when training ends."""
+    memory: float = 8.0
+    """GiB of training images to hold in memory. Larger data sets are read from disk as needed."""
+    dataset_on_device: bool = False
+    """Hold all training images on every device (12 kB each). Only their indices are sent then."""
+    steps_per_call: int = 1
+    """Steps per call to the devices. On a GPU or TPU a step is so short that the call itself costs as much."""
+    profile: int = 0
+    """Steps to trace after the first call, into RUN/profile, for TensorBoard and Perfetto."""
+    distributed: bool = False
+    """This process is one of several. SLURM, MPI, GKE and TPU pods say which."""
+    coordinator: str = ""
+    """HOST:PORT of process 0, where no scheduler says it. Needs --processes and --process."""
+    processes: int = 0
+    """Number of processes."""
+    process: int = -1
+    """Index of this process, from 0."""
+
+
+@dataclass(frozen=True)
+class Config(RuntimeConfig):
     """One run."""
 
     preset: str = "smile"
+    """Name of the preset the settings came from."""
+    method: Literal["triplet", "rotation", "clamping"] = "triplet"
+    """triplet: the poster's. rotation: Worrall et al. 2017. clamping: Kulkarni et al. 2015 (DC-IGN)."""
     data: tuple[str, ...] = ()
-    """Data folders made by `python -m data_prep`; none: the built-in faces, drawn on first use."""
-    run: str = "runs/smile"
-    """The run's folder: created, or continued if it is there."""
-    steps: int = 3000
-    """Steps in all, over all starts of the run."""
+    """Data folders made by `python -m data_prep`. None: the built-in faces, drawn on first use."""
     batch: int = 32
-    """Triplets a step."""
+    """Triplets per step."""
     seed: int = 0
     init_from: str = ""
-    """A run whose weights this one begins with."""
+    """Run folder whose weights this run starts from."""
     intensity_step: float = 0.1
-    """Label vectors are filled with the intensity in steps of this; pictures in one step count as equal."""
+    """Label vectors hold the intensity rounded to this step. Images in one step count as equal."""
     ends_only: bool = False
-    """Train on neutral and full expressions alone (intensity below 0.05 or above 0.95): clips as binary data."""
-    memory: float = 8.0
-    """GiB of pictures to hold in memory; larger data sets are read from disk as they are needed."""
-    log_every: int = 50
-    validate_every: int = 500
-    """Steps between validations, each followed by a checkpoint."""
-    when_saving_fails: Literal["stop", "go-on"] = "stop"
-    """On a full disk, a read-only or a vanished folder: stop, or go on with a warning and try again at the next
-    checkpoint. The checkpoints that are there are kept either way."""
-    when_not_finite: Literal["stop", "skip"] = "stop"
-    """On a loss that is NaN or infinite: stop, or start again from the last checkpoint and leave that batch out."""
-    report: bool = True
-    """Write the report when training ends."""
-    steps_per_call: int = 1
-    """Steps that are sent to the devices at once. Where a step takes a millisecond (GPU, TPU), to send it takes as
-    long."""
-    resident: bool = False
-    """Keep the training pictures on the devices (12 kB each, all of them on each): only row numbers are sent."""
-    profile: int = 0
-    """Steps to trace, after the first call: RUN/profile, for TensorBoard and Perfetto."""
-    distributed: bool = False
-    """This process is one of several (hosts, or GPUs) of the run. SLURM, MPI, GKE and TPU pods tell which."""
-    coordinator: str = ""
-    """Where nothing tells: HOST:PORT of process 0, a port that is free there; with --processes and --process."""
-    processes: int = 0
-    """How many they are."""
-    process: int = -1
-    """Which one this is, from 0."""
+    """Train on neutral and full expression alone (intensity below 0.05 or above 0.95): clips as binary data."""
     model: ModelConfig = field(default_factory=ModelConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
+    loss: LossWeights = field(default_factory=LossWeights)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
 
 
 def validate(config: Config) -> None:
-    """Raises ConfigError, naming the option, what was given and what was expected."""
-    least = {
+    """Raises UserError for settings that no run can have."""
+    warmup = config.optim.warmup_steps
+    minimum = {
         "steps": (config.steps, 1),
         "batch": (config.batch, 1),
         "seed": (config.seed, 0),
@@ -182,81 +198,82 @@ def validate(config: Config) -> None:
         "steps-per-call": (config.steps_per_call, 1),
         "profile": (config.profile, 0),
         "model.blocks": (config.model.blocks, 0),
-        "loss.label-numbers": (config.loss.label_numbers, 8),
-        "optim.warmup": (config.optim.warmup, 0),
-        "optim.schedule": (config.optim.schedule, config.optim.warmup + 1),
+        "objective.label-dims": (config.objective.label_dims, 8),
+        "optim.warmup-steps": (warmup, 0),
+        "optim.decay-steps": (config.optim.decay_steps, warmup + 1),
     }
-    for option, (value, lowest) in least.items():
-        if value < lowest:
-            also = f" (--optim.warmup is {config.optim.warmup})" if option == "optim.schedule" else ""
-            raise UserError(f"--{option} is {value}: a whole number of at least {lowest} was expected{also}.")
+    for option, (value, least) in minimum.items():
+        if value < least:
+            why = f" (--optim.warmup-steps is {warmup})" if option == "optim.decay-steps" else ""
+            raise UserError(f"--{option} must be a whole number of at least {least}{why}, got {value}.")
     multiple = 8 if config.model.kind == "plain" else 128
     if config.model.width < multiple or config.model.width % multiple:
         raise UserError(
-            f"--model.width is {config.model.width}: a {config.model.kind} network's is a multiple of {multiple}."
+            f"--model.width must be a multiple of {multiple} for --model.kind {config.model.kind}, "
+            f"got {config.model.width}."
         )
-    if config.loss.label_numbers > CODE_DIMS:
-        raise UserError(f"--loss.label-numbers is {config.loss.label_numbers}: the code has {CODE_DIMS}.")
-    if not config.loss.mouth > 0:
-        raise UserError(f"--loss.mouth is {config.loss.mouth:g}: above 0 was expected.")
-    told = bool(config.coordinator), config.processes > 0, config.process >= 0
-    if any(told) and not (all(told) and config.distributed and config.process < config.processes):
-        raise UserError(
-            "--distributed --coordinator HOST:PORT --processes N --process K (0 to N - 1) go together; "
-            "--distributed alone asks SLURM, MPI, GKE or the TPU pod."
-        )
+    if config.objective.label_dims > CODE_DIMS:
+        raise UserError(f"--objective.label-dims must be at most {CODE_DIMS}, got {config.objective.label_dims}.")
+    if not config.objective.mouth_weight > 0:
+        raise UserError(f"--objective.mouth-weight must be above 0, got {config.objective.mouth_weight:g}.")
     if not 0 < config.intensity_step <= 1:
-        raise UserError(f"--intensity-step is {config.intensity_step:g}: above 0 and at most 1 was expected.")
+        raise UserError(f"--intensity-step must be above 0 and at most 1, got {config.intensity_step:g}.")
+    addressed = bool(config.coordinator), config.processes > 0, config.process >= 0
+    if any(addressed) and not (all(addressed) and config.distributed and config.process < config.processes):
+        raise UserError(
+            "--coordinator HOST:PORT, --processes N and --process K (0 to N - 1) must be given together, with "
+            "--distributed. --distributed alone asks SLURM, MPI, GKE or the TPU pod."
+        )
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Plain numbers, strings, lists and dicts, for JSON."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    """Plain numbers, strings, lists and dicts, for JSON, with the version of this project."""
+    return {"version": VERSION} | json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """The inverse of `to_dict`. A key that is missing has its default; one that is not known, or a value of another
-    kind, is a ConfigError."""
-    return _build(Config, values, "")
+    """The inverse of `to_dict`. A missing key has its default. Raises UserError for a config of another version, an
+    unknown key or a value of another type."""
+    version = values.get("version") if isinstance(values, Mapping) else None
+    if version != VERSION:
+        older = "an older version" if version is None else f"version {version}"
+        raise UserError(f"The run must be of facedisent-jax {VERSION}, got one of {older}. Train it again.")
+    return _build(Config, {name: value for name, value in values.items() if name != "version"}, "")
 
 
-def _build(cls, values: Any, where: str):
+def _build(cls, values: Any, prefix: str):
     if not isinstance(values, Mapping):
-        raise UserError(f"The settings {where.rstrip('.') or 'of the run'} are {values!r}: names and values expected.")
+        raise UserError(f"Settings {prefix.rstrip('.') or 'of the run'} must be names and values, got {values!r}.")
     defaults = cls()
-    known = {f.name for f in dataclasses.fields(cls)}
-    if unknown := sorted(set(values) - known):
-        raise UserError(f"Unknown setting {where}{unknown[0]} in the run's config: it was made by another version.")
-    made = {}
+    if unknown := sorted(set(values) - {f.name for f in fields(cls)}):
+        raise UserError(f"Unknown setting {prefix}{unknown[0]} in the run's config. Train the run again.")
+    kwargs = {}
     for name, value in values.items():
         default = getattr(defaults, name)
         if dataclasses.is_dataclass(default):
-            value = _build(type(default), value, f"{where}{name}.")
+            value = _build(type(default), value, f"{prefix}{name}.")
         elif isinstance(default, tuple):
             value = tuple(value) if isinstance(value, list) else value
-        # JSON writes 1.0 as 1 where somebody has edited it; a bool is no number.
-        wanted = (int, float) if isinstance(default, float) else type(default)
-        if not isinstance(value, wanted) or isinstance(value, bool) != isinstance(default, bool):
-            raise UserError(f"The setting {where}{name} is {value!r} in the run's config: {default!r} is its default.")
-        made[name] = value
-    return cls(**made)
+        # JSON writes 1.0 as 1 where somebody has edited it. A bool is no number.
+        expected = (int, float) if isinstance(default, float) else type(default)
+        if not isinstance(value, expected) or isinstance(value, bool) != isinstance(default, bool):
+            raise UserError(f"Setting {prefix}{name} in the run's config must be like {default!r}, got {value!r}.")
+        kwargs[name] = value
+    return cls(**kwargs)
 
 
-def differences(here: Config, there: Config, where: str = "there") -> list[str]:
-    """What differs between two configs, as `model.width 96 here, 64 there`."""
+def differences(config: Config, other: Config, where: str = "there") -> list[str]:
+    """Settings that differ and would make another run, as `model.width 96 here, 64 there`.
 
-    def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-        out: dict[str, Any] = {}
+    `RuntimeConfig` may differ and is left out. where: how the message calls `other`.
+    """
+
+    def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+        flat: dict[str, Any] = {}
         for name, value in values.items():
-            out |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-        return out
+            flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+        return flat
 
-    a, b = flat(to_dict(here)), flat(to_dict(there))
-    return [f"{name} {a[name]} here, {b[name]} {where}" for name in a if a[name] != b[name]]
-
-
-IMAGE_SIZE = 64
-
-
-IMAGE_SIZE = 64
-"""Height and width of a stored picture, in pixels."""
+    a, b = flatten(to_dict(config)), flatten(to_dict(other))
+    free = {f.name for f in fields(RuntimeConfig)}
+    return [f"{name} {a[name]} here, {b[name]} {where}" for name in a if a[name] != b[name] and name not in free]

@@ -1,11 +1,13 @@
-"""The settings that runs begin with, by name. Imports config."""
+"""The presets of `train.py`: each one says what it is for, what it costs, and how it differs from the defaults."""
 
 import difflib
 from dataclasses import replace
+from typing import NamedTuple
 
-from facedisent_jax.config import AugmentConfig, Config, LossConfig, ModelConfig, OptimConfig
+from facedisent_jax.config import AugmentConfig, Config, LossWeights, ModelConfig, ObjectiveConfig, OptimConfig
+from facedisent_jax.errors import UserError
 
-DISENTANGLING = LossConfig(
+POSTER_LOSS = LossWeights(
     reconstruction=2.0,
     swap=1.0,
     identity_cosine=0.001,
@@ -16,105 +18,127 @@ DISENTANGLING = LossConfig(
     expression_l1=0.001,
     label=0.003,
 )
-"""All the poster's terms. Mean squared errors of pictures in [0, 1] are about 0.003, so the terms on the codes are
-weighted to a like size."""
+"""All the terms of the poster. Squared errors of images in [0, 1] are about 0.003, so the terms on codes have small
+weights."""
+CLIP_LOSS = replace(POSTER_LOSS, reconstruction=4.0, label=0.1, expression_l1=0.01)
+CLIP_OBJECTIVE = ObjectiveConfig(label_dims=16)
+PLAIN_NETWORK = ModelConfig(kind="plain", width=32)
 
-ABOUT = {
-    "smile": "the built-in faces and all the poster's losses (the default)",
-    "binary": "the poster's experiment, neutral and smiling pictures, with our best network",
-    "poster": "the same with the poster's plain network and no augmentation",
-    "intensity": "frames between neutral and smile: label vectors filled with the intensity, with our best network",
-    "ranking": "the same with the order of a take's frames in place of their intensities, anchored at both ends",
-    "warp": "as intensity, with a decoder that sees a picture of the person, bends it and paints over it",
-    "rotation": "the poster's reference Worrall et al. 2017: expression codes turned by an angle, no label",
-    "clamping": "the poster's reference Kulkarni et al. 2015: batches vary in one factor, the other's code is clamped",
-    "autoencoder": "the plain network trained on reconstruction alone: the poster's baseline",
-}
-"""What each preset is, for the command's help."""
 
-_CLIPS = replace(DISENTANGLING, reconstruction=4.0, label=0.1, label_numbers=16, expression_l1=0.01)
-_PLAIN = ModelConfig(kind="plain", width=32)
-_UNCHANGED = AugmentConfig(enabled=False)
+class Preset(NamedTuple):
+    """about: what it is, in a line, for the help. cost: minutes on which machine, and the result to expect."""
 
-PRESETS = {
-    # Drawn people are as many as one wants, and all in one pose and light: nothing to make up for by augmentation, and
-    # intensities that are exact, so that their labels may weigh more.
-    "smile": Config(
+    about: str
+    cost: str
+    config: Config
+
+
+def _preset(name: str, about: str, cost: str, steps: int, optim: OptimConfig | None = None, **changes) -> Preset:
+    """A preset whose run folder is runs/NAME and whose learning rate decays over its own steps."""
+    optim = replace(optim or OptimConfig(), decay_steps=steps)
+    return Preset(about, cost, Config(preset=name, run=f"runs/{name}", steps=steps, optim=optim, **changes))
+
+
+_ALL = [
+    # Drawn people share one pose and light, so there is little to augment. Their intensities are exact, so labels may
+    # weigh more.
+    _preset(
+        "smile",
+        "the built-in faces with all losses of the poster (the default)",
+        "TODO",
         steps=700,
-        optim=OptimConfig(schedule=700),
-        loss=replace(DISENTANGLING, label=0.1, expression_l1=0.01),
-        augment=AugmentConfig(mix=0, warp=0, shift=0, light=0.02, colour=0.01),
+        loss=replace(POSTER_LOSS, label=0.1, expression_l1=0.01),
+        augment=AugmentConfig(face_mix_prob=0, warp=0, shift=0, light=0.02, colour=0.01),
     ),
-    "binary": Config(
-        preset="binary",
-        run="runs/binary",
+    _preset(
+        "binary",
+        "the poster's experiment, neutral and smiling photographs, with our best network",
+        "TODO",
         steps=800,
         validate_every=100,
-        optim=OptimConfig(schedule=800),
-        loss=replace(DISENTANGLING, reconstruction=4.0),
+        loss=replace(POSTER_LOSS, reconstruction=4.0),
     ),
-    "intensity": Config(
-        preset="intensity",
-        run="runs/intensity",
+    _preset(
+        "poster",
+        "the poster's experiment with the poster's plain network and no augmentation",
+        "TODO",
+        steps=3000,
+        model=PLAIN_NETWORK,
+        augment=AugmentConfig(enabled=False),
+        loss=POSTER_LOSS,
+    ),
+    _preset(
+        "autoencoder",
+        "the plain network trained on reconstruction alone: the poster's baseline",
+        "TODO",
+        steps=3000,
+        model=PLAIN_NETWORK,
+        augment=AugmentConfig(enabled=False),
+        loss=LossWeights(reconstruction=1.0, swap=0.0),
+    ),
+    _preset(
+        "intensity",
+        "frames between neutral and smile, labelled with their intensity",
+        "TODO",
         steps=1200,
         validate_every=200,
-        loss=_CLIPS,
-        optim=OptimConfig(schedule=1200),
+        loss=CLIP_LOSS,
+        objective=CLIP_OBJECTIVE,
     ),
-    # `python train.py warp --data DATA --run RUN`
-    "warp": Config(
-        preset="warp",
-        run="runs/warp",
+    _preset(
+        "ranking",
+        "frames between neutral and smile, ranked by their order instead of labelled",
+        "TODO",
+        steps=1200,
+        validate_every=200,
+        loss=replace(CLIP_LOSS, ranking=0.1),
+        objective=replace(CLIP_OBJECTIVE, label_intermediate=False),
+    ),
+    _preset(
+        "warp",
+        "as intensity, with a decoder that warps and paints an image of the person",
+        "TODO",
         steps=1800,
         batch=8,
         validate_every=200,
         model=ModelConfig(kind="warp", width=256),
-        loss=replace(_CLIPS, source=1.0, between=1.0, smooth=0.01, paint=0.01, cycle=0.01, mouth=8.0),
+        loss=replace(CLIP_LOSS, one_source=1.0, two_sources=1.0, flow_tv=0.01, mask_area=0.01, cycle=0.01),
+        objective=replace(CLIP_OBJECTIVE, mouth_weight=8.0),
         augment=AugmentConfig(motion=1.0),
-        optim=OptimConfig(lr=2e-3, warmup=30, schedule=1800),
+        optim=OptimConfig(lr=2e-3, warmup_steps=30),
     ),
-    "ranking": Config(
-        preset="ranking",
-        run="runs/ranking",
+    _preset(
+        "rotation",
+        "the poster's reference Worrall et al. 2017: expression codes rotated by an angle, no label",
+        "TODO",
         steps=1200,
         validate_every=200,
-        loss=replace(_CLIPS, ranking=0.1, label_between=False),
-        optim=OptimConfig(schedule=1200),
+        method="rotation",
+        loss=LossWeights(reconstruction=4.0, swap=0.0, rotation=2.0),
     ),
-    "rotation": Config(
-        preset="rotation",
-        run="runs/rotation",
+    _preset(
+        "clamping",
+        "the poster's reference Kulkarni et al. 2015: batches vary in one factor, the other code is clamped",
+        "TODO",
         steps=1200,
         validate_every=200,
-        loss=LossConfig(reconstruction=4.0, swap=0.0, rotation=2.0),
-        optim=OptimConfig(schedule=1200),
+        method="clamping",
+        loss=LossWeights(reconstruction=0.0, swap=0.0, clamping=4.0),
     ),
-    "clamping": Config(
-        preset="clamping",
-        run="runs/clamping",
-        steps=1200,
-        validate_every=200,
-        loss=LossConfig(reconstruction=0.0, swap=0.0, clamping=4.0),
-        optim=OptimConfig(schedule=1200),
-    ),
-    "poster": Config(preset="poster", run="runs/poster", loss=DISENTANGLING, model=_PLAIN, augment=_UNCHANGED),
-    "autoencoder": Config(
-        preset="autoencoder",
-        run="runs/autoencoder",
-        loss=LossConfig(reconstruction=1.0, swap=0.0),
-        model=_PLAIN,
-        augment=_UNCHANGED,
-    ),
-}
+]
+PRESETS: dict[str, Preset] = {preset.config.preset: preset for preset in _ALL}
 
 
-def preset_of(arguments: list[str]) -> tuple[Config, list[str]]:
-    """The preset that a command line begins with ("smile" where it begins with an option), and the other arguments."""
+def split_arguments(arguments: list[str]) -> tuple[Config, list[str]]:
+    """The config of the preset that a command line starts with ("smile" if with an option), and the other arguments.
+
+    Raises UserError for an unknown preset.
+    """
     if not arguments or arguments[0].startswith("-"):
-        return PRESETS["smile"], arguments
+        return PRESETS["smile"].config, arguments
     name, rest = arguments[0], arguments[1:]
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, 1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        raise SystemExit(f"There is no preset {name!r}.{hint} Presets: {', '.join(PRESETS)}.")
-    return PRESETS[name], rest
+        raise UserError(f"The preset must be one of {', '.join(PRESETS)}, got {name!r}.{hint}")
+    return PRESETS[name].config, rest

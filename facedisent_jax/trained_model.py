@@ -51,10 +51,10 @@ class TrainedModel:
 
     def intensity(self, expression: np.ndarray | jax.Array, action: str = "smile") -> np.ndarray:
         """How much of an action expression codes show, [n, 64] -> [n]: 0 at neutral, 1 at the action's label vector."""
-        return read_intensity(np.asarray(expression), label_vector(action)[: self.config.loss.label_numbers])
+        return read_intensity(np.asarray(expression), label_vector(action)[: self.config.objective.label_dims])
 
     @property
-    def sees_source(self) -> bool:
+    def uses_source(self) -> bool:
         """Whether the decoder also takes a picture of the person (kind "warp")."""
         return self.config.model.kind == "warp"
 
@@ -81,7 +81,7 @@ class TrainedModel:
             )
         inputs = [identity, expression]
         if source is not None:
-            if not self.sees_source:
+            if not self.uses_source:
                 kind = self.config.model.kind
                 raise UserError(f"A decoder of kind {kind} takes no source picture: train.py warp makes one that does.")
             inputs.append(validate_images(source))
@@ -91,7 +91,7 @@ class TrainedModel:
             raise UserError(f"{len(identity)} codes take as many pictures of their people, got {len(inputs[2])}.")
         return _batched(self._decode, inputs, [(IMAGE_SIZE, IMAGE_SIZE, 3)])[0]
 
-    def decode_seeing(
+    def decode_with_source(
         self,
         codes: Codes | Sequence[np.ndarray],
         source: np.ndarray,
@@ -99,7 +99,7 @@ class TrainedModel:
         place: np.ndarray | None = None,
     ) -> np.ndarray:
         """`decode` with the pictures if the decoder takes them, and from the codes alone if not."""
-        return self.decode(codes, source, other, place) if self.sees_source else self.decode(codes)
+        return self.decode(codes, source, other, place) if self.uses_source else self.decode(codes)
 
     def swap(self, identity: np.ndarray, expression: np.ndarray) -> np.ndarray:
         """The people of `identity` with the expressions of `expression`, pair by pair.
@@ -110,13 +110,13 @@ class TrainedModel:
         if len(a.identity) != len(b.identity):
             found = f"{len(a.identity)} and {len(b.identity)}"
             raise UserError(f"{found} pictures cannot be swapped pair by pair: give as many of each, or use swap_grid.")
-        return self.decode_seeing(Codes(a.identity, b.expression), identity)
+        return self.decode_with_source(Codes(a.identity, b.expression), identity)
 
     def swap_grid(self, identity: np.ndarray, expression: np.ndarray) -> np.ndarray:
         """Every person of `identity` with every expression of `expression`: [n, ...], [m, ...] -> [n, m, 64, 64, 3]."""
         a, b = self.encode(identity).identity, self.encode(expression).expression
         pairs = np.repeat(a, len(b), axis=0), np.tile(b, (len(a), 1))
-        return self.decode_seeing(pairs, np.repeat(validate_images(identity), len(b), axis=0)).reshape(
+        return self.decode_with_source(pairs, np.repeat(validate_images(identity), len(b), axis=0)).reshape(
             len(a), len(b), IMAGE_SIZE, IMAGE_SIZE, 3
         )
 
@@ -140,23 +140,25 @@ class TrainedModel:
         picture = as_single_image(a)
         if b is None:
             start = self.encode(picture)
-            end = Codes._make((start.identity, self.at_strength(start.expression, to)))
-            return self.decode_seeing(lerp(start, end, share), np.repeat(picture, steps, axis=0))
+            end = Codes._make((start.identity, self.with_smile_intensity(start.expression, to)))
+            return self.decode_with_source(lerp(start, end, share), np.repeat(picture, steps, axis=0))
         ends = np.concatenate([_floats(validate_images(end)) for end in (picture, as_single_image(b))])
-        if not self.sees_source:
+        if not self.uses_source:
             return _batched(partial(self._decode_between, ends), share, [(IMAGE_SIZE, IMAGE_SIZE, 3)])[0]
         start, end = split_pair(self.encode(ends))
         codes, source = lerp(start, end, share), np.repeat(picture, steps, axis=0)
         if move == "expression" and not same_person(start, end):
-            return self.decode_seeing(codes, source)
-        return self.decode_seeing(
+            return self.decode_with_source(codes, source)
+        return self.decode_with_source(
             codes, source, np.repeat(as_single_image(b), steps, axis=0), np.linspace(0, to, steps)
         )
 
-    def at_strength(self, expression: np.ndarray | jax.Array, strength: float) -> np.ndarray:
+    def with_smile_intensity(self, expression: np.ndarray | jax.Array, strength: float) -> np.ndarray:
         """Expression codes [n, 64] with a smile of a given strength, 0 neutral and 1 full; its kind stays theirs."""
         out = np.array(expression, np.float32)
-        out[:, : self.config.loss.label_numbers] = strength * label_vector("smile")[: self.config.loss.label_numbers]
+        out[:, : self.config.objective.label_dims] = (
+            strength * label_vector("smile")[: self.config.objective.label_dims]
+        )
         return out
 
     @cached_property
@@ -187,8 +189,8 @@ class TrainedModel:
     @cached_property
     def _weights(self) -> Any:
         """On the device, and matrices as the products take them, or each call would copy and round them again."""
-        compute = self.config.model.compute
-        return jax.tree.map(lambda p: jnp.asarray(p, compute if p.ndim == 2 else None), self.params)
+        dtype = self.config.model.dtype
+        return jax.tree.map(lambda p: jnp.asarray(p, dtype if p.ndim == 2 else None), self.params)
 
 
 def same_person(a: Codes, b: Codes) -> bool:

@@ -38,8 +38,8 @@ KINDS = {
 
 def tiny(kind: str):
     """The kind's preset with a small network, its learning rate at once at its peak."""
-    preset = PRESETS[train_step.PRESETS[kind]]
-    optim = replace(preset.optim, warmup=1, schedule=8)
+    preset = PRESETS[train_step.PRESETS[kind]].config
+    optim = replace(preset.optim, warmup_steps=1, decay_steps=8)
     return replace(preset, batch=4, model=KINDS[kind], optim=optim, augment=AugmentConfig(enabled=False))
 
 
@@ -78,7 +78,7 @@ def test_the_reference_trains_as_we_do(kind, channels_last, faces):
         # Later the two drift apart by rounding: Adam turns a gradient of nearly nothing into a full step.
         for name in ours if step == 0 else ("loss",):
             np.testing.assert_allclose(float(theirs[name]), float(ours[name]), rtol=2e-3, atol=1e-6, err_msg=name)
-    wanted = torch_step.leaves(net.tensors(jax.device_get(state.average), channels_last))
+    wanted = torch_step.leaves(net.tensors(jax.device_get(state.ema_params), channels_last))
     begun = torch_step.leaves(net.tensors(params, channels_last))
     moved = sum(float(((wanted[path] - begun[path]) ** 2).sum()) for path in wanted)
     apart = sum(

@@ -29,7 +29,7 @@ def batches(
 
     tf.config.set_visible_devices([], "GPU")  # the GPU is JAX's
     picture = tf.uint8 if pictures else tf.int32
-    types = Batch(*[picture if name in ("images", "between") else tf.float32 for name in Batch._fields])
+    types = Batch(*[picture if name in ("images", "middle") else tf.float32 for name in Batch._fields])
 
     faults: list[UserError] = []
     together = max(1, GATHER_TRIPLETS // batch)

@@ -31,11 +31,11 @@ class Batch(NamedTuple):
     has_pair:  [B] 1 where b is another intensity of a's subject, 0 where there is none and b = a.
     has_peer:  [B] 1 where c is another subject with a's intensity, 0 where there is none and c = a.
     order:     [B] 1 where b shows more of the action than a, -1 where less, 0 where that is not known.
-    action:    [B, 64] the label vector at intensity 1 of the action that a and b are ordered by.
-    between:   [B, 64, 64, 3] uint8 (or [B] int32), a frame of a's and b's take, shot between them and showing an
+    action_label: [B, 64] the label vector at intensity 1 of the action that a and b are ordered by.
+    middle:    [B, 64, 64, 3] uint8 (or [B] int32), a frame of a's and b's take, shot between them and showing an
                  intensity between theirs; a where none is. Without frames [B, 0, 64, 64, 3] (or [B, 0]).
-    place:     [B] where between their intensities that frame's is: 0 at a's, 1 at b's.
-    has_between: [B] 1 where there is such a frame, else 0.
+    alpha:     [B] where between their intensities that frame's is: 0 at a's, 1 at b's.
+    has_middle: [B] 1 where there is such a frame, else 0.
     """
 
     images: Any
@@ -45,10 +45,10 @@ class Batch(NamedTuple):
     has_pair: Any
     has_peer: Any
     order: Any
-    action: Any
-    between: Any
-    place: Any
-    has_between: Any
+    action_label: Any
+    middle: Any
+    alpha: Any
+    has_middle: Any
 
 
 class TripletIndex(NamedTuple):
@@ -59,8 +59,8 @@ class TripletIndex(NamedTuple):
     c: np.ndarray
     has_pair: np.ndarray
     has_peer: np.ndarray
-    d: np.ndarray
-    has_between: np.ndarray
+    middle: np.ndarray
+    has_middle: np.ndarray
 
 
 class Candidates(NamedTuple):
@@ -89,10 +89,10 @@ class Candidates(NamedTuple):
 class Triplets:
     """The triplets of a set of pictures: `index(seed, step, batch)` and `batch(seed, step, batch)` are pure."""
 
-    def __init__(self, faces: Faces, step: float = INTENSITY_STEP, between: bool = True):
-        """step: of the intensities in the label vectors; pictures in one step show the same. between: also draw a frame
-        between a and b."""
-        self.faces, self.between = faces, between
+    def __init__(self, faces: Faces, step: float = INTENSITY_STEP, with_middle: bool = True):
+        """step: of the intensities in the label vectors; pictures in one step show the same. with_middle: also draw a
+        frame between a and b."""
+        self.faces, self.with_middle = faces, with_middle
         subject = np.unique(faces.subject, return_inverse=True)[1]
         self.take = group_ids(subject, faces.condition, faces.sequence)
         intensity, self.order = _in_time_order(faces, self.take)
@@ -139,8 +139,8 @@ class Triplets:
             a[epoch == e] = _epoch_order(seed, int(e), len(self))[position[epoch == e] % len(self)]
         uniform = _random(seed, 1, step).random((2, batch))
         b, c = self.pairs.draw(a, uniform[0]), self.peers.draw(a, uniform[1])
-        d, has_between = self._between(a, b, (seed, 2, step)) if self.between else (a, np.zeros(batch, bool))
-        return TripletIndex(a, b, c, self.pairs.count(a) > 0, self.peers.count(a) > 0, d, has_between)
+        middle, has_middle = self._between(a, b, (seed, 2, step)) if self.with_middle else (a, np.zeros(batch, bool))
+        return TripletIndex(a, b, c, self.pairs.count(a) > 0, self.peers.count(a) > 0, middle, has_middle)
 
     def batch(self, seed: int, step: int, batch: int, rows: slice = slice(None), pictures: bool = True) -> Batch:
         """The triplets of a step, or some `rows` of them, with their pictures or (pictures False) the rows of them."""
@@ -158,15 +158,15 @@ class Triplets:
     def gather(self, index: TripletIndex, pictures: bool = True) -> Batch:
         """Pictures and labels of given triplets."""
         rows = np.stack([index.a, index.b, index.c], axis=1)
-        shown = (rows, index.d if self.between else np.empty((len(rows), 0), np.int64))
+        shown = (rows, index.middle if self.with_middle else np.empty((len(rows), 0), np.int64))
         images, between = (self._pictures(r) if pictures else r.astype(np.int32) for r in shown)
         order, _, high = self._ordered(index.a, index.b)
-        low, far, middle = (self.intensity[row] for row in (index.a, index.b, index.d))
-        place = np.where(index.has_between, (middle - low) / np.where(index.has_between, far - low, 1), 0)
+        low, far, middle = (self.intensity[row] for row in (index.a, index.b, index.middle))
+        place = np.where(index.has_middle, (middle - low) / np.where(index.has_middle, far - low, 1), 0)
         action = self.vectors[self.action[high]]
         known = [self.labelled[rows], index.has_pair, index.has_peer, order, action]
         known = [values.astype(np.float32) for values in known]
-        beside = [between, place.astype(np.float32), index.has_between.astype(np.float32)]
+        beside = [between, place.astype(np.float32), index.has_middle.astype(np.float32)]
         return Batch._make([images, self.intensity[rows], self.label(rows), *known, *beside])
 
     def _pictures(self, rows: np.ndarray) -> np.ndarray:

@@ -139,7 +139,7 @@ def encode_clip(face: trained_model.TrainedModel, faces: Faces, clip: Clip) -> E
     pictures = np.asarray(faces.image[clip.rows])
     codes = face.encode(pictures)
     real = pictures.astype(np.float32) / 255
-    another = face.decode(codes, real[distant_frames(clip.intensity)]) if face.sees_source else None
+    another = face.decode(codes, real[distant_frames(clip.intensity)]) if face.uses_source else None
     return EncodedClip(clip, real, face.decode(codes), codes, another)
 
 
@@ -170,7 +170,7 @@ def interpolation_methods(
             weight = np.asarray(alpha, np.float32)[:, None]
             codes = [(1 - weight) * a + weight * b for a, b in zip(start, end, strict=True)]
             pictures = [np.repeat(picture[None], len(weight), axis=0) for picture in seen]
-            return face.decode_seeing(codes, *pictures, place=alpha)
+            return face.decode_with_source(codes, *pictures, place=alpha)
 
         return way
 
@@ -190,7 +190,7 @@ def interpolation_methods(
     if action in learnt.smile_code:
         full = decoded(neutral, (identity[0], learnt.smile_code[action]), first)
         out["one_picture"] = lambda alpha: full(degree(alpha))
-    if face.config.loss.rotation:
+    if face.config.method == "rotation":
 
         def rotated(alpha: np.ndarray) -> np.ndarray:
             who, neutral = (np.repeat(code[:1], len(alpha), axis=0) for code in (identity, expression))
@@ -198,7 +198,7 @@ def interpolation_methods(
             return face.decode((who, np.asarray(rotate(jnp.asarray(neutral), change))))
 
         out["rotated"] = rotated
-    if face.sees_source:
+    if face.uses_source:
         out["own_smile"] = decoded(neutral, (identity[0], expression[-1]), first)
         out["own_codes"] = decoded(neutral, (identity[-1], expression[-1]), first)
         out |= ablation(face, known, learnt)
@@ -228,13 +228,13 @@ def ablation(face: trained_model.TrainedModel, known: EncodedClip, learnt: Train
 
         return made
 
-    def only(parts: Literal["displacement", "paint"]) -> trained_model.TrainedModel:
-        return replace(face, config=replace(face.config, model=replace(face.config.model, parts=parts)))
+    def only(parts: Literal["flow", "paint"]) -> trained_model.TrainedModel:
+        return replace(face, config=replace(face.config, model=replace(face.config.model, warp_ablation=parts)))
 
     out = {"codes_alone": way(face, sees=False)}
     if learnt.drawn is not None:
         out["codes_shuffled"] = way(face, codes=learnt.drawn)
-    return out | {"displacement_alone": way(only("displacement")), "paint_alone": way(only("paint"))}
+    return out | {"displacement_alone": way(only("flow")), "paint_alone": way(only("paint"))}
 
 
 def per_frame_references(known: EncodedClip, learnt: TrainingStatistics) -> dict[str, np.ndarray]:

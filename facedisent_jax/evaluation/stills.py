@@ -108,7 +108,7 @@ def evaluate_stills(face: trained_model.TrainedModel, faces: Faces) -> StillsEva
     def decoded(i: np.ndarray, e: np.ndarray, seeing: bool = True) -> Callable[[np.ndarray], np.ndarray]:
         def make(rows: np.ndarray) -> np.ndarray:
             asked = Codes(codes.identity[i[rows]], codes.expression[e[rows]])
-            return face.decode_seeing(asked, faces.image[i[rows]]) if seeing else face.decode(asked)
+            return face.decode_with_source(asked, faces.image[i[rows]]) if seeing else face.decode(asked)
 
         return make
 

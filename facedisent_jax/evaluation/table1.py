@@ -105,7 +105,7 @@ def config(preset: Config, variant: Variant, run: Path, seed: int, steps: int | 
         steps=steps,
         report=False,
         validate_every=max(1, steps // 4),
-        optim=replace(preset.optim, schedule=steps, warmup=min(preset.optim.warmup, steps // 4)),
+        optim=replace(preset.optim, decay_steps=steps, warmup_steps=min(preset.optim.warmup_steps, steps // 4)),
         loss=preset.loss if variant.swap else replace(preset.loss, swap=0.0),
     )
 

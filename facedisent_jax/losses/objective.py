@@ -43,10 +43,10 @@ def to_signed(expression: Float[Array, "*batch dim"]) -> Float[Array, "*batch di
 def loss_terms(
     config: Config, params: Params, images: Float[Array, "batch k 64 64 3"], batch: Batch
 ) -> dict[str, Array]:
-    """Every term of the loss, unweighted, by the name of its weight in `LossConfig`.
+    """Every term of the loss, unweighted, by the name of its weight in `LossWeights`.
 
     images: [batch, 3, 64, 64, 3] float in [0, 1], what the network sees of batch.images; with kind "warp" a fourth,
-    what it sees of batch.between.
+    what it sees of batch.middle.
     One encoder call on the 3 x batch pictures, one decoder call on the 8 x batch codes.
     """
     n = len(images)
@@ -64,7 +64,11 @@ def loss_terms(
     )
     decoded = decode(config.model, params, codes).reshape(len(parts), n, *picture.shape[2:])
     known = jnp.stack([jnp.ones_like(batch.has_pair), batch.has_pair, batch.has_peer])  # of a, b, c: [3, batch]
-    mouth = None if config.loss.mouth == 1 else jnp.asarray(functions.mouth_weights(config.loss.mouth))
+    mouth = (
+        None
+        if config.objective.mouth_weight == 1
+        else jnp.asarray(functions.mouth_weights(config.objective.mouth_weight))
+    )
     target = jnp.concatenate([picture[p.target] for p in parts])
     error = functions.mse(decoded.reshape(target.shape), target, mouth).reshape(len(parts), n)
     weight = jnp.stack([known[p.identity] * known[p.expression] * known[p.target] for p in parts])
@@ -80,16 +84,16 @@ def loss_terms(
     clear = jnp.abs(batch.intensity - 0.5) > 0.2
     clear = clear.astype(jnp.float32).swapaxes(0, 1) * labelled
     opposite = clear[ANCHOR] * clear[SAME_SUBJECT] * (gap > 0.5)
-    c = config.loss
-    degree = expression[..., : c.label_numbers]  # what says how much is shown
+    c = config.objective
+    degree = expression[..., : c.label_dims]  # what says how much is shown
     face = to_signed(degree)
     # How much of the action a and b show: 0 at neutral, 1 at its label vector.
-    action = batch.action[:, : c.label_numbers]
+    action = batch.action_label[:, : c.label_dims]
     extent = jnp.maximum(jnp.sum(action, axis=-1), 1.0)
     shown = [jnp.sum(degree[k] * action, axis=-1) / extent for k in (ANCHOR, SAME_SUBJECT)]
     rise = batch.order * (shown[SAME_SUBJECT] - shown[ANCHOR])
     end = jnp.abs(batch.intensity - jnp.rint(batch.intensity)).swapaxes(0, 1) < ENDPOINT_TOLERANCE
-    held = labelled * (1.0 if c.label_between else end)
+    held = labelled * (1.0 if c.label_intermediate else end)
     values = {
         "reconstruction": masked_mean(error[:3].ravel(), weight[:3].ravel()),
         "swap": masked_mean(error[3:].ravel(), weight[3:].ravel()),
@@ -122,8 +126,8 @@ def loss_terms(
         "expression_l1": masked_mean(functions.l1(degree[ANCHOR], degree[SAME_EXPRESSION]), batch.has_peer),
         "label": masked_mean(
             functions.label_bce(
-                logits[..., : c.label_numbers].reshape(3 * n, -1),
-                batch.label[..., : c.label_numbers].swapaxes(0, 1).reshape(3 * n, -1),
+                logits[..., : c.label_dims].reshape(3 * n, -1),
+                batch.label[..., : c.label_dims].swapaxes(0, 1).reshape(3 * n, -1),
             ),
             (known * held).ravel(),
         ),

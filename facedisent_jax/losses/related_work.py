@@ -62,14 +62,14 @@ def related_work_terms(
     vary in the batch (see `triplets.OneFactor`) clamped.
     """
     out = {}
-    if config.loss.rotation:
+    if config.method == "rotation":
         change = batch.intensity[:, 1] - batch.intensity[:, 0]
         turned = rotate(codes.expression[:2].reshape(-1, CODE_DIMS), jnp.concatenate([change, -change]))
         made = decode(config.model, params, Codes(codes.identity[:2].reshape(-1, CODE_DIMS), turned))
         known = jnp.tile(batch.has_pair * batch.labelled[:, 0] * batch.labelled[:, 1], 2)
         error = functions.mse(made, jnp.concatenate([images[1], images[0]]))
         out["rotation"] = jnp.sum(error * known) / jnp.maximum(jnp.sum(known), 1.0)
-    if config.loss.clamping:
+    if config.method == "clamping":
         one_expression = jnp.all(batch.label[:, 0] == batch.label[:1, 0])
         identity, expression = codes.identity[0], codes.expression[0]
         scale = config.loss.clamping / images[0].size  # the error below is a mean

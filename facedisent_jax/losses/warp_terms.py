@@ -30,21 +30,21 @@ def warp_terms(
     """
     a, b, _, between = images.swapaxes(0, 1)
     (who_a, who_b, _), (of_a, of_b, of_c) = codes
-    n, numbers = len(a), config.loss.label_numbers
+    n, numbers = len(a), config.objective.label_dims
     even = (jnp.arange(n) % 2 == 0)[:, None]
     strength = jnp.concatenate([of_c[:, :numbers], jnp.where(even, of_b[:, numbers:], of_c[:, numbers:])], axis=1)
-    share = batch.place[:, None]
+    share = batch.alpha[:, None]
     line = Codes((1 - share) * who_a + share * who_b, (1 - share) * of_a + share * of_b)
-    gap = batch.has_between * jnp.abs(batch.intensity[:, 0] - batch.intensity[:, 1])
+    gap = batch.has_middle * jnp.abs(batch.intensity[:, 0] - batch.intensity[:, 1])
 
     first, second = Source(a, who_a, of_a, decoded[0]), Source(b, who_b, of_b, decoded[1])
     one = jax.tree.map(lambda *parts: jnp.concatenate(parts), first, second, first)
     who = jnp.concatenate([who_b, who_a, jnp.where(even, line.identity, who_a)])
     asked = Codes(who, jnp.concatenate([of_b, strength, line.expression]))
     alone = decode_from_sources(config.model, params, asked, one)
-    pair = decode_from_sources(config.model, params, line, first, second, place=batch.place)
+    pair = decode_from_sources(config.model, params, line, first, second, place=batch.alpha)
 
-    mouth = jnp.asarray(functions.mouth_weights(config.loss.mouth))
+    mouth = jnp.asarray(functions.mouth_weights(config.objective.mouth_weight))
     error = functions.structural(alone.pictures, jnp.concatenate([b, a, between]), mouth)
     known = jnp.concatenate([batch.has_pair, batch.has_pair * batch.has_peer, gap])
     bend = jnp.concatenate([alone.displacement, *pair.displacement[:, None]], axis=1)[0]
@@ -53,10 +53,10 @@ def warp_terms(
     wanted = jax.lax.stop_gradient(Codes(who_a, strength))
     cycle = functions.l1(again.identity, wanted.identity) + functions.l1(again.expression, wanted.expression)
     return {
-        "source": _mean(error, known),
-        "between": _mean(functions.structural(pair.pictures, between, mouth), gap),
-        "smooth": jnp.mean(functions.total_variation(bend)),
-        "paint": (jnp.mean(alone.mask) + jnp.mean(pair.mask)) / 2,
+        "one_source": _mean(error, known),
+        "two_sources": _mean(functions.structural(pair.pictures, between, mouth), gap),
+        "flow_tv": jnp.mean(functions.total_variation(bend)),
+        "mask_area": (jnp.mean(alone.mask) + jnp.mean(pair.mask)) / 2,
         "cycle": _mean(cycle, batch.has_pair * batch.has_peer),
     }
 

@@ -12,12 +12,12 @@ from facedisent_jax.models import warp_decoder
 from facedisent_jax.models.alignment import head_motion
 from facedisent_jax.models.codes import Codes, EncoderOutput, Params
 from facedisent_jax.models.hybrid import HybridDecoder, HybridEncoder
-from facedisent_jax.models.poster import PosterDecoder, PosterEncoder
+from facedisent_jax.models.plain import PlainDecoder, PlainEncoder
 from facedisent_jax.models.warp_decoder import Source, WarpOutput
 
 
 def _networks(config: ModelConfig) -> tuple[nn.Module, nn.Module]:
-    encoder, decoder = (PosterEncoder, PosterDecoder) if config.kind == "plain" else (HybridEncoder, HybridDecoder)
+    encoder, decoder = (PlainEncoder, PlainDecoder) if config.kind == "plain" else (HybridEncoder, HybridDecoder)
     return encoder(config), decoder(config)
 
 

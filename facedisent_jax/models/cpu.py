@@ -9,11 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-def matmul(compute: str, x: Float[Array, "*n k"], w: Float[Array, "_ _"], axis: int = 0) -> Float[Array, "*n p"]:
+def matmul(dtype: str, x: Float[Array, "*n k"], w: Float[Array, "_ _"], axis: int = 0) -> Float[Array, "*n p"]:
     """x [..., k] and weights [k, p], or with axis 1 [p, k] -> [..., p], float32."""
     # As a matrix: XLA on CPU writes the gradient's transpose first where the sum of the weights' is over several axes.
     rows = x.reshape(-1, x.shape[-1])
-    made: Array = _rounded_matmul(rows, w, axis) if compute == "bfloat16" else _product(rows, w, 1, axis)
+    made: Array = _rounded_matmul(rows, w, axis) if dtype == "bfloat16" else _product(rows, w, 1, axis)
     return made.reshape(*x.shape[:-1], made.shape[-1])
 
 

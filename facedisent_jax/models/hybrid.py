@@ -28,25 +28,25 @@ class HybridEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        compute, width = self.config.compute, self.config.width
+        dtype, width = self.config.dtype, self.config.width
         mean = self.param("mean", nn.initializers.constant(0.5), (PIXELS,))
         pixels = self.param("pixels", nn.initializers.normal(1.0), (PIXELS, width + 2 * CODE_DIMS))
         # The mean is not trained: the heads have biases, and its gradient would cost as much as another layer.
         flat = (x.reshape(len(x), -1) - jax.lax.stop_gradient(mean)[None]) / PIXELS**0.5
-        y = matmul(compute, flat, pixels)
+        y = matmul(dtype, flat, pixels)
         y, straight = y[:, :width], y[:, width:]
 
         for _ in range(self.config.blocks):
-            y = DenseBlock(compute)(y)
-        identity = dense(compute, CODE_DIMS, kernel_init=HEAD_INIT, name="identity")(nn.LayerNorm()(y))
+            y = DenseBlock(dtype)(y)
+        identity = dense(dtype, CODE_DIMS, kernel_init=HEAD_INIT, name="identity")(nn.LayerNorm()(y))
 
-        y = conv(compute, width // 16)(space_to_depth(x - 0.5, 4))
+        y = conv(dtype, width // 16)(space_to_depth(x - 0.5, 4))
         y = nn.silu(nn.GroupNorm(num_groups=8)(y))
-        y = ConvBlock(compute)(conv(compute, width // 8)(space_to_depth(y, 2)))
+        y = ConvBlock(dtype)(conv(dtype, width // 8)(space_to_depth(y, 2)))
         y = nn.silu(nn.GroupNorm(num_groups=8)(y)).reshape(len(y), -1)
-        y = dense(compute, width // 4, kernel_init=nn.initializers.normal(1.0))(y / y.shape[-1] ** 0.5)
+        y = dense(dtype, width // 4, kernel_init=nn.initializers.normal(1.0))(y / y.shape[-1] ** 0.5)
         y = nn.silu(nn.LayerNorm()(y))
-        expression = dense(compute, CODE_DIMS, kernel_init=HEAD_INIT, name="expression")(y)
+        expression = dense(dtype, CODE_DIMS, kernel_init=HEAD_INIT, name="expression")(y)
 
         return EncoderOutput(identity + straight[:, :CODE_DIMS], expression + straight[:, CODE_DIMS:])
 
@@ -62,14 +62,14 @@ class HybridDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, identity, expression):
-        compute, width = self.config.compute, self.config.width
+        dtype, width = self.config.dtype, self.config.width
         codes = jnp.concatenate([identity, 2 * expression - 1], axis=-1)
-        y = dense(compute, width)(codes)
+        y = dense(dtype, width)(codes)
         for _ in range(self.config.blocks):
-            y = DenseBlock(compute)(y)
+            y = DenseBlock(dtype)(y)
         bent, straight = nn.LayerNorm()(y) / width**0.5, codes / (2 * CODE_DIMS) ** 0.5
         y = jnp.concatenate([bent, straight], axis=-1)
         mean = self.param("mean", nn.initializers.constant(0.5), (PIXELS,))
         pixels = self.param("pixels", nn.initializers.normal(0.1), (PIXELS, width + 2 * CODE_DIMS))
-        picture = matmul(compute, y, pixels, axis=1) + mean[None]
+        picture = matmul(dtype, y, pixels, axis=1) + mean[None]
         return picture.reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3)

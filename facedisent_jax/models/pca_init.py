@@ -7,7 +7,7 @@ from facedisent_jax.models.codes import PIXELS, Params
 
 
 def init_from_pca(
-    params: Params, images: np.ndarray, subject: np.ndarray, weight: np.ndarray, label_numbers: int
+    params: Params, images: np.ndarray, subject: np.ndarray, weight: np.ndarray, label_dims: int
 ) -> Params:
     """Set the linear path of a "hybrid" or "warp" network to principal components of pictures and their mirror images.
 
@@ -16,7 +16,7 @@ def init_from_pca(
     those of 64 components of what is left within a subject: how one person's pictures differ. The decoded picture is
     then nearly the reconstruction from both, which training can only improve on: the decoder's dense blocks begin at
     nothing.
-    weight: [64, 64] of the pixels in the expression's components. label_numbers: so many numbers of the expression
+    weight: [64, 64] of the pixels in the expression's components. label_dims: so many numbers of the expression
     code, its first, are to say how much is shown; they begin with the smallest components, as what they held is lost.
     """
     n = len(images)
@@ -35,7 +35,7 @@ def init_from_pca(
     x -= (x @ between.T) @ between
     root = np.repeat(np.sqrt(weight, dtype=np.float32).ravel(), 3)
     x *= root
-    within, within_scale = (np.roll(part, label_numbers, axis=0) for part in _components(x))
+    within, within_scale = (np.roll(part, label_dims, axis=0) for part in _components(x))
     reading = within * root
     reading -= (reading @ between.T) @ between
     encode = np.concatenate([(between / between_scale[:, None]).T, (reading / within_scale[:, None]).T], axis=1)

@@ -72,17 +72,17 @@ class FlowNetwork(nn.Module):
 
     @nn.compact
     def __call__(self, seen, codes):
-        compute, width = self.config.compute, self.config.width
+        dtype, width = self.config.dtype, self.config.width
         channels = 3 * width // 8
-        told = nn.silu(dense(compute, width // 2)(codes))
-        places = dense(compute, GRID * GRID * CONDITION_CHANNELS)(told).reshape(-1, GRID, GRID, CONDITION_CHANNELS)
-        y = dense(compute, channels)(jnp.concatenate([space_to_depth(seen, PATCH), places], axis=-1))
+        told = nn.silu(dense(dtype, width // 2)(codes))
+        places = dense(dtype, GRID * GRID * CONDITION_CHANNELS)(told).reshape(-1, GRID, GRID, CONDITION_CHANNELS)
+        y = dense(dtype, channels)(jnp.concatenate([space_to_depth(seen, PATCH), places], axis=-1))
         for k in range(2 * self.config.blocks):
-            y = y + dense(compute, channels)(told)[:, None, None]
-            y = SeparableBlock(compute, apart=1 + k % 2)(y)
+            y = y + dense(dtype, channels)(told)[:, None, None]
+            y = SeparableBlock(dtype, apart=1 + k % 2)(y)
         y = nn.LayerNorm()(y)
         names, sizes = zip(*self.heads, strict=True)
-        y = dense(compute, sum(sizes), kernel_init=nn.initializers.zeros)(y)
+        y = dense(dtype, sum(sizes), kernel_init=nn.initializers.zeros)(y)
         return dict(zip(names, jnp.split(y, np.cumsum(sizes)[:-1], axis=-1), strict=True))
 
 
@@ -125,7 +125,7 @@ def warp_sources(
     begun = jnp.stack([2 * source.expression - 1 for source in sources])
     codes = jnp.concatenate([form, begun, 2 * other_change, jnp.full((k, n, 1), float(k - 1))], axis=-1)
     codes, far = codes.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
-    moves = config.parts != "paint"
+    moves = config.warp_ablation != "paint"
     head = moves * head.reshape(k * n, *head.shape[2:])
     asked = jnp.concatenate(k * [decoded])
     both = jnp.concatenate([pictures, jnp.stack([source.decoded for source in sources])], axis=-1)
@@ -152,7 +152,7 @@ def warp_sources(
         return depth_to_space(said[name], PATCH)
 
     bent += further
-    mask = nn.sigmoid(fine("mask")) * (config.parts != "displacement")
+    mask = nn.sigmoid(fine("mask")) * (config.warp_ablation != "flow")
     picture, new = laid(head + bent, sharp)
     made = picture + scale_pixels(new + jnp.minimum(2 * far, 1) * fine("texture"), mask)
     weight = shares[:, :, None, None, None] * jnp.exp(jnp.clip(fine("preference"), -3, 3)).reshape(k, n, 64, 64, 1)

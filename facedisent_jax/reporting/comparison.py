@@ -16,8 +16,8 @@ import numpy as np
 
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import metrics, path_methods, video
-from facedisent_jax.evaluation.video import VideoEvalOptions
 from facedisent_jax.evaluation.stills import to_json
+from facedisent_jax.evaluation.video import VideoEvalOptions
 from facedisent_jax.reporting import video_report
 
 ALONG = (

@@ -106,7 +106,7 @@ def swap_grid(
     rows = [pair[k % 2] for k, pair in enumerate(people[:6])]
     columns = [i for pair in (people[6:9] if len(people) >= 9 else people[-3:]) for i in pair]
     pairs = np.array([(r, c) for r in rows for c in columns])
-    made = face.decode_seeing(
+    made = face.decode_with_source(
         Codes(codes.identity[pairs[:, 0]], codes.expression[pairs[:, 1]]), faces.image[pairs[:, 0]]
     )
     made = made.reshape(len(rows), len(columns), *made.shape[1:])
@@ -139,7 +139,7 @@ def swap_truth(face: trained_model.TrainedModel, faces: Faces, codes: Codes, swa
     if not chosen:
         chosen[""] = 0
     source, donor, target = (index[list(chosen.values())] for index in swaps)
-    made = face.decode_seeing(Codes(codes.identity[source], codes.expression[donor]), faces.image[source])
+    made = face.decode_with_source(Codes(codes.identity[source], codes.expression[donor]), faces.image[source])
     cells = [[faces.image[i] for i in index] for index in (source, donor)]
     cells += [list(made), [faces.image[i] for i in target]]
     left = ["identity of", "expression of", "decoded", "the real picture"]

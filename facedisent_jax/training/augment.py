@@ -22,7 +22,7 @@ def mix(config: AugmentConfig, key: Array, images: Array, label: Float[Array, "b
     n, _, height, width, _ = images.shape
     pick, chance, edge = jax.random.split(key, 3)
     partner = partners(pick, label.reshape(n, -1))
-    chosen = jax.random.bernoulli(chance, config.mix, (n,)) & (partner != jnp.arange(n))
+    chosen = jax.random.bernoulli(chance, config.face_mix_prob, (n,)) & (partner != jnp.arange(n))
     field = jax.image.resize(jax.random.normal(edge, (n, 1, MIX_GRID, MIX_GRID, 1)), (n, 1, height, width, 1), "cubic")
     share = jnp.where(chosen[:, None, None, None, None], jax.nn.sigmoid(4 * field), 1.0)
     return share * images + (1 - share) * images[partner]
@@ -73,7 +73,7 @@ def augment(
     n, k, height, width, _ = images.shape
     join, flip, bend, move, bright, contrast, colour = jax.random.split(key, 7)
     fold = jax.random.fold_in(key, 7)
-    if config.mix:
+    if config.face_mix_prob:
         images = mix(config, join, images, label)
     # The pictures of a triplet share their sample places: as channels of one picture they are read together.
     x = jnp.moveaxis(images, 1, 3).reshape(n, height, width, 3 * k)

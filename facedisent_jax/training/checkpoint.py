@@ -81,7 +81,7 @@ class Checkpoints:
         terms = [[int(k), {name: float(value) for name, value in values.items()}] for k, values in unlogged]
         items = {
             "state": ocp.args.StandardSave({"step": state.step, "params": state.params, "opt_state": state.opt_state}),
-            "params": ocp.args.StandardSave(state.average),
+            "params": ocp.args.StandardSave(state.ema_params),
             "meta": ocp.args.JsonSave({"config": configs.to_dict(config), "info": info, "unlogged": terms}),
         }
         if metrics is not None:
@@ -160,9 +160,9 @@ def restore(run: str | Path, state: TrainState, config: Config) -> tuple[TrainSt
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
     kept = {"step": abstract.step, "params": abstract.params, "opt_state": abstract.opt_state}
     restored = _read_arrays(run, last, "state", kept)
-    average = _read_arrays(run, last, "params", abstract.average)
+    average = _read_arrays(run, last, "params", abstract.ema_params)
     unlogged = [(k, {name: np.float32(v) for name, v in values.items()}) for k, values in meta.get("unlogged", [])]
-    return TrainState(**restored, average=average), unlogged
+    return TrainState(**restored, ema_params=average), unlogged
 
 
 def best_step(run: str | Path) -> int | None:

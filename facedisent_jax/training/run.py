@@ -25,24 +25,6 @@ from facedisent_jax.training.signals import Stopped, StopRequest
 from facedisent_jax.training.step import TrainState, init_state
 from facedisent_jax.training.validation import validate
 
-FREE_TO_CHANGE = {
-    "steps",
-    "log_every",
-    "validate_every",
-    "report",
-    "memory",
-    "run",
-    "when_saving_fails",
-    "when_not_finite",
-    "steps_per_call",
-    "resident",
-    "profile",
-    "distributed",
-    "coordinator",
-    "processes",
-    "process",
-}
-"""Settings that may differ when a run is continued; any other would make it another run."""
 LOCK, CONFIG, SKIPPED, NOT_FINITE = "lock", "config.json", "skipped.json", "not_finite.json"
 MOST_SKIPPED = 10
 """Batches that a run may leave out. More is no bad batch but a run that diverges."""
@@ -65,10 +47,10 @@ def train(config: Config, triplets: Triplets, held_out: Triplets, info: dict, pa
         distributed.barrier("the run's folder is there")
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run))
         log = MetricsLog(config) if distributed.is_main_process() else NullLog()
-        pictures = distributed.replicated(triplets.faces.image[:]) if config.resident else None
+        pictures = distributed.replicated(triplets.faces.image[:]) if config.dataset_on_device else None
 
         def save(state: TrainState, judge: bool, unlogged: list) -> None:
-            step, figures = int(state.step), validate(config, state.average, held_out) if judge else None
+            step, figures = int(state.step), validate(config, state.ema_params, held_out) if judge else None
             if figures:
                 log.validation(step, figures)
             with _going_on(config, log):
@@ -87,7 +69,7 @@ def train(config: Config, triplets: Triplets, held_out: Triplets, info: dict, pa
                 state, unlogged = _begin(config, triplets, params)
                 log.rewind(int(state.step))
                 steps = (int(state.step), config.steps)
-                stream = batches(triplets, config.seed, *steps, config.batch, rows, not config.resident)
+                stream = batches(triplets, config.seed, *steps, config.batch, rows, not config.dataset_on_device)
                 if config.profile and distributed.is_main_process():
                     stream = _profiled(config, stream)
                 left_out = skipped(run)
@@ -160,7 +142,7 @@ def _going_on(config: Config, log: MetricsLog | NullLog) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        if config.when_saving_fails == "stop":
+        if True:
             raise
         log.say(f"Warning: {error} Training goes on, and tries again at the next checkpoint.")
 
@@ -170,7 +152,7 @@ def _leave_out(config: Config, log: MetricsLog | NullLog, error: NonFiniteError,
     what is known of it."""
     run, last = Path(config.run), (checkpoint.steps(config.run) or [0])[-1]
     back = f"the checkpoint of step {last}" if last else "the beginning"
-    if config.when_not_finite == "skip":
+    if False:
         skip(run, error.step, error.terms, records)
         log.say(f"Warning: {error} Starting again from {back}, without that batch ({shorten(records)}).")
         return
@@ -221,8 +203,7 @@ def check_config_unchanged(config: Config, run: Path) -> None:
         there = configs.from_dict(json.loads((run / CONFIG).read_text()))
     except (OSError, ValueError) as error:
         raise UserError(f"{run / CONFIG} cannot be used ({error}): choose another --run.") from error
-    differing = [d for d in configs.differences(config, there) if d.split()[0] not in FREE_TO_CHANGE]
-    if differing:
+    if differing := configs.differences(config, there):
         raise UserError(f"{run} was begun with other settings ({'; '.join(differing)}): choose another --run.")
 
 

@@ -28,19 +28,19 @@ class TrainState(NamedTuple):
 
     step:      [] int32, the number of steps done.
     params:    the weights.
-    average:   their moving average, by which the run is judged and used.
+    ema_params: their moving average, by which the run is judged and used.
     opt_state: optax's.
     """
 
     step: Array
     params: Any
-    average: Any
+    ema_params: Any
     opt_state: Any
 
 
 def learning_rate(config: OptimConfig) -> optax.Schedule:
     """Linear warm-up, then a cosine down to a hundredth at step `schedule`, and constant after it."""
-    return optax.warmup_cosine_decay_schedule(0.0, config.lr, config.warmup, config.schedule, 0.01 * config.lr)
+    return optax.warmup_cosine_decay_schedule(0.0, config.lr, config.warmup_steps, config.decay_steps, 0.01 * config.lr)
 
 
 def optimizer(config: OptimConfig) -> optax.GradientTransformation:
@@ -55,7 +55,7 @@ def optimizer(config: OptimConfig) -> optax.GradientTransformation:
         )
 
     def clipped(gradient, _):
-        return optax.tree.scale(jnp.minimum(1.0, config.clip / optax.tree.norm(gradient)), gradient)
+        return optax.tree.scale(jnp.minimum(1.0, config.grad_clip_norm / optax.tree.norm(gradient)), gradient)
 
     return optax.chain(
         optax.stateless(clipped),
@@ -71,8 +71,8 @@ def init_state(config: Config, faces: Faces, params: Any = None) -> TrainState:
         if config.model.kind != "plain":
             rng = np.random.default_rng(config.seed)
             rows = np.sort(rng.permutation(len(faces))[:PRINCIPAL_PICTURES])
-            mouth = functions.mouth_weights(config.loss.mouth)
-            params = init_from_pca(params, faces.image[rows], faces.subject[rows], mouth, config.loss.label_numbers)
+            mouth = functions.mouth_weights(config.objective.mouth_weight)
+            params = init_from_pca(params, faces.image[rows], faces.subject[rows], mouth, config.objective.label_dims)
     params = jax.tree.map(jnp.asarray, distributed.broadcast_from_process_0(params))
     average, opt_state = jax.jit(lambda p: (jax.tree.map(jnp.copy, p), optimizer(config.optim).init(p)))(params)
     return distributed.replicated(TrainState(jnp.int32(0), params, average, opt_state))
@@ -86,15 +86,17 @@ def augment_batch(
     pictures: [n, 64, 64, 3] on the device, where the batch has their rows alone.
     """
     if pictures is not None:
-        batch = batch._replace(images=pictures[batch.images], between=pictures[batch.between])
+        batch = batch._replace(images=pictures[batch.images], middle=pictures[batch.middle])
     images = jnp.asarray(batch.images, jnp.float32) / 255
-    if config.loss.clamping:  # one change for all: what a batch does not vary in, augmentation must not vary either
+    if (
+        config.method == "clamping"
+    ):  # one change for all: what a batch does not vary in, augmentation must not vary either
         alike = augment(config.augment, key, images[None, :, 0], batch.label[None, :, 0])[0]
         return jnp.repeat(alike[:, None], 3, axis=1)
     if config.model.kind != "warp":
         return augment(config.augment, key, images, batch.label)
-    images = jnp.concatenate([images, jnp.asarray(batch.between, jnp.float32)[:, None] / 255], axis=1)
-    place = jnp.asarray(batch.place)
+    images = jnp.concatenate([images, jnp.asarray(batch.middle, jnp.float32)[:, None] / 255], axis=1)
+    place = jnp.asarray(batch.alpha)
     start, end = batch.label[:, 0], batch.label[:, 1]
     middle = jnp.round((start + place[:, None] * (end - start)) / config.intensity_step) * config.intensity_step
     label = jnp.concatenate([batch.label, middle[:, None]], axis=1)
@@ -122,8 +124,8 @@ def apply_gradient(config: Config, state: TrainState, gradient: Any) -> TrainSta
     updates, opt_state = optimizer(config.optim).update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     # The average starts as a plain mean of all weights so far, or it would hold on to the first ones for long.
-    decay = jnp.minimum(config.optim.average, state.step / (state.step + 10.0))
-    average = jax.tree.map(lambda m, p: decay * m + (1 - decay) * p, state.average, params)
+    decay = jnp.minimum(config.optim.ema_decay, state.step / (state.step + 10.0))
+    average = jax.tree.map(lambda m, p: decay * m + (1 - decay) * p, state.ema_params, params)
     return TrainState(state.step + 1, params, average, opt_state)
 
 

@@ -145,7 +145,7 @@ def test_a_take_without_intensities_is_an_onset_in_time_order():
     np.testing.assert_array_equal(batch.order[own], np.sign(np.array(frames)[b] - np.array(frames)[a])[own])
     np.testing.assert_array_equal(batch.labelled[:, 0], ~between)
     np.testing.assert_array_equal(batch.label[a == 0][:, 0], np.ones(((a == 0).sum(), 64)))
-    assert not batch.label[a == 4][:, 0].any() and (batch.action[own] == 1).all()
+    assert not batch.label[a == 4][:, 0].any() and (batch.action_label[own] == 1).all()
 
 
 def test_frames_whose_order_is_not_known_are_not_ordered():
@@ -161,7 +161,7 @@ def test_pictures_of_two_actions_are_not_ordered_but_neutral_and_each_are():
     a, b = np.array([0, 2, 1]), np.array([1, 0, 2])
     batch = triplets.gather(TripletIndex(a, b, a, np.ones(3, bool), np.zeros(3, bool), a, np.zeros(3, bool)))
     assert batch.order.tolist() == [1, -1, 0]
-    np.testing.assert_array_equal(batch.action[:2], [np.ones(64), label_vector("surprise")])
+    np.testing.assert_array_equal(batch.action_label[:2], [np.ones(64), label_vector("surprise")])
 
 
 def test_the_step_of_the_labels_can_be_chosen():
@@ -189,8 +189,8 @@ def test_intensities_are_rounded_to_steps_of_a_tenth():
 
 def test_without_frames_between_all_else_is_the_same():
     records = [face("s", "smile", y, "take") for y in (0.0, 0.3, 0.6, 1.0)]
-    with_, without = (Triplets(Faces.of(records), between=drawn).batch(0, 0, 8) for drawn in (True, False))
-    assert with_.has_between.any() and with_.between.shape == (8, 64, 64, 3)
-    assert not without.has_between.any() and without.between.shape == (8, 0, 64, 64, 3)
-    for name in set(with_._fields) - {"between", "place", "has_between"}:
+    with_, without = (Triplets(Faces.of(records), with_middle=drawn).batch(0, 0, 8) for drawn in (True, False))
+    assert with_.has_middle.any() and with_.middle.shape == (8, 64, 64, 3)
+    assert not without.has_middle.any() and without.middle.shape == (8, 0, 64, 64, 3)
+    for name in set(with_._fields) - {"middle", "alpha", "has_middle"}:
         np.testing.assert_array_equal(getattr(with_, name), getattr(without, name))

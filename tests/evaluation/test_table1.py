@@ -53,8 +53,8 @@ def test_rows_differ_in_the_crop_and_the_swapping_loss_alone(folders, tmp_path):
         "margin 0.5, no swap",
     ]
     assert table1.resolution(made) == 43
-    one, other = (table1.config(PRESETS["poster"], v, tmp_path, 3, 40) for v in made[:2])
-    assert one.loss.swap > 0 == other.loss.swap and (one.seed, one.steps, one.optim.schedule) == (3, 40, 40)
+    one, other = (table1.config(PRESETS["poster"].config, v, tmp_path, 3, 40) for v in made[:2])
+    assert one.loss.swap > 0 == other.loss.swap and (one.seed, one.steps, one.optim.decay_steps) == (3, 40, 40)
     assert {**vars(one), "loss": None} == {**vars(other), "loss": None}
     assert {**vars(one.loss), "swap": None} == {**vars(other.loss), "swap": None}
 

@@ -63,9 +63,9 @@ class PerfectFace:
         mood = np.asarray(images)[:, 50, 20, 0] / np.float32(255)
         return Codes(*(np.repeat(np.array(v, np.float32)[:, None], 64, 1) for v in (who, mood)))  # type: ignore[arg-type]
 
-    sees_source = False
+    uses_source = False
 
-    def decode_seeing(self, codes, *seen, place=None) -> np.ndarray:
+    def decode_with_source(self, codes, *seen, place=None) -> np.ndarray:
         return self.decode(codes)
 
     def decode(self, codes) -> np.ndarray:

@@ -42,7 +42,7 @@ TINY = Config(
     report=False,
     model=ModelConfig(width=128, blocks=0),
     augment=AugmentConfig(enabled=False),
-    optim=OptimConfig(warmup=2, schedule=8),
+    optim=OptimConfig(warmup_steps=2, decay_steps=8),
 )
 
 

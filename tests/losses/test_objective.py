@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from facedisent_jax import models
-from facedisent_jax.config import Config, ModelConfig
+from facedisent_jax.config import Config, ModelConfig, ObjectiveConfig
 from facedisent_jax.data.triplets import Batch
 from facedisent_jax.losses import objective
 from facedisent_jax.models.codes import EncoderOutput
-from facedisent_jax.presets import DISENTANGLING
+from facedisent_jax.presets import POSTER_LOSS
 
-CONFIG = Config(model=ModelConfig(width=128, blocks=1), loss=DISENTANGLING)
-IDENTITY = [name for name in vars(DISENTANGLING) if name.startswith("identity_") and "margin" not in name]
+CONFIG = Config(model=ModelConfig(width=128, blocks=1), loss=POSTER_LOSS)
+IDENTITY = [name for name in vars(POSTER_LOSS) if name.startswith("identity_") and "margin" not in name]
 EXPRESSION = ["expression_cosine", "expression_triplet", "expression_l1", "label", "ranking"]
 
 
@@ -103,7 +103,7 @@ def test_identity_terms_send_no_gradient_into_the_expression_head_and_the_revers
 def test_expression_numbers_beside_the_label_are_held_by_the_pictures_alone(params):
     batch = batch_of()
 
-    config = replace(CONFIG, loss=replace(DISENTANGLING, label_numbers=16))
+    config = replace(CONFIG, objective=ObjectiveConfig(label_dims=16))
     names = ["label", "ranking", "expression_l1", "swap"]
 
     def values(bias):
@@ -145,11 +145,11 @@ def test_unlabelled_pictures_train_reconstruction_only(params):
     assert all(value == 0 for name, value in values.items() if name != "reconstruction")
 
 
-def terms_of(batch, code, **loss) -> dict:
+def terms_of(batch, code, loss=POSTER_LOSS, **settings) -> dict:
     """Terms of a network whose expression codes are `code`, [4, 3], in all their numbers."""
     logit = jnp.repeat(jnp.log(code / (1 - code)).T.reshape(-1, 1), 64, axis=1)
     encode = lambda config, params, images: EncoderOutput(jnp.ones_like(logit), logit)  # noqa: E731
-    config = replace(CONFIG, loss=replace(DISENTANGLING, **loss))
+    config = replace(CONFIG, loss=loss, objective=ObjectiveConfig(**settings))
     with mock.patch.multiple(objective, encode_logits=encode, decode=exact_decode):
         return objective.loss_terms(config, {}, floats(batch), batch)
 
@@ -188,7 +188,7 @@ def test_the_label_can_hold_neutral_and_apex_alone():
     batch = batch_of(intensity=intensity, label=jnp.repeat(intensity[..., None], 64, -1))
     right, wrong = jnp.full((4, 3), 0.5).at[:, 0].set(0.01), jnp.full((4, 3), 0.9).at[:, 0].set(0.01)
     code, other = right.at[:, 2].set(0.99), wrong.at[:, 2].set(0.99)
-    held, free = (float(terms_of(batch, c, label_between=False)["label"]) for c in (code, other))
+    held, free = (float(terms_of(batch, c, label_intermediate=False)["label"]) for c in (code, other))
     assert held == pytest.approx(free) == pytest.approx(-np.log(0.99), rel=1e-3)
     assert float(terms_of(batch, other)["label"]) > float(terms_of(batch, code)["label"]) + 0.1
 
@@ -200,14 +200,13 @@ def test_cosine_terms_leave_out_codes_without_direction(params):
 
 def test_total_is_the_weighted_sum():
     values = {name: jnp.float32(k) for k, name in enumerate(["reconstruction", "label"], 1)}
-    expected = DISENTANGLING.reconstruction + 2 * DISENTANGLING.label
+    expected = POSTER_LOSS.reconstruction + 2 * POSTER_LOSS.label
     assert float(objective.weighted_sum(CONFIG, values)) == pytest.approx(expected)
 
 
 def test_every_term_has_its_weight(params):
     batch = batch_of()
     names = set(objective.loss_terms(CONFIG, params, floats(batch), batch))
-    settings = ("identity_margin", "expression_margin", "ranking_margin", "label_between", "label_numbers", "mouth")
-    elsewhere = {"source", "between", "smooth", "paint", "cycle"}  # kind "warp": tests/test_warp.py
-    elsewhere |= {"rotation", "clamping"}  # only with a weight: tests/test_references.py
-    assert names | elsewhere == set(vars(DISENTANGLING)) - set(settings) and not names & elsewhere
+    elsewhere = {"one_source", "two_sources", "flow_tv", "mask_area", "cycle"}  # kind "warp"
+    elsewhere |= {"rotation", "clamping"}  # of their own methods
+    assert names | elsewhere == set(vars(POSTER_LOSS)) and not names & elsewhere

@@ -10,7 +10,7 @@ from test_objective import batch_of, floats
 from test_triplets import face, pairs
 
 from facedisent_jax import models
-from facedisent_jax.config import Config, LossConfig, ModelConfig
+from facedisent_jax.config import Config, LossWeights, ModelConfig
 from facedisent_jax.data.one_factor import OneFactor
 from facedisent_jax.data.record import Faces
 from facedisent_jax.losses import objective
@@ -51,7 +51,7 @@ def params():
 
 
 def test_rotation_decodes_each_from_the_other_and_only_where_the_change_is_known(params):
-    config = replace(CONFIG, loss=LossConfig(rotation=1.0))
+    config = replace(CONFIG, method="rotation", loss=LossWeights(rotation=1.0))
     batch = batch_of()
     encoded = [models.encode(CONFIG.model, params, floats(batch)[:, k]) for k in (0, 1)]
     change = batch.intensity[:, 1] - batch.intensity[:, 0]
@@ -70,7 +70,7 @@ def test_rotation_decodes_each_from_the_other_and_only_where_the_change_is_known
 @pytest.mark.parametrize("same", ["label", "image"])
 def test_pictures_teach_the_code_of_what_varies_and_the_other_is_pulled_together(params, same):
     """Batches of one label vary in identity, others in expression."""
-    config = replace(CONFIG, loss=LossConfig(clamping=1.0))
+    config = replace(CONFIG, method="clamping", loss=LossWeights(clamping=1.0))
     batch = batch_of()
     if same == "label":
         batch = batch._replace(label=jnp.zeros_like(batch.label))
@@ -99,7 +99,10 @@ def test_augmentation_varies_nothing_within_a_clamped_batch():
     batch = batch_of()
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
     batch = batch._replace(images=jnp.broadcast_to(jnp.asarray(picture), batch.images.shape))
-    seen = [augment_batch(replace(CONFIG, loss=LossConfig(clamping=1.0)), jax.random.key(k), batch) for k in range(2)]
+    seen = [
+        augment_batch(replace(CONFIG, method="clamping", loss=LossWeights(clamping=1.0)), jax.random.key(k), batch)
+        for k in range(2)
+    ]
     np.testing.assert_allclose(seen[0], jnp.broadcast_to(seen[0][0, 0], seen[0].shape), atol=1e-6)
     assert float(jnp.abs(seen[0] - seen[1]).mean()) > 0.01
     apart = augment_batch(CONFIG, jax.random.key(0), batch)

@@ -69,7 +69,7 @@ def test_a_picture_of_one_colour_does_not_move_and_harms_nothing():
 
 def test_halfway_between_two_pictures_the_head_is_halfway():
     """Of an untrained network that may not paint: it moves nothing of its own."""
-    config = ModelConfig(kind="warp", width=128, blocks=1, parts="displacement")
+    config = ModelConfig(kind="warp", width=128, blocks=1, warp_ablation="flow")
     params = jax.jit(models.init, static_argnums=0)(config, jax.random.key(0))
     truth = alignment.similarity_basis(64) @ jnp.asarray((2.0, 3.0, 0, 0))
     first = jnp.asarray(drawn(3, 0.0))

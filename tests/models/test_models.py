@@ -25,9 +25,9 @@ def fresh(config):
 
 
 @pytest.mark.parametrize("config", KINDS, ids=lambda c: c.kind)
-@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
-def test_codes_and_pictures(config, compute):
-    config = replace(config, compute=compute)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_codes_and_pictures(config, dtype):
+    config = replace(config, dtype=dtype)
     params = fresh(config)
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     codes = jax.jit(partial(models.encode, config))(params, jax.random.uniform(jax.random.key(1), (5, 64, 64, 3)))
@@ -70,9 +70,9 @@ def products(jaxpr):
 
 
 @pytest.mark.parametrize("config", KINDS, ids=lambda c: c.kind)
-@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
-def test_every_product_of_a_step_takes_the_precision_asked_for_and_adds_up_in_float32(config, compute):
-    config = replace(config, compute=compute)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_every_product_of_a_step_takes_the_precision_asked_for_and_adds_up_in_float32(config, dtype):
+    config = replace(config, dtype=dtype)
     params = jax.eval_shape(partial(models.init, config), jax.random.key(0))
 
     def loss(params, images):
@@ -80,7 +80,7 @@ def test_every_product_of_a_step_takes_the_precision_asked_for_and_adds_up_in_fl
 
     program = jax.make_jaxpr(jax.grad(loss))(params, jnp.zeros((2, 64, 64, 3)))
     found = list(products(program.jaxpr))
-    assert len(found) > 3 and set(found) == {(compute, compute, "float32")}
+    assert len(found) > 3 and set(found) == {(dtype, dtype, "float32")}
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -91,8 +91,8 @@ def test_gradients_of_a_rounded_product_are_those_of_the_exact_one_but_for_round
     )
     w = w if axis == 0 else w.T
 
-    def found(compute):
-        return jax.value_and_grad(lambda x, w: jnp.sum(matmul(compute, x, w, axis) * to), (0, 1))(x, w)
+    def found(dtype):
+        return jax.value_and_grad(lambda x, w: jnp.sum(matmul(dtype, x, w, axis) * to), (0, 1))(x, w)
 
     (exact, gradients), (rounded, others) = found("float32"), found("bfloat16")
     np.testing.assert_allclose(exact, jnp.einsum("nmk,kp,nmp->", x, w if axis == 0 else w.T, to), rtol=1e-4)
@@ -102,22 +102,22 @@ def test_gradients_of_a_rounded_product_are_those_of_the_exact_one_but_for_round
 
 
 @pytest.mark.parametrize("inputs, outputs", [(3, 5), (5, 3), (4, 4)])
-@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
-def test_gradients_of_a_convolution_are_jaxs_own(inputs, outputs, compute):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradients_of_a_convolution_are_jaxs_own(inputs, outputs, dtype):
     x, kernel, to = (
         jax.random.normal(jax.random.key(k), s)
         for k, s in enumerate([(2, 6, 5, inputs), (3, 3, inputs, outputs), (2, 6, 5, outputs)])
     )
-    layer, bias = layers.conv(compute, outputs), jnp.zeros(outputs)
+    layer, bias = layers.conv(dtype, outputs), jnp.zeros(outputs)
 
     def own(x, kernel):
-        x, kernel = (jnp.asarray(v.astype(compute), jnp.float32) for v in (x, kernel))
+        x, kernel = (jnp.asarray(v.astype(dtype), jnp.float32) for v in (x, kernel))
         return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
     ours, back = jax.vjp(lambda x, kernel: layer.apply({"params": {"kernel": kernel, "bias": bias}}, x), x, kernel)
     theirs, own_back = jax.vjp(own, x, kernel)
     for a, b in zip((ours, *back(to)), (theirs, *own_back(to)), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5 if compute == "float32" else 0.2)  # which rounds them to bfloat16
+        np.testing.assert_allclose(a, b, atol=1e-5 if dtype == "float32" else 0.2)  # which rounds them to bfloat16
 
 
 @pytest.mark.parametrize("apart", [1, 2])

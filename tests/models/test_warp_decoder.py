@@ -25,7 +25,7 @@ from facedisent_jax.training.augment import augment
 from facedisent_jax.training.step import init_state, train_step
 
 MODEL = ModelConfig(kind="warp", width=128, blocks=1)
-CONFIG = replace(PRESETS["warp"], model=MODEL, batch=4, augment=AugmentConfig(enabled=False))
+CONFIG = replace(PRESETS["warp"].config, model=MODEL, batch=4, augment=AugmentConfig(enabled=False))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_from_one_picture_towards_a_strength(face, faces):
     assert path[0] == pytest.approx(faces[0] / 255, abs=1e-5)
     codes = face.encode(faces[:1])
     asked = codes.expression.copy()
-    asked[:, : CONFIG.loss.label_numbers] = 0.7
+    asked[:, : CONFIG.objective.label_dims] = 0.7
     assert path[-1] == pytest.approx(face.decode(Codes(codes.identity, asked), faces[:1])[0], abs=1e-4)
 
 
@@ -143,18 +143,18 @@ def test_frames_between_are_of_the_take_and_lie_between(takes):
         takes.intensity[np.stack([index.a, index.b])].min(0),
         takes.intensity[np.stack([index.a, index.b])].max(0),
     )
-    has = index.has_between
+    has = index.has_middle
     assert (has == (high - low > 0.3)).all()
-    assert (takes.subject[index.d] == takes.subject[index.a]).all() and (index.d[~has] == index.a[~has]).all()
-    between = takes.intensity[index.d]
+    assert (takes.subject[index.middle] == takes.subject[index.a]).all() and (index.middle[~has] == index.a[~has]).all()
+    between = takes.intensity[index.middle]
     assert ((between > low) & (between < high))[has].all()
-    at = (1 - batch.place) * takes.intensity[index.a] + batch.place * takes.intensity[index.b]
+    at = (1 - batch.alpha) * takes.intensity[index.a] + batch.alpha * takes.intensity[index.b]
     assert at[has] == pytest.approx(between[has], abs=1e-6)
 
 
 def test_a_motion_moves_each_picture_by_its_share():
     ramp = jnp.broadcast_to(jnp.linspace(0, 1, 64)[:, None, None], (2, 4, 64, 64, 3))
-    quiet = AugmentConfig(mix=0, flip=False, shift=0, light=0, colour=0, warp=1e-9, motion=2.0)
+    quiet = AugmentConfig(face_mix_prob=0, flip=False, shift=0, light=0, colour=0, warp=1e-9, motion=2.0)
     moved = jnp.tile(jnp.array([0.0, 1.0, 0.0, 0.5]), (2, 1))
     out = augment(quiet, jax.random.key(0), ramp, jnp.zeros((2, 4, 64)), moved) - ramp
     inside = out[:, :, 16:48, 16:48]
@@ -178,7 +178,9 @@ def test_frames_between_are_shot_between():
     faces = Faces.of(person(0, [0, 0.2, 0.4, 0.6, 0.8, 1, 0.9, 0.7, 0.5, 0.3, 0.1], sequence="t"))
     triplets = Triplets(faces)
     index = [triplets.index(0, step, 64) for step in range(4)]
-    a, b, d, has = (np.concatenate([getattr(one, name) for one in index]) for name in ("a", "b", "d", "has_between"))
+    a, b, d, has = (
+        np.concatenate([getattr(one, name) for one in index]) for name in ("a", "b", "middle", "has_middle")
+    )
     start, end, frame = faces.frame[a], faces.frame[b], faces.frame[d]
     assert ((np.minimum(start, end) < frame) & (frame < np.maximum(start, end)))[has].all()
     assert has[(start == 0) & (end == 5)].all() and not has[(start == 1) & (end == 10)].any()
@@ -186,7 +188,7 @@ def test_frames_between_are_shot_between():
 
 @pytest.mark.slow
 def test_one_batch_can_be_overfitted_and_the_terms_fall(takes):
-    config = replace(CONFIG, optim=replace(CONFIG.optim, lr=3e-3, warmup=1, average=0.0))
+    config = replace(CONFIG, optim=replace(CONFIG.optim, lr=3e-3, warmup_steps=1, ema_decay=0.0))
     state = init_state(config, takes)
     batch = Triplets(takes).batch(0, 0, config.batch)
     first = last = {}
@@ -253,13 +255,13 @@ def test_what_a_part_is_without_the_other(face, faces):
     codes, other = (Codes(*map(jnp.asarray, face.encode(part))) for part in (faces[:2], faces[2:4]))
 
     def shown(parts):
-        config = replace(MODEL, parts=parts)
+        config = replace(MODEL, warp_ablation=parts)
         source = jax.jit(partial(models.encode_source, config))(face.params, jnp.asarray(faces[:2] / 255, jnp.float32))
         return jax.jit(partial(models.decode_from_sources, config))(
             face.params, Codes(codes.identity, other.expression), source
         )
 
-    both, moved, painted = map(shown, ("both", "displacement", "paint"))
+    both, moved, painted = map(shown, ("both", "flow", "paint"))
     assert np.asarray(both.mask).any() and np.asarray(both.displacement).any()
     assert not np.asarray(moved.mask).any() and np.asarray(moved.displacement).any()
     assert np.asarray(painted.mask).any() and not np.asarray(painted.displacement).any()

@@ -9,7 +9,7 @@ from facedisent_jax.config import AugmentConfig
 from facedisent_jax.models.sampling import sample_bilinear
 from facedisent_jax.training.augment import augment, partners
 
-OFF = AugmentConfig(mix=0, flip=False, shift=0, warp=0, light=0, colour=0)
+OFF = AugmentConfig(face_mix_prob=0, flip=False, shift=0, warp=0, light=0, colour=0)
 KEY = jax.random.key(0)
 LABEL = jnp.zeros((6, 3, 64))
 
@@ -48,7 +48,7 @@ def test_flip_mirrors_some_triplets_and_leaves_the_others():
 def test_mix_joins_only_triplets_with_equal_labels():
     x = jnp.broadcast_to(jnp.linspace(0.1, 0.9, 6)[:, None, None, None, None], (6, 3, 64, 64, 3))
     label = jnp.zeros((6, 3, 64)).at[3:].set(1).at[5].set(0.5)  # 0 1 2 alike, 3 4 alike, 5 alone
-    y = augment(changed(mix=1.0), KEY, x, label)
+    y = augment(changed(face_mix_prob=1.0), KEY, x, label)
     low, high = y.min(axis=(1, 2, 3, 4)), y.max(axis=(1, 2, 3, 4))
     assert (low[:3] >= 0.1 - 1e-5).all() and (high[:3] <= 0.42 + 1e-5).all()
     assert (low[3:5] >= 0.58 - 1e-5).all() and (high[3:5] <= 0.74 + 1e-5).all()

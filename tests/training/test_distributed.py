@@ -64,7 +64,7 @@ def test_calls_end_at_validations_and_leave_skipped_steps_alone():
 @pytest.mark.slow
 def test_several_steps_a_call_are_the_same_steps(monkeypatch):
     monkeypatch.setattr(step, "optimizer", lambda config: optax.sgd(0.5))
-    made = replace(TINY, seed=1, steps=7, validate_every=7, log_every=2, loss=presets.DISENTANGLING)
+    made = replace(TINY, seed=1, steps=7, validate_every=7, log_every=2, loss=presets.POSTER_LOSS)
     one, lines = fitted(made, frozenset({4}))
     many, other = fitted(replace(made, steps_per_call=3), frozenset({4}))
     again, _ = fitted(replace(made, steps_per_call=3), frozenset({4}))

@@ -16,7 +16,7 @@ from facedisent_jax.config import AugmentConfig, Config, ModelConfig, OptimConfi
 from facedisent_jax.data.record import Faces
 from facedisent_jax.data.triplets import Triplets
 from facedisent_jax.errors import UserError
-from facedisent_jax.presets import DISENTANGLING, PRESETS
+from facedisent_jax.presets import POSTER_LOSS, PRESETS
 from facedisent_jax.training import checkpoint, loop
 from facedisent_jax.training.loop import NonFiniteError, check_finite, fit
 from facedisent_jax.training.step import TrainState, init_state, learning_rate, train_step, train_steps
@@ -34,7 +34,9 @@ def folder(tmp_path_factory):
 
 def config(folder, run, steps, **changes) -> Config:
     base = Config(data=(str(folder),), run=str(run), steps=steps, batch=4, log_every=1, validate_every=2, report=False)
-    return replace(base, **{"model": TINY, "loss": DISENTANGLING, "optim": OptimConfig(warmup=2, schedule=8)} | changes)
+    return replace(
+        base, **{"model": TINY, "loss": POSTER_LOSS, "optim": OptimConfig(warmup_steps=2, decay_steps=8)} | changes
+    )
 
 
 def test_the_run_folder(folder, tmp_path, capsys):
@@ -64,7 +66,7 @@ def test_the_best_checkpoint_is_kept_beside_the_last(folder, tmp_path):
     with checkpoint.Checkpoints(made.run) as checkpoints:
         for step, error in ((1, 0.3), (2, 0.1), (3, 0.2), (4, 0.4)):
             state = state._replace(
-                step=jnp.int32(step), average=jax.tree.map(lambda p, s=step: p * 0 + s, state.average)
+                step=jnp.int32(step), average=jax.tree.map(lambda p, s=step: p * 0 + s, state.ema_params)
             )
             checkpoints.save(state, made, {}, {"validation/error": error})
         checkpoints.wait()
@@ -87,7 +89,7 @@ def test_a_run_of_other_settings_is_not_continued(folder, tmp_path):
 @pytest.mark.slow
 def test_a_run_can_begin_with_the_weights_of_another(folder, tmp_path):
     first = train.main(config(folder, tmp_path / "first", 2))
-    still = OptimConfig(lr=0.0, warmup=2, schedule=8)
+    still = OptimConfig(lr=0.0, warmup_steps=2, decay_steps=8)
     second = train.main(config(folder, tmp_path / "second", 2, init_from=str(first), optim=still))
     one, two = checkpoint.load(first), checkpoint.load(second)
     for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(two.params), strict=True):
@@ -115,10 +117,10 @@ def test_weights_that_do_not_fit_or_know_the_held_out_are_refused(folder, tmp_pa
         "--steps 0",
         "--batch 0",
         "--model.width 100",
-        "--optim.schedule 100",
+        "--optim.decay-steps 100",
         "--intensity-step 0",
         "--seed -1",
-        "--loss.mouth 0",
+        "--objective.mouth-weight 0",
     ],
 )
 def test_settings_that_no_run_can_have_are_named(folder, tmp_path, options):
@@ -165,9 +167,9 @@ def test_loading_what_is_not_there_is_a_sentence(tmp_path, where, match):
 def test_one_batch_can_be_overfitted():
     made = Config(
         model=ModelConfig(width=128, blocks=1),
-        loss=DISENTANGLING,
+        loss=POSTER_LOSS,
         augment=AugmentConfig(enabled=False),
-        optim=OptimConfig(lr=3e-3, warmup=5, schedule=10**6, average=0.0),
+        optim=OptimConfig(lr=3e-3, warmup_steps=5, decay_steps=10**6, ema_decay=0.0),
     )
     rng = np.random.default_rng(0)
     faces = Faces.of(
@@ -192,14 +194,14 @@ def test_a_term_that_is_not_finite_stops_training_with_its_name_and_step():
 
 
 def test_weights_of_a_step_that_is_not_finite_are_never_saved(folder, tmp_path):
-    broken = config(folder, tmp_path / "run", 4, optim=OptimConfig(lr=float("nan"), warmup=0, schedule=8))
+    broken = config(folder, tmp_path / "run", 4, optim=OptimConfig(lr=float("nan"), warmup_steps=0, decay_steps=8))
     with pytest.raises(NonFiniteError, match="at step 2"):
         train.main(broken)
     assert checkpoint.steps(tmp_path / "run") == []
 
 
 def test_the_learning_rate_does_not_depend_on_steps():
-    rate = learning_rate(OptimConfig(lr=1.0, warmup=10, schedule=100))
+    rate = learning_rate(OptimConfig(lr=1.0, warmup_steps=10, decay_steps=100))
     np.testing.assert_allclose([rate(5), rate(10), rate(100), rate(1000)], [0.5, 1.0, 0.01, 0.01], rtol=1e-5)
 
 
@@ -216,7 +218,7 @@ def test_validation_counts_each_picture_once_whatever_the_batch(folder):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_config_written_is_a_config_read(name):
-    made = PRESETS[name]
+    made = PRESETS[name].config
     assert from_dict(json.loads(json.dumps(to_dict(made)))) == made and made.preset == name
 
 
@@ -237,8 +239,8 @@ def test_typos_are_answered_with_the_right_word(arguments, said, capsys):
 def test_a_command_line_changes_a_preset():
     made = train.parse(["binary", "--data", "a", "b", "--run", "r", "--steps", "7", "--optim.lr", "0.5"])
     assert made.data == ("a", "b") and made.steps == 7 and made.optim.lr == 0.5
-    assert made.loss == PRESETS["binary"].loss
-    assert train.parse([]) == PRESETS["smile"]
+    assert made.loss == PRESETS["binary"].config.loss
+    assert train.parse([]) == PRESETS["smile"].config
 
 
 @pytest.mark.parametrize(("running", "batches_waited_for"), [(False, 4), (True, 1)])
@@ -260,7 +262,7 @@ def test_a_batch_that_is_fetched_while_a_step_runs_keeps_nothing_waiting(monkeyp
 
     monkeypatch.setattr(loop, "train_step", step)
     triplets, seconds = Triplets(Faces.of([r for k in range(4) for r in person(k)])), []
-    made = replace(PRESETS["smile"], batch=8, steps=4, log_every=4)
+    made = replace(PRESETS["smile"].config, batch=8, steps=4, log_every=4)
     state = TrainState(np.int32(0), {}, {}, ())
     fit(made, state, stream(), lambda step, terms, waited: seconds.append(waited), lambda *_: None)
     (waited,) = seconds
@@ -271,13 +273,13 @@ def test_a_batch_that_is_fetched_while_a_step_runs_keeps_nothing_waiting(monkeyp
 def test_the_gradient_is_the_same_without_the_compilers_fusion(preset):
     """A compiler that writes a result over what it has yet to read goes unseen in the losses and wrong in the step."""
     faces = Faces.of([record for k in range(4) for record in person(k, np.linspace(0, 1, 5), sequence="take")])
-    made = PRESETS[preset]
+    made = PRESETS[preset].config
     made = replace(
         made,
         batch=4,
         model=replace(made.model, width=128, blocks=1),
         augment=AugmentConfig(enabled=False),
-        optim=replace(made.optim, warmup=1, schedule=8),
+        optim=replace(made.optim, warmup_steps=1, decay_steps=8),
     )
     rng = np.random.default_rng(0)
     # Layers that begin at zero would hide what is behind them.
@@ -285,7 +287,7 @@ def test_the_gradient_is_the_same_without_the_compilers_fusion(preset):
         lambda p: np.where(p == 0, rng.normal(0, 0.01, p.shape), p).astype(np.float32),
         jax.device_get(init_state(made, faces).params),
     )
-    batch = Triplets(faces, made.intensity_step, between=made.model.kind == "warp").batch(0, 0, made.batch)
+    batch = Triplets(faces, made.intensity_step, with_middle=made.model.kind == "warp").batch(0, 0, made.batch)
     moments = []
     for options in ({}, {"xla_disable_hlo_passes": "fusion"}):
         state = init_state(made, faces, params)
@@ -298,7 +300,7 @@ def test_the_gradient_is_the_same_without_the_compilers_fusion(preset):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="what XLA does on CPU")
 def test_the_augmented_pictures_are_computed_once_a_step():
     faces = Faces.of([record for k in range(4) for record in person(k)])
-    made = replace(PRESETS["smile"], model=TINY, batch=4)
+    made = replace(PRESETS["smile"].config, model=TINY, batch=4)
     assert made.augment.enabled and made.augment.flip
     batch = Triplets(faces, made.intensity_step).batch(0, 0, made.batch)
     program = train_step.lower(made, init_state(made, faces), batch).compile().as_text()
@@ -310,7 +312,9 @@ def test_the_augmented_pictures_are_computed_once_a_step():
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="what XLA does on CPU")
 def test_convolutions_of_several_steps_a_call_have_the_layout_that_is_fast(kind):
     faces = Faces.of([record for k in range(4) for record in person(k)])
-    made = replace(PRESETS["smile"], model=replace(TINY, kind=kind, width=128 if kind == "hybrid" else 8), batch=4)
+    made = replace(
+        PRESETS["smile"].config, model=replace(TINY, kind=kind, width=128 if kind == "hybrid" else 8), batch=4
+    )
     batch = Triplets(faces, made.intensity_step).batch(0, 0, made.batch)
     batches = jax.tree.map(lambda value: np.stack([value, value]), batch)
     program = train_steps.lower(made, init_state(made, faces), batches).compile().as_text()

@@ -8,36 +8,36 @@ from facedisent_jax.models.codes import EncoderOutput
 from facedisent_jax.models.layers import conv, dense, depth_to_space, space_to_depth
 
 
-class PosterEncoder(nn.Module):
+class PlainEncoder(nn.Module):
     """The poster's kind of network: four halving convolutions, 64x64 -> 4x4, and a dense layer."""
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, x):
-        compute = self.config.compute
+        dtype = self.config.dtype
         y = x - 0.5
         for scale in range(4):
             # Space-to-depth and a dense convolution: the gradient of a strided one is dilated, and slow in XLA on CPU.
-            y = conv(compute, self.config.width << scale)(space_to_depth(y, 2))
+            y = conv(dtype, self.config.width << scale)(space_to_depth(y, 2))
             y = nn.relu(nn.GroupNorm(num_groups=8)(y))
-        y = dense(compute, 2 * CODE_DIMS)(y.reshape(len(y), -1))
+        y = dense(dtype, 2 * CODE_DIMS)(y.reshape(len(y), -1))
         return EncoderOutput(y[:, :CODE_DIMS], y[:, CODE_DIMS:])
 
 
-class PosterDecoder(nn.Module):
+class PlainDecoder(nn.Module):
     """A dense layer to 4x4, then four doubling sub-pixel convolutions (Shi et al. 2016) instead of transposed ones."""
 
     config: ModelConfig
 
     @nn.compact
     def __call__(self, identity, expression):
-        compute = self.config.compute
+        dtype = self.config.dtype
         width = self.config.width << 3
-        y = dense(compute, 16 * width)(jnp.concatenate([identity, 2 * expression - 1], axis=-1))
+        y = dense(dtype, 16 * width)(jnp.concatenate([identity, 2 * expression - 1], axis=-1))
         y = y.reshape(-1, 4, 4, width)
         for scale in (2, 1, 0):
             y = nn.relu(nn.GroupNorm(num_groups=8)(y))
-            y = depth_to_space(conv(compute, 4 * (self.config.width << scale))(y), 2)
+            y = depth_to_space(conv(dtype, 4 * (self.config.width << scale))(y), 2)
         y = nn.relu(nn.GroupNorm(num_groups=8)(y))
-        return depth_to_space(conv(compute, 12)(y), 2) + 0.5
+        return depth_to_space(conv(dtype, 12)(y), 2) + 0.5
