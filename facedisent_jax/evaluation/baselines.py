@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from facedisent_jax.models.pca import Pictures
-
 
 def cross_fade(a: np.ndarray, b: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     """(1 - alpha) a + alpha b, what a viewer calls ghosting. a, b: [h, w, 3]; alpha: [k] -> [k, h, w, 3]."""
@@ -44,7 +42,7 @@ def morph(a: np.ndarray, b: np.ndarray, points_a: np.ndarray, points_b: np.ndarr
     return out
 
 
-def nearest(images: Pictures, pictures: np.ndarray) -> np.ndarray:
+def nearest(images, pictures: np.ndarray) -> np.ndarray:
     """For each picture the row of the image with the least squared error. images: [n, ...], pictures: [m, ...] -> [m].
 
     images: uint8; pictures: float in [0, 1].

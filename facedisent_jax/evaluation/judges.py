@@ -19,7 +19,7 @@ from facedisent_jax import trained_model
 from facedisent_jax.data.reading import crop_of, read_faces
 from facedisent_jax.data.record import MOUTH
 from facedisent_jax.errors import UserError
-from facedisent_jax.models.pca import Pictures, fit_pca
+from facedisent_jax.models.pca import fit_pca
 
 EXTRA = "pip install 'facedisent-jax[judges]'"
 BATCH = 16
@@ -192,7 +192,7 @@ true intensity was 0.978 and 0.982 with these, 0.967 and 0.959 for a linear read
 MOST_FITTED, READER_COMPONENTS = 4000, 96
 
 
-def mouth_reader(images: Pictures, intensity: np.ndarray, seed: int = 0) -> Judge:
+def mouth_reader(images: Any, intensity: np.ndarray, seed: int = 0) -> Judge:
     """The smile read from the mouth region by kernel ridge regression on the intensities of other people's pictures.
 
     images: [n, 64, 64, 3] uint8 pictures, intensity: [n], NaN where not known. Measures float pictures -> [n].

@@ -1,6 +1,6 @@
 """TODO."""
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,13 +12,6 @@ EXACT = 1500
 """Up to so many rows the components are exact; beyond, by subspace iteration."""
 
 
-class Pictures(Protocol):
-    """[n, h, w, c] uint8 pictures that are indexed by sorted rows alone, so that they may lie on disk."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, index, /) -> np.ndarray: ...
-
-
 class Components(NamedTuple):
     """mean: [h, w, c]; basis: [k, h * w * c], orthonormal rows, largest variance first; fitted: pictures used."""
 
@@ -27,7 +20,7 @@ class Components(NamedTuple):
     fitted: int
 
 
-def fit_pca(images: Pictures, components: int, seed: int = 0) -> Components:
+def fit_pca(images: Any, components: int, seed: int = 0) -> Components:
     """Principal components of pictures and their mirror images.
 
     Of more than MOST_PICTURES, so many drawn by seed. There are fewer components where the pictures have fewer.
