@@ -1,11 +1,10 @@
 """The presets of `train.py`: each one says what it is for, what it costs, and how it differs from the defaults."""
 
-import difflib
 from dataclasses import replace
 from typing import NamedTuple
 
 from facedisent_jax.config import AugmentConfig, Config, LossWeights, ModelConfig, ObjectiveConfig, OptimConfig
-from facedisent_jax.errors import UserError
+from facedisent_jax.errors import UserError, did_you_mean
 
 POSTER_LOSS = LossWeights(
     reconstruction=2.0,
@@ -138,7 +137,5 @@ def split_arguments(arguments: list[str]) -> tuple[Config, list[str]]:
         return PRESETS["smile"].config, arguments
     name, rest = arguments[0], arguments[1:]
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        raise UserError(f"The preset must be one of {', '.join(PRESETS)}, got {name!r}.{hint}")
+        raise UserError(f"The preset must be one of {', '.join(PRESETS)}, got {name!r}.{did_you_mean(name, PRESETS)}")
     return PRESETS[name].config, rest

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_run import ROOT
 
-BASE = {"config", "errors"}
+BASE = {"config", "errors", "files"}
 ALLOWED = {
     "models": BASE,
     "data": BASE,

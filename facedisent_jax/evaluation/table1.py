@@ -18,8 +18,8 @@ from facedisent_jax.data import reading
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import metrics
 from facedisent_jax.evaluation.stills import SEED, load_held_out, takes
+from facedisent_jax.files import write_atomically
 from facedisent_jax.models.codes import Codes
-from facedisent_jax.training.log import write_atomically
 
 FILE = "table1.json"
 FIGURES = ("reconstruction", "swap", "unswapped", "gain")

@@ -18,6 +18,7 @@ from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import metrics, path_methods, video
 from facedisent_jax.evaluation.stills import to_json
 from facedisent_jax.evaluation.video import VideoEvalOptions
+from facedisent_jax.files import write_atomically
 from facedisent_jax.reporting import video_report
 
 ALONG = (
@@ -275,9 +276,7 @@ def save(made: Table, path: Path) -> None:
             for row in made.rows
         ]
         content = json.dumps(to_json({"facts": made.facts, "rows": rows}), indent=1, allow_nan=False) + "\n"
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(content)
-    partial.replace(path)
+    write_atomically(path, content)
 
 
 def check_out(path: Path) -> None:

@@ -3,7 +3,6 @@
 Faces are enlarged without smoothing their pixels away (Lanczos), on white, with labels that are fitted and never cut.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from facedisent_jax.errors import UserError
+from facedisent_jax.files import replacing
 
 STILLS = (".png", ".jpg", ".jpeg")
 ANIMATIONS = (".gif", ".webp", ".mp4")
@@ -226,7 +226,7 @@ def _drawn(figure) -> Image.Image:
 def save(image: Image.Image, path: Path) -> None:
     """Write a picture whole or not at all; 300 dots an inch."""
     check_suffix(path, STILLS)
-    with _replacing(path) as unfinished:
+    with replacing(path) as unfinished:
         image.save(unfinished, dpi=(300, 300), quality=95, compress_level=4)  # of JPEG, and of PNG
 
 
@@ -234,7 +234,7 @@ def animate(frames: np.ndarray, path: Path, per_second: float = 10, scale: int =
     """Write frames [n, 64, 64, 3] as .gif or .webp (there and back, for ever) or .mp4 (there and back, once)."""
     check_suffix(path, ANIMATIONS)
     pictures = [enlarged(frame, scale) for frame in (*frames, *frames[-2:0:-1])]
-    with _replacing(path) as unfinished:
+    with replacing(path) as unfinished:
         if path.suffix.lower() == ".mp4":
             _mp4(pictures, unfinished, per_second)
         else:
@@ -254,22 +254,3 @@ def _mp4(pictures: Sequence[Image.Image], path: Path, per_second: float) -> None
     for picture in pictures:
         writer.write(np.asarray(picture)[..., ::-1])
     writer.release()
-
-
-class _replacing:
-    """A name beside `path` to write to, moved onto it when all went well, removed when not."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
-
-    def __enter__(self) -> Path:
-        if not self.path.parent.is_dir():
-            raise UserError(f"There is no folder {self.path.parent} to write {self.path.name} into.")
-        return self.unfinished
-
-    def __exit__(self, kind, *_) -> None:
-        if kind is None:
-            os.replace(self.unfinished, self.path)
-        else:
-            self.unfinished.unlink(missing_ok=True)

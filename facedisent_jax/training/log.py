@@ -110,17 +110,6 @@ def _step(line: str) -> float:
         return float("inf")
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader, or a kill, never finds half of it. Raises RunError where it cannot be written."""
-    partial = path.with_name(path.name + ".partial")
-    with _writing(path):
-        with partial.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-
-
 @contextmanager
 def _writing(path: Path) -> Iterator[None]:
     try:

@@ -18,8 +18,9 @@ from facedisent_jax.config import Config
 from facedisent_jax.data.stream import batches
 from facedisent_jax.data.triplets import Batch, Triplets
 from facedisent_jax.errors import UserError
+from facedisent_jax.files import write_atomically
 from facedisent_jax.training import checkpoint, distributed
-from facedisent_jax.training.log import MetricsLog, NullLog, write_atomically
+from facedisent_jax.training.log import MetricsLog, NullLog
 from facedisent_jax.training.loop import NonFiniteError, fit
 from facedisent_jax.training.signals import Stopped, StopRequest
 from facedisent_jax.training.step import TrainState, init_state
@@ -196,7 +197,7 @@ def check_config_unchanged(config: Config, run: Path) -> None:
     """Refuse (RunError) to continue a run with other settings than it was begun with, or a folder that is no run."""
     if not (run / CONFIG).exists():
         # A kill in the first moment leaves these two and no config.
-        if run.is_dir() and {path.name for path in run.iterdir()} - {LOCK, f"{CONFIG}.partial"}:
+        if run.is_dir() and {p.name for p in run.iterdir() if not p.name.startswith(PARTIAL)} - {LOCK}:
             raise UserError(f"{run} exists and is not a run (it has no {CONFIG}): choose another --run.")
         return
     try:
