@@ -180,7 +180,7 @@ def run(command) -> None:
         from data_prep.layouts import mug
 
         takes = IntensityMethod(check_intensity(command), command.min_onset)
-        detector = check(command, landmarks=takes.way == "landmarks")
+        detector = check(command, landmarks=takes.kind == "landmarks")
         c = command
         found = mug.find(c.raw, c.expressions, c.labels, c.min_onset, c.boxes, c.points)
         make("mug", command, detector, found, takes, mug.PUBLISHED_TRAINING if c.split == "published" else ())

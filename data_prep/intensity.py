@@ -1,207 +1,240 @@
-"""Frames of a take -> the intensity of each, 0 (neutral) to 1 (apex). Arrays in, arrays out; imports none of ours.
+"""Measures how strong the expression is in each frame of a take: 0 (neutral) to 1 (apex). Arrays in, arrays out.
 
-Two measures, both 0 at the first frame: of landmarks (the face mesh) and of pictures (`motion`). Each is smoothed over
-time and divided by its value at the apex.
+There are two measures: one from the landmarks of a face mesh, one from the images. Both are smoothed over time and
+scaled so that the first frame is 0 and the apex is 1.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-WAYS = ("csv", "landmarks", "motion", "order")
-ONSET = (0.05, 0.95)
-"""The onset: from the last frame below the one to the first above the other, in fractions of the take's range."""
-ONSET_FRAMES = 8
-"""Shorter onsets are remarked on: the study of interpolation against the video leaves them out."""
-NEUTRAL_AT_MOST = 0.05
-"""A frame of less intensity is neutral: it rounds to step 0 of 0.1."""
-SMOOTHING = 1.0
-"""Standard deviation, in frames, of the Gaussian over time: 0.05 s of MUG, little beside an onset of half a second."""
-MIN_SIGNAL_TO_NOISE = 5.0
-"""A take in which the apex is less than so many times the flicker between frames shows no action."""
-BELOW_START = 0.25
-"""A take that falls below its first frame by more than this fraction of the apex is remarked on; by more than the apex
-itself, it does not begin neutral. Of faint smiles the head's movement alone gives up to 0.9 (derived London clips)."""
+ONSET_START = 0.05  # fraction of the take's range: the onset starts at the last frame at or below it
+ONSET_END = 0.95  # fraction of the take's range: the onset ends at the first frame at or above it
+SHORT_ONSET_FRAMES = 8  # shorter onsets get a remark: the evaluation on video leaves them out
+MAX_NEUTRAL_INTENSITY = 0.05  # of a neutral frame: it rounds to step 0 of 0.1
+SMOOTHING_FRAMES = 1.0  # standard deviation of the Gaussian over time: 0.05 s in MUG, where an onset takes about 0.5 s
+MIN_SIGNAL_TO_NOISE = 5.0  # the apex must exceed the flicker between frames by this factor
+# A take that falls below its first frame by more than this fraction of the apex gets a remark. If it falls by more than
+# the apex itself, it does not begin neutral. In faint smiles head motion alone gives up to 0.9 (derived London clips).
+MAX_FALL_BELOW_START = 0.25
+MAD_TO_STANDARD_DEVIATION = 1.48  # for normally distributed values
 
-# Points of the mesh: corners of the mouth and of the eyes, and what no expression moves much (eye corners, nose,
-# forehead, temples), by which the head's own movement is taken out.
+# Points of the face mesh.
 MOUTH_CORNERS = (61, 291)
 OUTER_EYES = (33, 263)
+# Eye corners, nose, forehead and temples: no expression moves them much, so they show the motion of the head.
 STEADY = (33, 133, 362, 263, 168, 6, 197, 195, 5, 4, 1, 10, 151, 9, 8, 127, 356, 234, 454, 103, 332, 67, 297, 109, 338)
-IRISES = 468
-"""Points from here on are the irises: they move with the gaze."""
+FIRST_IRIS_POINT = 468  # points from here on move with the gaze
 
-# Rows and columns of the 64x64 crop: the mouth region of a tight crop, the whole but its border.
+# Rows and columns of a tight 64x64 crop.
 MOUTH = (slice(38, 60), slice(14, 50))
-FACE = (slice(2, 62), slice(2, 62))
+FACE = (slice(2, 62), slice(2, 62))  # all but the border
 
 
 class TakeError(ValueError):
-    """A take that cannot be used; the message is a short phrase, a colon, and what was found or expected."""
+    """A take that cannot be used. The message is a short phrase, a colon, and what was found or expected."""
 
 
 class IntensityMethod(NamedTuple):
-    """How the intensities of takes come about: one of WAYS; and of how many frames an onset must be, at least."""
+    """Where the intensities of takes come from.
 
-    way: str = "motion"
-    least_onset: int = 0
+    kind:      "csv" (given by the user), "landmarks", "motion" or "order" (only the order of the onset's frames).
+    min_onset: takes whose onset has fewer frames are left out.
+    """
+
+    kind: str = "motion"
+    min_onset: int = 0
 
     @property
-    def measured(self) -> bool:
-        return self.way != "csv"
+    def needs_images(self) -> bool:
+        """Whether the intensities are measured on the crops."""
+        return self.kind != "csv"
 
 
-def onset_frames(values) -> range:
-    """The places of the onset's frames, both ends counted; none if the take rises from no frame below 5% of its range.
+def onset_frames(intensities) -> range:
+    """Indices of the onset's frames, both ends included; empty if the take does not rise from its lowest 5 %.
 
-    values: [n] intensities of a take.
+    intensities: [n], of the frames of a take in order.
     """
-    values = np.asarray(values, float)
+    values = np.asarray(intensities, float)
     low, high = np.nanmin(values), np.nanmax(values)
     if not high > low:
         return range(0)
-    part = (values - low) / (high - low)
-    end = int(np.argmax(part >= ONSET[1]))
-    before = np.flatnonzero(part[:end] <= ONSET[0])
-    return range(int(before[-1]), end + 1) if len(before) else range(0)
+    fraction = (values - low) / (high - low)
+    end = int(np.argmax(fraction >= ONSET_END))
+    starts = np.flatnonzero(fraction[:end] <= ONSET_START)
+    return range(int(starts[-1]), end + 1) if len(starts) else range(0)
 
 
-def onset(values) -> int:
-    """How many frames the onset has, both ends counted."""
-    return len(onset_frames(values))
+def onset_length(intensities) -> int:
+    """Number of frames of the onset, both ends included."""
+    return len(onset_frames(intensities))
 
 
-def check_onset(values, least: int) -> list[str]:
-    """Remarks on the onset of a take; TakeError if it has fewer than `least` frames."""
-    number = onset(values)
-    if number < least:
-        raise TakeError(f"onset of its take has fewer than {least} frames: {number}")
-    if number < ONSET_FRAMES:
-        return [f"onset of fewer than {ONSET_FRAMES} frames: {number}"]
+def check_onset(intensities, min_frames: int) -> list[str]:
+    """Remarks on the onset of a take.
+
+    Raises TakeError if the onset has fewer than `min_frames` frames.
+    """
+    length = onset_length(intensities)
+    if length < min_frames:
+        raise TakeError(f"onset of its take has fewer than {min_frames} frames: {length}")
+    if length < SHORT_ONSET_FRAMES:
+        return [f"onset of fewer than {SHORT_ONSET_FRAMES} frames: {length}"]
     return []
 
 
-def check_neutral(values) -> None:
-    """TakeError if no frame is neutral."""
-    lowest = float(np.min(values))
-    if lowest > NEUTRAL_AT_MOST:
-        raise TakeError(f"its take has no neutral frame: the lowest intensity is {lowest:g}, 0 was expected")
+def check_neutral(intensities) -> None:
+    """Raise TakeError if no frame of a take is neutral."""
+    lowest = float(np.min(intensities))
+    if lowest > MAX_NEUTRAL_INTENSITY:
+        raise TakeError(f"its take has no neutral frame: the lowest intensity must be 0, got {lowest:g}")
 
 
-def of_take(images: np.ndarray, points: np.ndarray | None = None, smile: bool = True) -> tuple[np.ndarray, list[str]]:
-    """[n] in [0, 1], the intensity of each frame of a take in order, and remarks. TakeError if no action is seen.
+def measure_take(
+    images: np.ndarray, mesh: np.ndarray | None = None, is_smile: bool = True
+) -> tuple[np.ndarray, list[str]]:
+    """The intensity of each frame of a take.
 
-    The first frame is neutral, and so is what shows less than it.
+    The first frame is taken to be neutral; frames that show less than it are neutral too.
 
-    images: [n, 64, 64, 3] uint8 crops. points: [n, 478, 3] the mesh of each; without it the pictures are measured.
+    images:   [n, 64, 64, 3] uint8, the crops in order of time.
+    mesh:     [n, 478, 3], the face mesh of each; without it the images are measured.
+    is_smile: whether to measure the mouth corners of the mesh, and not the whole mesh.
+
+    Returns the intensities, [n] in [0, 1], and remarks. Raises TakeError if nothing moves.
     """
     if len(images) < 3:
         raise TakeError(f"its take has fewer than 3 frames: {len(images)}")
-    if points is None:
-        values = scaled(motion(images))
+    if mesh is None:
+        measure = image_motion(images)
     else:
-        values = scaled(smile_of(points) if smile else displacement(points))
-    lowest = float(values.min())
-    remark = f"frames below the first one, taken to be neutral too: down to {lowest:.2f}"
-    return values.clip(0, 1), [remark] if lowest < -BELOW_START else []
+        measure = mesh_smile(mesh) if is_smile else mesh_motion(mesh)
+    intensities = scale_to_apex(measure)
+    lowest = float(intensities.min())
+    remark = f"frames below the first one count as neutral too: down to {lowest:.2f}"
+    return intensities.clip(0, 1), [remark] if lowest < -MAX_FALL_BELOW_START else []
 
 
-def smile_of(points: np.ndarray) -> np.ndarray:
-    """[n] width of the mouth plus lift of its corners, in eye distances, the head held still. points: [n, 478, 3].
+def mesh_smile(mesh: np.ndarray) -> np.ndarray:
+    """Width of the mouth plus the lift of its corners, in eye distances, without head motion.
 
-    Nearer to the truth than the blendshapes mouthSmileLeft and mouthSmileRight, which stay at 0 for faint smiles and
-    jump in strong ones: mean absolute error on the derived London clips 0.03 against 0.07.
+    It is closer to the truth than the blendshapes mouthSmileLeft and mouthSmileRight, which stay at 0 for faint smiles
+    and jump for strong ones: mean absolute error on the derived London clips 0.03 against 0.07.
+
+    mesh: [n, 478, 3]. Returns [n].
     """
-    still = remove_head_motion(points)
-    left, right = still[:, MOUTH_CORNERS[0]], still[:, MOUTH_CORNERS[1]]
-    eyes = np.linalg.norm(still[0, OUTER_EYES[1], :2] - still[0, OUTER_EYES[0], :2])
-    return (right[:, 0] - left[:, 0] - (left[:, 1] + right[:, 1]) / 2) / eyes  # y goes down
+    points = remove_head_motion(mesh)
+    left, right = points[:, MOUTH_CORNERS[0]], points[:, MOUTH_CORNERS[1]]
+    eye_distance = np.linalg.norm(points[0, OUTER_EYES[1], :2] - points[0, OUTER_EYES[0], :2])
+    return (right[:, 0] - left[:, 0] - (left[:, 1] + right[:, 1]) / 2) / eye_distance  # y goes down
 
 
-def displacement(points: np.ndarray) -> np.ndarray:
-    """[n] how far the face has gone from the first frame towards where it is at its farthest. points: [n, 478, 3]."""
-    moved = remove_head_motion(points)[:, :IRISES, :2]
-    return _along_apex((moved - moved[:1]).reshape(len(points), -1))
+def mesh_motion(mesh: np.ndarray) -> np.ndarray:
+    """How far the face has moved from the first frame towards the most different one, without head motion.
+
+    mesh: [n, 478, 3]. Returns [n].
+    """
+    points = remove_head_motion(mesh)[:, :FIRST_IRIS_POINT, :2]
+    return _project_on_apex((points - points[:1]).reshape(len(mesh), -1))
 
 
-def remove_head_motion(points: np.ndarray) -> np.ndarray:
-    """The points after the head's rotation, shift and scale against the first frame are taken out (Umeyama 1991)."""
-    out = np.empty_like(points, dtype=float)
-    goal = points[0, STEADY].astype(float)
-    middle = goal.mean(0)
-    for k, frame in enumerate(points.astype(float)):
-        steady = frame[list(STEADY)]
+def remove_head_motion(mesh: np.ndarray) -> np.ndarray:
+    """The mesh with the head's rotation, shift and scale relative to the first frame removed.
+
+    mesh: [n, points, 3]. Returns the same shape. Source: Umeyama 1991.
+    """
+    out = np.empty_like(mesh, dtype=float)
+    target = mesh[0, STEADY].astype(float)
+    target_mean = target.mean(0)
+    for k, points in enumerate(mesh.astype(float)):
+        steady = points[list(STEADY)]
         centred = steady - steady.mean(0)
-        u, size, v = np.linalg.svd(centred.T @ (goal - middle))
-        sign = np.array([1, 1, np.sign(np.linalg.det(u @ v))])  # a rotation, not a mirror
-        out[k] = (size * sign).sum() / (centred**2).sum() * (frame - steady.mean(0)) @ (u * sign) @ v + middle
+        u, singular, v = np.linalg.svd(centred.T @ (target - target_mean))
+        sign = np.array([1, 1, np.sign(np.linalg.det(u @ v))])  # a rotation, not a mirror image
+        out[k] = (singular * sign).sum() / (centred**2).sum() * (points - steady.mean(0)) @ (u * sign) @ v + target_mean
     return out
 
 
-def motion(images: np.ndarray) -> np.ndarray:
-    """[n] how far the lower face has gone from the first picture towards the most different one. [n, 64, 64, 3] uint8.
+def image_motion(images: np.ndarray) -> np.ndarray:
+    """How far the lower face has moved from the first image towards the most different one.
 
-    Each picture is first laid over the first (shift and rotation, by ECC; Evangelidis and Psarakis 2008) and brought to
-    its brightness: without that, the head's movement hides a smile.
+    Each image is first registered to the first one and brought to its brightness: otherwise head motion hides a smile.
+
+    images: [n, 64, 64, 3] uint8. Returns [n].
     """
-    still = register_to_first(images)
-    light = still[:, FACE[0], FACE[1]].mean((1, 2, 3), keepdims=True)
-    still = still[:, MOUTH[0], MOUTH[1]] * (light[:1] / np.maximum(light, 1))
-    return _along_apex((still - still[:1]).reshape(len(images), -1))
+    registered = register_to_first(images)
+    brightness = registered[:, FACE[0], FACE[1]].mean((1, 2, 3), keepdims=True)
+    mouth = registered[:, MOUTH[0], MOUTH[1]] * (brightness[:1] / np.maximum(brightness, 1))
+    return _project_on_apex((mouth - mouth[:1]).reshape(len(images), -1))
 
 
 def register_to_first(images: np.ndarray) -> np.ndarray:
-    """[n, 64, 64, 3] float32, every picture shifted and turned to fit the first."""
+    """Every image shifted and rotated to match the first.
+
+    images: [n, 64, 64, 3] uint8. Returns the same shape, float32.
+    Source: ECC, Evangelidis and Psarakis 2008.
+    """
     import cv2
 
     grey = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in images]
     mask = np.zeros(grey[0].shape, np.uint8)
     mask[FACE] = 255
     out = images.astype(np.float32)
-    move = np.eye(2, 3, dtype=np.float32)
-    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 1e-3)
+    transform = np.eye(2, 3, dtype=np.float32)  # the search starts at that of the frame before
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 1e-3)
     for k in range(1, len(images)):
         try:
-            _, move = cv2.findTransformECC(grey[0], grey[k], move, cv2.MOTION_EUCLIDEAN, stop, mask, 3)
-        except cv2.error:  # does not converge: too different, or without any structure
-            move = np.eye(2, 3, dtype=np.float32)
-        way = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        cv2.warpAffine(out[k].copy(), move, (out.shape[2], out.shape[1]), out[k], way, cv2.BORDER_REPLICATE)
+            _, transform = cv2.findTransformECC(grey[0], grey[k], transform, cv2.MOTION_EUCLIDEAN, criteria, mask, 3)
+        except cv2.error:  # no convergence: the images differ too much or are flat
+            transform = np.eye(2, 3, dtype=np.float32)
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        cv2.warpAffine(out[k].copy(), transform, (out.shape[2], out.shape[1]), out[k], flags, cv2.BORDER_REPLICATE)
     return out
 
 
-def _along_apex(differences: np.ndarray) -> np.ndarray:
-    """[n] the part of each difference [n, d] from the first frame that goes the way of the largest one.
+def _project_on_apex(differences: np.ndarray) -> np.ndarray:
+    """Projection of each frame's difference from the first on the direction of the largest one.
 
-    Its length alone would never be 0, for noise, and rise late: mean absolute error on the derived London clips 0.08
-    against 0.05.
+    The length of the difference alone is never 0 because of noise, and rises late: mean absolute error on the derived
+    London clips 0.08 against 0.05.
+
+    differences: [n, d]. Returns [n].
     """
-    smooth = smoothed(differences)
-    length = np.linalg.norm(smooth, axis=1)
-    apex = smooth[int(length.argmax())]
+    smoothed = smooth(differences)
+    length = np.linalg.norm(smoothed, axis=1)
+    apex = smoothed[int(length.argmax())]
     return differences @ apex / max(float(np.linalg.norm(apex)), 1e-9)
 
 
-def smoothed(values: np.ndarray) -> np.ndarray:
-    """[n, ...] averaged over neighbouring frames; the ends go on beyond."""
-    reach = int(np.ceil(3 * SMOOTHING))
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / SMOOTHING) ** 2)
+def smooth(values: np.ndarray) -> np.ndarray:
+    """Gaussian average over neighbouring frames; the first and the last frame are repeated beyond the ends.
+
+    values: [n, ...]. Returns the same shape.
+    """
+    radius = int(np.ceil(3 * SMOOTHING_FRAMES))
+    kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / SMOOTHING_FRAMES) ** 2)
     kernel /= kernel.sum()
-    padded = np.concatenate([values[:1].repeat(reach, 0), values, values[-1:].repeat(reach, 0)])
+    padded = np.concatenate([values[:1].repeat(radius, 0), values, values[-1:].repeat(radius, 0)])
     return np.stack([np.tensordot(kernel, padded[k : k + len(kernel)], 1) for k in range(len(values))])
 
 
-def scaled(measure: np.ndarray) -> np.ndarray:
-    """[n] smoothed; 0 at the first frame, 1 at the apex, below 0 where there is less to see than in the first frame."""
-    smooth = smoothed(np.asarray(measure, float))
-    rise = smooth - smooth[0]
-    flicker = 1.48 * float(np.median(np.abs(measure - smooth)))  # as a standard deviation
+def scale_to_apex(measure: np.ndarray) -> np.ndarray:
+    """A measure, smoothed and scaled to 0 at the first frame and 1 at the apex. It may fall below 0.
+
+    measure: [n], in any unit. Returns [n]. Raises TakeError if nothing moves, or if the take does not begin neutral.
+    """
+    smoothed = smooth(np.asarray(measure, float))
+    rise = smoothed - smoothed[0]
+    flicker = MAD_TO_STANDARD_DEVIATION * float(np.median(np.abs(measure - smoothed)))
     span = float(rise.max() - rise.min())
     if span <= 1e-6 * max(1e-6, float(np.abs(measure).max())):
         raise TakeError("nothing moves in its take: all frames are alike")
     if span < MIN_SIGNAL_TO_NOISE * flicker:
-        times = f"{span / flicker:.1f} times the flicker between frames, {MIN_SIGNAL_TO_NOISE:g} were expected"
-        raise TakeError(f"nothing moves in its take: from neutral to apex it is {times}")
+        raise TakeError(
+            f"nothing moves in its take: from neutral to apex must be at least {MIN_SIGNAL_TO_NOISE:g} times the "
+            f"flicker between frames, got {span / flicker:.1f} times"
+        )
     if -rise.min() > rise.max():
         raise TakeError("its take does not begin neutral: it falls below its first frame more than it rises above")
     return rise / rise.max()

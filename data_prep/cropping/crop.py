@@ -50,7 +50,7 @@ class Cropping(NamedTuple):
 
     @property
     def needs_mesh(self) -> bool:
-        return self.detector == "mesh" or (self.takes is not None and self.takes.way == "landmarks")
+        return self.detector == "mesh" or (self.takes is not None and self.takes.kind == "landmarks")
 
 
 class Crops(NamedTuple):
@@ -180,7 +180,7 @@ def measured(crops: Crops, place: FaceLocation | None, how: IntensityMethod, mes
     order = sorted(range(len(crops.sources)), key=lambda k: crops.sources[k].frame)
     rejected = list(crops.rejected)
     points = []
-    if how.way == "landmarks" and place:
+    if how.kind == "landmarks" and place:
         seen = [_mesh_of(crops.sources[k], place, mesh) for k in order]
         missed = [k for k, one in zip(order, seen, strict=True) if one is None]
         rejected += [Rejected(crops.sources[k].key, "no face mesh found") for k in missed]
@@ -189,14 +189,14 @@ def measured(crops: Crops, place: FaceLocation | None, how: IntensityMethod, mes
     sources, images = [crops.sources[k] for k in order], crops.images[order]
     try:
         smile = bool(sources) and sources[0].expression == "smile"
-        values, remarks = intensity.of_take(images, np.stack(points) if points else None, smile)
-        remarks += intensity.check_onset(values, how.least_onset)
+        values, remarks = intensity.measure_take(images, np.stack(points) if points else None, smile)
+        remarks += intensity.check_onset(values, how.min_onset)
     except intensity.TakeError as error:
         rejected += [Rejected(source.key, str(error)) for source in sources]
         return Crops([], images[:0], [], rejected)
     remarked = [Rejected(sources[0].crop_group, remark) for remark in remarks]
     found_by = [crops.found_by[k] for k in order]
-    if how.way == "order":  # time tells the order of an onset alone; where it ends, the motion does
+    if how.kind == "order":  # time tells the order of an onset alone; where it ends, the motion does
         kept = intensity.onset_frames(values)
         rejected += [Rejected(s.key, "not of the onset of its take") for k, s in enumerate(sources) if k not in kept]
         return Crops([sources[k] for k in kept], images[list(kept)], [found_by[k] for k in kept], rejected, remarked)
@@ -246,7 +246,7 @@ def crop_all(
     kept: processes that crop like this already, see `workers.run`.
     A crop group that ends its process (a decoder's crash, an endless loop, too little memory) twice is rejected.
     """
-    whole = how.takes is not None and how.takes.measured
+    whole = how.takes is not None and how.takes.needs_images
     jobs, later, lost = _jobs(sources, whole), deque[_Job](), 0
     next_job = lambda: later.popleft() if later else next(jobs, None)  # noqa: E731
     with contextlib.closing(workers.run(partial(_work, how), next_job, count, _patience, kept)) as done:
@@ -297,7 +297,7 @@ def _work(how: Cropping, job: _Job) -> tuple[Crops, FaceLocation | None]:
     for group in job.groups:
         try:
             crops, place = crop_group(group, how, job.place, mesh)
-            parts.append(measured(crops, place, how.takes, mesh) if how.takes and how.takes.measured else crops)
+            parts.append(measured(crops, place, how.takes, mesh) if how.takes and how.takes.needs_images else crops)
         except UserError:
             raise
         except Exception as error:  # one picture must not end the preparation of a hundred thousand

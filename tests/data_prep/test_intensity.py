@@ -1,4 +1,4 @@
-"""Frames of a take -> intensities: what the measures follow, and what they must not follow."""
+"""The intensity measures follow the expression, and neither the head, the light nor flicker."""
 
 from pathlib import Path
 
@@ -17,16 +17,18 @@ from data_prep.synthetic.faces import draw_levels, random_identity, take_intensi
 
 CLIPS = SHARED / "data" / "london_sequences_derived"
 MODEL = SHARED / "models" / "face_landmarker.task"
-needs_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason="the derived London clips are not on this machine")
+needs_london_clips = pytest.mark.skipif(not CLIPS.is_dir(), reason="the derived London clips are not on this machine")
 
 
 def test_the_onset_runs_from_the_last_frame_below_5_to_the_first_above_95_percent():
-    assert intensity.onset([0, 0, 0.04, 0.1, 0.5, 0.9, 0.96, 1, 0.5, 0]) == 5
-    assert intensity.onset(np.array([0, 0, 0.04, 0.1, 0.5, 0.9, 0.96, 1, 0.5, 0]) / 2) == 5, "of the take's own range"
-    assert intensity.onset([1, 0.5, 0]) == 0 and intensity.onset([0.3, 0.3]) == 0
+    assert intensity.onset_length([0, 0, 0.04, 0.1, 0.5, 0.9, 0.96, 1, 0.5, 0]) == 5
+    assert intensity.onset_length(np.array([0, 0, 0.04, 0.1, 0.5, 0.9, 0.96, 1, 0.5, 0]) / 2) == 5, (
+        "relative to the take's own range"
+    )
+    assert intensity.onset_length([1, 0.5, 0]) == 0 and intensity.onset_length([0.3, 0.3]) == 0
 
 
-def test_a_short_onset_is_remarked_on_and_refused_where_more_is_asked_for():
+def test_a_short_onset_gets_a_remark_and_below_the_minimum_an_error():
     rise = [0, 0.3, 0.6, 1]
     assert intensity.check_onset(rise, 0) == ["onset of fewer than 8 frames: 4"]
     assert intensity.check_onset(np.linspace(0, 1, 9), 9) == []
@@ -34,112 +36,114 @@ def test_a_short_onset_is_remarked_on_and_refused_where_more_is_asked_for():
         intensity.check_onset(rise, 5)
 
 
-def test_a_measure_is_scaled_between_neutral_and_apex_whatever_its_unit():
+def test_a_measure_in_any_unit_is_scaled_between_neutral_and_apex():
     truth = take_intensities(0, 0, 0)
     for unit, offset in ((0.01, 0.0), (30.0, -7.0)):
-        got = intensity.scaled(unit * truth + offset)
-        assert got[0] == 0 and got.max() == 1 and np.abs(got - truth).max() < 0.1
+        scaled = intensity.scale_to_apex(unit * truth + offset)
+        assert scaled[0] == 0 and scaled.max() == 1 and np.abs(scaled - truth).max() < 0.1
 
 
-def test_flicker_is_smoothed_and_alone_is_no_action():
+def test_flicker_is_smoothed_and_is_not_taken_for_an_expression():
     rng = np.random.default_rng(0)
     truth = take_intensities(0, 1, 0)
     noisy = truth + rng.normal(0, 0.03, len(truth))
-    assert np.abs(intensity.scaled(noisy) - truth).mean() < 0.06
-    with pytest.raises(TakeError, match="nothing moves in its take: .* times the flicker .*, 5 were"):
-        intensity.scaled(rng.normal(0, 1, 40))
+    assert np.abs(intensity.scale_to_apex(noisy) - truth).mean() < 0.06
+    with pytest.raises(TakeError, match="nothing moves in its take: .* at least 5 times the flicker .*, got"):
+        intensity.scale_to_apex(rng.normal(0, 1, 40))
     with pytest.raises(TakeError, match="nothing moves in its take: all frames are alike"):
-        intensity.scaled(np.ones(40))
+        intensity.scale_to_apex(np.ones(40))
 
 
 def test_a_take_that_falls_from_its_first_frame_does_not_begin_neutral():
     with pytest.raises(TakeError, match="does not begin neutral"):
-        intensity.scaled(np.linspace(1, 0, 20))
+        intensity.scale_to_apex(np.linspace(1, 0, 20))
     with pytest.raises(TakeError, match="does not begin neutral"):
-        intensity.scaled(np.concatenate([np.linspace(0.6, 0, 10), np.linspace(0, 1, 10)]))
+        intensity.scale_to_apex(np.concatenate([np.linspace(0.6, 0, 10), np.linspace(0, 1, 10)]))
     with pytest.raises(TakeError, match="fewer than 3 frames: 2"):
-        intensity.of_take(np.zeros((2, 64, 64, 3), np.uint8))
+        intensity.measure_take(np.zeros((2, 64, 64, 3), np.uint8))
 
 
-def moved(images: np.ndarray) -> np.ndarray:
-    """The same frames with the head going two pixels of 64 to and fro, turning by 2 degrees, in flickering light."""
-    out = []
+def with_head_motion(images: np.ndarray) -> np.ndarray:
+    """The same frames with the head moving by up to two pixels of 64, turning by 2 degrees, in flickering light."""
+    frames = []
     for k, image in enumerate(images):
         large = Image.fromarray(np.pad(image, ((8, 8), (8, 8), (0, 0)), mode="edge"))
         shift = (2 * np.sin(k / 4), 1.5 * np.cos(k / 3) - 1.5)
         turned = large.rotate(2 * np.sin(k / 5), Image.Resampling.BICUBIC, translate=None)
         turned = turned.transform(large.size, Image.Transform.AFFINE, (1, 0, shift[0], 0, 1, shift[1]), 3)
         light = 1 + 0.1 * np.sin(k)
-        out.append(np.clip(np.asarray(turned)[8:-8, 8:-8] * light, 0, 255).astype(np.uint8))
-    return np.stack(out)
+        frames.append(np.clip(np.asarray(turned)[8:-8, 8:-8] * light, 0, 255).astype(np.uint8))
+    return np.stack(frames)
 
 
-@pytest.mark.parametrize("who", range(6))
-def test_motion_follows_the_smile_of_the_drawn_people(who):
-    truth = take_intensities(0, who, 0)
-    images = draw_levels(random_identity(0, who), truth)
-    got, _ = intensity.of_take(images)
-    assert spearmanr(got, truth)[0] > 0.95 and np.abs(got - truth).mean() < 0.08
+@pytest.mark.parametrize("subject", range(6))
+def test_image_motion_follows_the_smile_of_the_drawn_people(subject):
+    truth = take_intensities(0, subject, 0)
+    images = draw_levels(random_identity(0, subject), truth)
+    measured, _ = intensity.measure_take(images)
+    assert spearmanr(measured, truth)[0] > 0.95 and np.abs(measured - truth).mean() < 0.08
 
 
-def test_motion_follows_the_smile_and_not_the_head():
-    errors, plain = [], []
-    for who in range(8):
-        truth = take_intensities(0, who, 0)
-        images = moved(draw_levels(random_identity(0, who), truth))
-        errors.append(np.abs(intensity.of_take(images)[0] - truth).mean())
+def test_image_motion_follows_the_smile_and_not_the_head():
+    errors, errors_without_registration = [], []
+    for subject in range(8):
+        truth = take_intensities(0, subject, 0)
+        images = with_head_motion(draw_levels(random_identity(0, subject), truth))
+        errors.append(np.abs(intensity.measure_take(images)[0] - truth).mean())
         mouth = images[:, 38:60, 14:50].astype(float)
-        plain.append(np.abs(intensity.scaled(np.abs(mouth - mouth[:1]).mean((1, 2, 3))) - truth).mean())
-    assert np.mean(errors) < 0.1 < np.mean(plain)
-
-
-def mesh_of(level: float, actions: dict[int, tuple[float, float]], rng) -> np.ndarray:
-    """A made-up mesh [478, 3] in which some points go some way (in eye distances) with the level; the head turns."""
-    at = np.random.default_rng(1).normal(0, 40, (478, 3))
-    at[33], at[263] = (-50, 0, 0), (50, 0, 0)
-    at[61], at[291] = (-30, 60, 0), (30, 60, 0)
-    for point, way in actions.items():
-        at[point, :2] += 100 * level * np.array(way)
-    angles = rng.normal(0, 0.15, 3)
-    for axis, angle in enumerate(angles):
-        turn, (i, j) = np.eye(3), [k for k in range(3) if k != axis]
-        turn[[i, i, j, j], [i, j, i, j]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
-        at = at @ turn
-    return at * rng.uniform(0.9, 1.1) + rng.normal(0, 20, 3)
-
-
-def test_frames_below_the_first_one_are_neutral_and_that_is_said():
-    levels = np.concatenate([np.linspace(0.4, 0, 8), np.linspace(0, 1, 12)])
-    points = np.stack([mesh_of(level, SMILE, np.random.default_rng(3)) for level in levels])
-    values, remarks = intensity.of_take(np.zeros((20, 64, 64, 3), np.uint8), points)
-    assert values[0] == 0 and values.min() == 0 and values.max() == 1
-    assert len(remarks) == 1 and remarks[0].startswith(
-        "frames below the first one, taken to be neutral too: down to -0."
-    )
+        unregistered = intensity.scale_to_apex(np.abs(mouth - mouth[:1]).mean((1, 2, 3)))
+        errors_without_registration.append(np.abs(unregistered - truth).mean())
+    assert np.mean(errors) < 0.1 < np.mean(errors_without_registration)
 
 
 SMILE = {61: (-0.1, -0.1), 291: (0.1, -0.1)}
 BROWS = {70: (0, -0.2), 300: (0, -0.2), 105: (0, -0.2), 334: (0, -0.2)}
+"""Point of the mesh -> shift at the apex, in eye distances."""
 
 
-def test_landmarks_follow_the_corners_of_the_mouth_and_not_the_head():
+def mesh_at(level: float, shifts: dict[int, tuple[float, float]], rng) -> np.ndarray:
+    """A made-up mesh [478, 3]: some points shift with the level, and the head turns, moves and changes its size."""
+    points = np.random.default_rng(1).normal(0, 40, (478, 3))
+    points[33], points[263] = (-50, 0, 0), (50, 0, 0)
+    points[61], points[291] = (-30, 60, 0), (30, 60, 0)
+    for point, shift in shifts.items():
+        points[point, :2] += 100 * level * np.array(shift)
+    for axis, angle in enumerate(rng.normal(0, 0.15, 3)):
+        rotation, (i, j) = np.eye(3), [k for k in range(3) if k != axis]
+        rotation[[i, i, j, j], [i, j, i, j]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
+        points = points @ rotation
+    return points * rng.uniform(0.9, 1.1) + rng.normal(0, 20, 3)
+
+
+def blank_images(count: int) -> np.ndarray:
+    return np.zeros((count, 64, 64, 3), np.uint8)
+
+
+def test_frames_below_the_first_one_are_neutral_and_get_a_remark():
+    levels = np.concatenate([np.linspace(0.4, 0, 8), np.linspace(0, 1, 12)])
+    mesh = np.stack([mesh_at(level, SMILE, np.random.default_rng(3)) for level in levels])
+    values, remarks = intensity.measure_take(blank_images(20), mesh)
+    assert values[0] == 0 and values.min() == 0 and values.max() == 1
+    assert len(remarks) == 1 and remarks[0].startswith("frames below the first one count as neutral too: down to -0.")
+
+
+def test_the_mesh_measure_follows_the_mouth_corners_and_not_the_head():
     rng, truth = np.random.default_rng(0), take_intensities(0, 2, 0)
-    points = np.stack([mesh_of(level, SMILE, rng) for level in truth])
-    smile = intensity.smile_of(points)
-    # the corners go 0.1 eye distances apart each and 0.1 up: 0.2 + 0.1
+    mesh = np.stack([mesh_at(level, SMILE, rng) for level in truth])
+    smile = intensity.mesh_smile(mesh)
+    # each corner moves 0.1 eye distances outwards and 0.1 up: width 0.2 + lift 0.1
     assert smile - smile[0] == pytest.approx(0.3 * truth, abs=0.005)
-    got, _ = intensity.of_take(np.zeros((len(truth), 64, 64, 3), np.uint8), points)
-    assert np.abs(got - truth).max() < 0.1
+    measured, _ = intensity.measure_take(blank_images(len(truth)), mesh)
+    assert np.abs(measured - truth).max() < 0.1
 
 
-def test_other_expressions_are_measured_by_how_far_the_whole_face_goes():
+def test_other_expressions_are_measured_by_the_motion_of_the_whole_face():
     rng, truth = np.random.default_rng(0), take_intensities(0, 3, 0)
-    points = np.stack([mesh_of(level, BROWS, rng) for level in truth])
-    images = np.zeros((len(truth), 64, 64, 3), np.uint8)
-    got, _ = intensity.of_take(images, points, smile=False)
-    assert np.abs(got - truth).max() < 0.1
+    mesh = np.stack([mesh_at(level, BROWS, rng) for level in truth])
+    measured, _ = intensity.measure_take(blank_images(len(truth)), mesh, is_smile=False)
+    assert np.abs(measured - truth).max() < 0.1
     with pytest.raises(TakeError, match="nothing moves"):
-        intensity.of_take(images, points, smile=True)
+        intensity.measure_take(blank_images(len(truth)), mesh, is_smile=True)
 
 
 def made(tmp_path: Path) -> tuple[Path, Path]:
@@ -195,7 +199,7 @@ def clips(tmp_path: Path, people: int) -> Path:
     return tmp_path / "raw"
 
 
-@needs_clips
+@needs_london_clips
 @pytest.mark.parametrize("way", ["motion", "landmarks"])
 def test_measured_intensities_are_near_the_truth_of_the_derived_clips(tmp_path, way):
     options = ["--intensity", way]
