@@ -1,6 +1,6 @@
-"""facedisent-jax: who a face is and what it expresses, in two codes. Start with `load`.
+"""facedisent-jax: the identity and the expression of a face in two separate codes. Start with `load`.
 
-Everything is imported when it is first asked for, so that `import facedisent_jax` costs neither JAX nor TensorFlow.
+Names are imported on first use, so that `import facedisent_jax` alone loads neither JAX nor TensorFlow.
 """
 
 from importlib import import_module
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Codes", "TrainedModel", "load"]
 
-_HOMES = {"Codes": "models.codes", "TrainedModel": "trained_model", "load": "trained_model"}
+_MODULES = {"Codes": "models.codes", "TrainedModel": "trained_model", "load": "trained_model"}
 
 
 def __getattr__(name: str):
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

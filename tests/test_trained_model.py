@@ -1,4 +1,4 @@
-"""Encode, decode, swap and interpolate mean what they say; what cannot be done is a sentence."""
+"""Encode, decode, swap and interpolate do what they promise; mistakes are explained in a sentence."""
 
 import subprocess
 import sys
@@ -15,12 +15,10 @@ from facedisent_jax import models, trained_model
 from facedisent_jax.config import Config, ModelConfig
 from facedisent_jax.errors import UserError
 
-RNG = np.random.default_rng(0)
-
 
 @pytest.fixture(scope="module")
-def face() -> trained_model.TrainedModel:
-    """An untrained network whose weights are large enough that every code changes the picture."""
+def model() -> trained_model.TrainedModel:
+    """An untrained network whose weights are large enough that every code changes the image."""
     config = Config(model=ModelConfig(width=128, blocks=1))
     params = jax.jit(partial(models.init, config.model))(jax.random.key(0))
     rng = np.random.default_rng(1)
@@ -29,84 +27,86 @@ def face() -> trained_model.TrainedModel:
 
 
 @pytest.fixture(scope="module")
-def faces() -> np.ndarray:
+def images() -> np.ndarray:
     return np.random.default_rng(2).integers(0, 255, (5, 64, 64, 3), np.uint8)
 
 
-def test_codes_have_the_promised_shape_range_and_type(face, faces):
-    codes = face.encode(faces)
+def test_codes_and_images_have_the_promised_shape_range_and_type(model, images):
+    codes = model.encode(images)
     assert isinstance(codes, fd.Codes)
     assert codes.identity.shape == codes.expression.shape == (5, 64)
     assert codes.expression.min() >= 0 and codes.expression.max() <= 1
-    pictures = face.decode(codes)
-    assert type(pictures) is np.ndarray and pictures.shape == (5, 64, 64, 3) and pictures.flags.writeable
-    assert pictures.min() >= 0 and pictures.max() <= 1
+    decoded = model.decode(codes)
+    assert type(decoded) is np.ndarray and decoded.shape == (5, 64, 64, 3) and decoded.flags.writeable
+    assert decoded.min() >= 0 and decoded.max() <= 1
 
 
-def test_bytes_and_floats_are_the_same_picture(face, faces):
-    for a, b in zip(face.encode(faces), face.encode(faces / 255), strict=True):
+def test_bytes_and_floats_are_the_same_image(model, images):
+    for a, b in zip(model.encode(images), model.encode(images / 255), strict=True):
         assert a == pytest.approx(b, abs=1e-5)
 
 
-def test_a_picture_has_the_same_code_in_any_batch(face):
-    many = RNG.integers(0, 255, (trained_model.BATCHES[-1] + 3, 64, 64, 3), np.uint8)
-    codes = face.encode(many)
-    for k in (0, trained_model.BATCHES[-1] - 1, trained_model.BATCHES[-1], trained_model.BATCHES[-1] + 2):
-        assert face.encode(many[k : k + 1]).identity[0] == pytest.approx(codes.identity[k], abs=1e-5)
-    assert face.encode(many[:0]).identity.shape == (0, 64)
-    assert face.decode(face.encode(many[:0])).shape == (0, 64, 64, 3)
+def test_an_image_has_the_same_code_in_any_batch(model):
+    largest = trained_model.BATCH_SIZES[-1]
+    many = np.random.default_rng(0).integers(0, 255, (largest + 3, 64, 64, 3), np.uint8)
+    codes = model.encode(many)
+    for k in (0, largest - 1, largest, largest + 2):
+        assert model.encode(many[k : k + 1]).identity[0] == pytest.approx(codes.identity[k], abs=1e-5)
+    assert model.encode(many[:0]).identity.shape == (0, 64)
+    assert model.decode(model.encode(many[:0])).shape == (0, 64, 64, 3)
 
 
-def test_swapping_twice_is_the_identity_on_codes(face, faces):
-    a, b = face.encode(faces[:1]), face.encode(faces[1:2])
+def test_swapping_codes_twice_changes_nothing(model, images):
+    a, b = model.encode(images[:1]), model.encode(images[1:2])
     once = fd.Codes(a.identity, b.expression), fd.Codes(b.identity, a.expression)
     twice = fd.Codes(once[0].identity, once[1].expression), fd.Codes(once[1].identity, once[0].expression)
     for before, after in zip((a, b), twice, strict=True):
         assert all((x == y).all() for x, y in zip(before, after, strict=True))
 
 
-def test_swap_is_the_identity_of_the_first_with_the_expression_of_the_second(face, faces):
-    a, b = face.encode(faces[:2]), face.encode(faces[2:4])
-    made = face.swap(faces[:2], faces[2:4])
-    assert made == pytest.approx(face.decode(fd.Codes(a.identity, b.expression)))
-    assert abs(made - face.decode(fd.Codes(b.identity, a.expression))).max() > 1e-3
-    assert face.swap(faces, faces) == pytest.approx(face.decode(face.encode(faces)))
+def test_swap_has_the_identity_of_the_first_and_the_expression_of_the_second(model, images):
+    a, b = model.encode(images[:2]), model.encode(images[2:4])
+    swapped = model.swap(images[:2], images[2:4])
+    assert swapped == pytest.approx(model.decode(fd.Codes(a.identity, b.expression)))
+    assert abs(swapped - model.decode(fd.Codes(b.identity, a.expression))).max() > 1e-3
+    assert model.swap(images, images) == pytest.approx(model.decode(model.encode(images)))
 
 
-def test_swap_grid_has_people_down_and_expressions_across(face, faces):
-    grid = face.swap_grid(faces[:2], faces[2:5])
+def test_swap_grid_has_people_down_and_expressions_across(model, images):
+    grid = model.swap_grid(images[:2], images[2:5])
     assert grid.shape == (2, 3, 64, 64, 3)
     for r in range(2):
         for c in range(3):
-            assert grid[r, c] == pytest.approx(face.swap(faces[r : r + 1], faces[2 + c : 3 + c])[0], abs=1e-5)
+            swapped = model.swap(images[r : r + 1], images[2 + c : 3 + c])[0]
+            assert grid[r, c] == pytest.approx(swapped, abs=1e-5)
 
 
-def test_interpolation_ends_where_reconstruction_and_swap_are(face, faces):
-    a, b = faces[0], faces[1]
-    rebuilt = face.decode(face.encode(faces[:2]))
-    expression, identity, both = (face.interpolate(a, b, 5, move) for move in ("expression", "identity", "both"))
+def test_interpolation_ends_at_the_reconstruction_or_the_swap(model, images):
+    a, b = images[0], images[1]
+    reconstruction = model.decode(model.encode(images[:2]))
+    expression, identity, both = (model.interpolate(a, b, 5, move) for move in ("expression", "identity", "both"))
     for path in (expression, identity, both):
         assert path.shape == (5, 64, 64, 3)
-        assert path[0] == pytest.approx(rebuilt[0], abs=1e-5)
-    assert expression[-1] == pytest.approx(face.swap(a[None], b[None])[0], abs=1e-5)
-    assert identity[-1] == pytest.approx(face.swap(b[None], a[None])[0], abs=1e-5)
-    assert both[-1] == pytest.approx(rebuilt[1], abs=1e-5)
+        assert path[0] == pytest.approx(reconstruction[0], abs=1e-5)
+    assert expression[-1] == pytest.approx(model.swap(a[None], b[None])[0], abs=1e-5)
+    assert identity[-1] == pytest.approx(model.swap(b[None], a[None])[0], abs=1e-5)
+    assert both[-1] == pytest.approx(reconstruction[1], abs=1e-5)
 
 
-def test_the_path_is_a_straight_line_of_equal_steps_in_the_code(face, faces):
-    a, b = (face.encode(faces[k : k + 1]) for k in (0, 1))
-    path = trained_model.line(a, b, 11, "both")
+def test_interpolated_codes_lie_on_a_straight_line_in_equal_steps(model, images):
+    a, b = (model.encode(images[k : k + 1]) for k in (0, 1))
+    path = trained_model.lerp(a, b, trained_model.interpolation_weights(11, "both", 1.0))
     for codes, start, end in zip(path, a, b, strict=True):
         assert np.diff(codes, axis=0) == pytest.approx(np.broadcast_to((end - start) / 10, (10, 64)), abs=1e-5)
         assert (codes[0] == start[0]).all() and (codes[-1] == end[0]).all()
-    still = trained_model.line(a, b, 11, "expression")
-    assert (still.identity == a.identity).all() and not (still.expression == a.expression).all()
+    path = trained_model.lerp(a, b, trained_model.interpolation_weights(11, "expression", 1.0))
+    assert (path.identity == a.identity).all() and not (path.expression == a.expression).all()
 
 
 @pytest.mark.parametrize(
-    ("images", "said"),
+    ("wrong", "message"),
     [
-        (np.zeros((64, 64, 3), np.uint8), "single picture"),
+        (np.zeros((64, 64, 3), np.uint8), "single image"),
         (np.zeros((2, 32, 32, 3), np.uint8), r"\[2, 32, 32, 3\]"),
         (np.zeros((2, 3, 64, 64), np.float32), r"\[2, 3, 64, 64\]"),
         (np.zeros((1, 64, 64, 3), np.int64), "int64"),
@@ -115,25 +115,25 @@ def test_the_path_is_a_straight_line_of_equal_steps_in_the_code(face, faces):
         (np.full((1, 64, 64, 3), np.nan), "NaN"),
     ],
 )
-def test_pictures_that_cannot_be_encoded_are_explained(face, images, said):
-    with pytest.raises(UserError, match=said):
-        face.encode(images)
+def test_images_that_cannot_be_encoded_are_explained(model, wrong, message):
+    with pytest.raises(UserError, match=message):
+        model.encode(wrong)
 
 
-def test_other_mistakes_are_explained(face, faces):
-    codes = face.encode(faces)
-    with pytest.raises(UserError, match="64"):
-        face.decode((codes.identity, codes.expression[:, :10]))
-    with pytest.raises(UserError, match="64"):
-        face.decode((codes.identity[0], codes.expression[0]))
-    with pytest.raises(UserError, match="5 and 2"):
-        face.swap(faces, faces[:2])
-    with pytest.raises(UserError, match="one picture"):
-        face.interpolate(faces, faces[0])
-    with pytest.raises(UserError, match="1 steps"):
-        face.interpolate(faces[0], faces[1], 1)
-    with pytest.raises(UserError, match='"smile"'):
-        face.interpolate(faces[0], faces[1], 3, "smile")  # pyright: ignore[reportArgumentType]
+def test_other_mistakes_are_explained(model, images):
+    codes = model.encode(images)
+    with pytest.raises(UserError, match=r"\[n, 64\] each, got \[5, 64\] and \[5, 10\]"):
+        model.decode((codes.identity, codes.expression[:, :10]))
+    with pytest.raises(UserError, match=r"got \[64\] and \[64\]"):
+        model.decode((codes.identity[0], codes.expression[0]))
+    with pytest.raises(UserError, match="got 5 and 2"):
+        model.swap(images, images[:2])
+    with pytest.raises(UserError, match=r"single image .* got \[5, 64, 64, 3\]"):
+        model.interpolate(images, images[0])
+    with pytest.raises(UserError, match="--steps must be .* got 1"):
+        model.interpolate(images[0], images[1], 1)
+    with pytest.raises(UserError, match='--move must be .* got "smile"'):
+        model.interpolate(images[0], images[1], 3, "smile")  # pyright: ignore[reportArgumentType]
 
 
 def test_a_loaded_run_needs_neither_its_data_nor_tensorflow(tmp_path):
@@ -145,11 +145,11 @@ def test_a_loaded_run_needs_neither_its_data_nor_tensorflow(tmp_path):
     (run / "config.json").unlink(missing_ok=True)
     script = (
         "import sys, numpy as np\n"
-        "sys.modules['tensorflow'] = None\n"  # an import of it would fail
+        "sys.modules['tensorflow'] = None\n"  # importing it would fail
         "import facedisent_jax as fd\n"
-        f"face = fd.load({str(run)!r})\n"
-        "codes = face.encode(np.zeros((1, 64, 64, 3), np.uint8))\n"
-        "print(face.config.seed, face.info['train_subjects'], face.step, face.decode(codes).shape)\n"
+        f"model = fd.load({str(run)!r})\n"
+        "codes = model.encode(np.zeros((1, 64, 64, 3), np.uint8))\n"
+        "print(model.config.seed, model.info['train_subjects'], model.step, model.decode(codes).shape)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "3 ['p000', 'p001'] 0 (1, 64, 64, 3)", done.stderr

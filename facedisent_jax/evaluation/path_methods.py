@@ -170,7 +170,7 @@ def interpolation_methods(
             weight = np.asarray(alpha, np.float32)[:, None]
             codes = [(1 - weight) * a + weight * b for a, b in zip(start, end, strict=True)]
             pictures = [np.repeat(picture[None], len(weight), axis=0) for picture in seen]
-            return face.decode_with_source(codes, *pictures, place=alpha)
+            return face.decode_with_source(codes, *pictures, alpha=alpha)
 
         return way
 

@@ -65,7 +65,7 @@ class PerfectFace:
 
     uses_source = False
 
-    def decode_with_source(self, codes, *seen, place=None) -> np.ndarray:
+    def decode_with_source(self, codes, *seen, alpha=None) -> np.ndarray:
         return self.decode(codes)
 
     def decode(self, codes) -> np.ndarray:

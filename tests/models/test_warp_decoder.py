@@ -111,9 +111,9 @@ def test_interpolation_ends_at_the_pictures(face, faces):
 
 def test_another_persons_picture_gives_its_expression_alone(face, faces, monkeypatch):
     a, b = faces[:2]
-    monkeypatch.setattr(trained_model, "same_person", lambda *codes: True)
+    monkeypatch.setattr(trained_model, "is_same_subject", lambda *codes: True)
     assert face.interpolate(a, b, 3)[-1] == pytest.approx(b / 255, abs=1e-5)
-    monkeypatch.setattr(trained_model, "same_person", lambda *codes: False)
+    monkeypatch.setattr(trained_model, "is_same_subject", lambda *codes: False)
     assert face.interpolate(a, b, 3)[-1] == pytest.approx(face.swap(a[None], b[None])[0], abs=1e-4)
 
 
@@ -129,9 +129,9 @@ def test_from_one_picture_towards_a_strength(face, faces):
 def test_a_decoder_that_sees_no_pictures_says_so(face, faces):
     config = replace(CONFIG, model=replace(MODEL, kind="hybrid"))
     plain = trained_model.TrainedModel({name: face.params[name] for name in ("encoder", "decoder")}, config, {}, 0)
-    with pytest.raises(UserError, match="takes no source picture"):
+    with pytest.raises(UserError, match='got a model of kind "hybrid"'):
         plain.decode(plain.encode(faces), faces)
-    with pytest.raises(UserError, match="5 codes take as many pictures"):
+    with pytest.raises(UserError, match="5 codes but 2 source images"):
         face.decode(face.encode(faces), faces[:2])
 
 
