@@ -1,4 +1,4 @@
-"""Who a built-in face is: its parameters, and person number n of a population. Imports none of ours."""
+"""The parameters of a built-in face, and random ones for person number n of a population."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,10 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Identity:
-    """Who it is. Lengths in pixels of the 64x64 picture; "amount" is 0 (none) to 1 (full)."""
+    """How a person looks and smiles, and how the photograph was taken.
+
+    Lengths are pixels of the 64x64 image; rows count from its top. An amount runs from 0 (none) to 1 (full).
+    """
 
     # skin, hair and their colours
     skin_tone: float  # 0 very fair to 1 very dark
@@ -18,11 +21,11 @@ class Identity:
     hair_tone: float  # 0 black, 0.5 brown, 1 blond
     hair_red: float  # amount
     hair_grey: float  # amount
-    hairline: float  # row of the hairline at the parting; far below 0: bald
-    hair_temple: float  # how many rows lower the hairline is at the temples than at the parting
-    hair_parting: float  # -1 (left) to 1: where the hair parts
+    hairline: float  # row of the hairline at the parting; well below 0: bald
+    hair_temple: float  # rows by which the hairline is lower at the temples than at the parting
+    hair_parting: float  # where the hair parts, -1 (left) to 1 (right)
     hair_side: float  # thickness of the hair over the sides of the face
-    hair_length: float  # row down to which the hair hangs beside the face
+    hair_length: float  # row that the hair reaches beside the face
     hair_volume: float  # how far the hair stands off the head
     # shape of the head
     face_width: float  # half width at the cheekbones
@@ -34,12 +37,12 @@ class Identity:
     # eyes and brows
     eye_width: float  # half width of the opening
     eye_open: float  # half height of the opening
-    eye_tilt: float  # how many rows the outer corner is higher than the inner one
+    eye_tilt: float  # rows by which the outer corner is higher than the inner one
     eye_colour: float  # 0 dark brown, 0.5 hazel, 1 blue
     brow_y: float  # rows above the eye
-    brow_thick: float
+    brow_thick: float  # rows
     brow_arch: float  # rows
-    brow_tilt: float  # how many rows the outer end is higher than the inner one
+    brow_tilt: float  # rows by which the outer end is higher than the inner one
     glasses: float  # 0 none, 1 full
     # nose and mouth
     nose_y: float  # row of the tip
@@ -50,35 +53,35 @@ class Identity:
     lip_upper: float  # thickness
     lip_lower: float
     lip_colour: float  # 0 like the skin to 1 red
-    mouth_bend: float  # rows that the corners are higher than the middle, at rest
-    # this person's way to smile, at intensity 1
-    smile_lift: float  # rows that the corners rise
-    smile_widen: float  # by which fraction the mouth widens
+    mouth_bend: float  # rows by which the corners are higher than the middle, at rest
+    # the smile at intensity 1
+    smile_lift: float  # rows by which the corners rise
+    smile_widen: float  # fraction by which the mouth widens
     smile_open: float  # rows between the lips
     smile_squint: float  # amount by which the eyes narrow
     # the photograph
-    roll: float  # degrees by which the head leans to its left shoulder
-    turn: float  # pixels by which the middle of the face is to the right: a head turned a little
-    light_x: float  # -1 from the left to 1 from the right
-    light_y: float  # height of the light, 0 level to 1 from above
-    light_hard: float  # 0 overcast to 1 one lamp
+    roll: float  # degrees by which the head leans towards its left shoulder
+    turn: float  # pixels by which the middle of the face is moved to the right, as by a slight turn of the head
+    light_x: float  # where the light comes from, -1 (left) to 1 (right)
+    light_y: float  # height of the light, 0 (level) to 1 (above)
+    light_hard: float  # 0 (overcast) to 1 (a single lamp)
     exposure: float
     background: float  # 0 dark to 1 bright
     background_hue: float  # -1 warm to 1 cool
 
 
 def random_identity(seed: int, subject: int) -> Identity:
-    """Person number `subject` of the population `seed`. A pure function of the two."""
+    """Person number `subject` of population `seed`: a pure function of the two."""
     rng = np.random.default_rng((seed, subject))
 
     def spread(low: float, high: float) -> float:
-        """Between low and high, the middle somewhat more often."""
+        """A value from low to high, more often near the middle."""
         return float(low + (high - low) * rng.beta(1.6, 1.6))
 
     def amount(chance: float, low: float = 0.4, high: float = 1.0) -> float:
-        """Present (low..high) with this chance, else 0."""
-        there, how_much = rng.random() < chance, rng.uniform(low, high)
-        return float(how_much) if there else 0.0
+        """A value from low to high with probability `chance`, else 0."""
+        present, value = rng.random() < chance, rng.uniform(low, high)
+        return float(value) if present else 0.0
 
     man = rng.random() < 0.5
     tone = float(rng.random())

@@ -1,4 +1,4 @@
-"""The built-in faces: the same people on every machine, plainly different, whose smile moves the face and no more."""
+"""The built-in faces: the same on every machine, clearly different people, and a smile that moves only the face."""
 
 import subprocess
 import sys
@@ -9,6 +9,7 @@ from tiny_run import ROOT
 
 from data_prep.synthetic.faces import draw, draw_levels, random_identity, records, subject_records, take_intensities
 from facedisent_jax.config import IMAGE_SIZE
+from facedisent_jax.errors import UserError
 
 LEVELS = np.linspace(0, 1, 11)
 PEOPLE = 24
@@ -33,15 +34,15 @@ def test_a_person_is_a_pure_function_of_seed_and_number():
     assert first.tobytes() == again.tobytes()
 
 
-def test_a_level_does_not_depend_on_the_levels_drawn_with_it():
-    who = random_identity(0, 1)
-    together = draw_levels(who, [0.0, 0.3, 1.0])
-    for level, picture in zip([0.0, 0.3, 1.0], together, strict=True):
-        assert np.array_equal(picture, draw(who, level))
+def test_an_image_does_not_depend_on_the_levels_drawn_with_it():
+    identity = random_identity(0, 1)
+    images = draw_levels(identity, [0.0, 0.3, 1.0])
+    for level, image in zip([0.0, 0.3, 1.0], images, strict=True):
+        assert np.array_equal(image, draw(identity, level))
 
 
 def test_intensity_out_of_range_is_refused():
-    with pytest.raises(ValueError, match="from 0 to 1"):
+    with pytest.raises(ValueError, match="must be from 0 to 1, got"):
         draw(random_identity(0, 0), 1.2)
 
 
@@ -49,7 +50,7 @@ def test_smile_grows_with_intensity_in_the_mouth_region(people):
     mouth = people[:, :, 38:60, 14:50]
     distance = np.sqrt(((mouth - mouth[:, :1]) ** 2).mean((2, 3, 4)))
     assert (np.diff(distance, axis=1) > 0).all()
-    assert (distance[:, -1] > 10 ** (-28 / 20)).all(), "a full smile is plainly another picture in every person"
+    assert (distance[:, -1] > 10 ** (-28 / 20)).all(), "a full smile is clearly another image for every person"
 
 
 def test_smile_comes_in_even_steps(people):
@@ -63,20 +64,20 @@ def test_smile_leaves_forehead_and_background_alone(people):
     assert change[:, :4].max() <= 1.01 / 255 and change[:, -4:].max() <= 1.01 / 255
 
 
-def test_people_are_plainly_different(people):
+def test_people_are_clearly_different(people):
     neutral = people[:, 0]
     pairs = [psnr(neutral[i], neutral[j]) for i in range(PEOPLE) for j in range(i)]
     assert np.mean(pairs) <= 16
     assert max(pairs) < 32, "no two people look alike"
 
 
-def test_pictures_are_well_exposed(people):
+def test_images_are_well_exposed(people):
     assert people.mean() > 0.25
     assert (people >= 1).mean() < 0.01
 
 
 def test_edges_are_antialiased(people):
-    """Across an edge lies a pixel of a value between: few jumps come in one step."""
+    """Across most edges lies a pixel of an intermediate value: few jumps happen in one step."""
     grey = people[:, 0].mean(-1)
     one, two = np.abs(np.diff(grey, axis=2))[:, :, :-1], np.abs(grey[:, :, 2:] - grey[:, :, :-2])
     edges = two > 0.2
@@ -117,29 +118,34 @@ def test_takes_have_24_to_40_frames():
     assert min(lengths) >= 24 and max(lengths) <= 40
 
 
-def test_workers_give_the_same_records():
-    alone, shared = list(records(3, levels=2)), list(records(3, levels=2, workers=2))
-    assert [key for key, _ in alone] == [key for key, _ in shared]
-    for (_, a), (_, b) in zip(alone, shared, strict=True):
+def test_any_number_of_workers_gives_the_same_records():
+    serial, parallel = list(records(3, levels=2)), list(records(3, levels=2, workers=2))
+    assert [key for key, _ in serial] == [key for key, _ in parallel]
+    for (_, a), (_, b) in zip(serial, parallel, strict=True):
         assert np.array_equal(a.image, b.image) and a[1:] == b[1:]
 
 
-def test_one_call_is_one_subject():
+def test_the_records_of_one_subject_are_those_of_the_whole_set():
     assert [key for key, _ in subject_records(1, levels=3)] == [key for key, _ in records(2, levels=3)][3:]
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"subjects": 0}, {"subjects": 1, "levels": 1}, {"subjects": 1, "stills": False}, {"subjects": 1, "seed": -1}],
+    ("options", "message"),
+    [
+        ({"subjects": 0}, "--subjects must be at least 1, got 0"),
+        ({"subjects": 1, "levels": 1}, "--levels must be at least 2 .*, got 1"),
+        ({"subjects": 1, "stills": False}, "--clips must be at least 1 with --no-stills, got 0"),
+        ({"subjects": 1, "seed": -1}, "--seed must be at least 0, got -1"),
+    ],
 )
-def test_nothing_to_draw_is_explained(wrong):
-    with pytest.raises(ValueError, match="at least"):
-        list(records(**wrong))
+def test_impossible_numbers_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        list(records(**options))
 
 
-def test_drawing_imports_numpy_alone():
-    """What a drawing process loads: were TensorFlow or JAX among it, each would take seconds to start."""
-    code = "import sys, data_prep.drawing; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+def test_drawing_imports_no_heavy_library():
+    """With TensorFlow or JAX, each process that draws would take seconds to start."""
+    code = "import sys, data_prep.synthetic.drawing; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert "numpy" in loaded.split()
-    assert not {"tensorflow", "jax", "facedisent_jax", "matplotlib"} & set(loaded.split())
+    assert not {"tensorflow", "jax", "matplotlib", "cv2"} & set(loaded.split())
