@@ -159,7 +159,7 @@ def report(command: Report) -> None:
     from data_prep.cropping import user_photos
     from facedisent_jax.reporting import report as reports
 
-    points = user_photos.face_points(command.landmarker)
+    points = user_photos.crop_landmark_finder(command.landmarker)
     mesh = None if isinstance(points, str) else points
     found = reports.write(command.run, command.data, command.split, _step(command.step), mesh)
     rows = [("reconstruction", found["reconstruction"]), ("swap", found["swap"])]
@@ -208,7 +208,7 @@ def _asked(command: Video | Compare):
     from data_prep.cropping import user_photos
     from facedisent_jax.evaluation import video as videos
 
-    points = user_photos.face_points(command.landmarker)
+    points = user_photos.crop_landmark_finder(command.landmarker)
     return videos.VideoEvalOptions(
         command.data,
         command.split,
@@ -231,7 +231,7 @@ def interpolate(command: Interpolate) -> None:
     _check_files(command.out, *ends)
     trained_model.check_steps(command.steps)
     face = _load(command.run, command.step)
-    real = user_photos.pictures(ends, face.info["crop"], command.landmarker)
+    real = user_photos.crop_photos(ends, face.info["crop"], command.landmarker)
     frames = face.interpolate(real[0], None if command.b is None else real[1], command.steps, command.move, command.to)
     if command.out.suffix.lower() in figures.ANIMATIONS:
         figures.animate(frames, command.out)
@@ -253,7 +253,7 @@ def swap(command: Swap) -> None:
     if len(command.photos) < 2:
         raise UserError(f"Swapping takes two photographs or more, {len(command.photos)} given.")
     face = _load(command.run, command.step)
-    faces = user_photos.pictures(command.photos, face.info["crop"], command.landmarker)
+    faces = user_photos.crop_photos(command.photos, face.info["crop"], command.landmarker)
     made = face.swap_grid(faces, faces)
     names = [path.stem for path in command.photos]
     cells = [[None, *faces], *([real, *row] for real, row in zip(faces, made, strict=True))]

@@ -62,7 +62,7 @@ def measure(pictures: int) -> dict:
             begun = time.perf_counter()
             pool.map(decode, files, 8)
             decoding = len(files) / (time.perf_counter() - begun)
-        found = multipie.find(raw)
+        found = multipie.scan_multipie(raw)
         how = crop.Cropping("haar", 0.0, None, None)
         begun = time.perf_counter()
         cropped = sum(len(crops.images) for crops in crop.crop_all(found.sources, how, workers))

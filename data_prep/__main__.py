@@ -165,7 +165,7 @@ def run(command) -> None:
 
         detector = check(command)
         c = command
-        found = folder.find(c.raw, c.pattern, c.neutral, c.intensities, c.boxes, c.points)
+        found = folder.scan_folder(c.raw, c.pattern, c.neutral, c.intensities, c.boxes, c.points)
         make("folder", command, detector, found)
     elif isinstance(command, MultiPie):
         from data_prep.layouts import multipie
@@ -173,7 +173,7 @@ def run(command) -> None:
         detector = check(command, labels=command.mat_labels is not None)
         c = command
         shots = (c.cameras, c.illuminations, c.expressions)
-        found = multipie.find(c.raw, *shots, c.mat_labels, c.boxes, c.points)
+        found = multipie.scan_multipie(c.raw, *shots, c.mat_labels, c.boxes, c.points)
         make("multipie", command, detector, found)
     elif isinstance(command, Mug):
         from data_prep.intensity import IntensityMethod
@@ -182,7 +182,7 @@ def run(command) -> None:
         takes = IntensityMethod(check_intensity(command), command.min_onset)
         detector = check(command, landmarks=takes.kind == "landmarks")
         c = command
-        found = mug.find(c.raw, c.expressions, c.labels, c.min_onset, c.boxes, c.points)
+        found = mug.scan_mug(c.raw, c.expressions, c.labels, c.min_onset, c.boxes, c.points)
         make("mug", command, detector, found, takes, mug.PUBLISHED_TRAINING if c.split == "published" else ())
     elif isinstance(command, Verify):
         from data_prep.output import verify, writer
@@ -198,7 +198,7 @@ def inspect(command: Inspect) -> None:
     from data_prep.output import build, inspect, writer
 
     writer.quiet_tensorflow()
-    truth = csv_labels.frame_intensities(command.truth) if command.truth else None
+    truth = csv_labels.read_frame_labels(command.truth) if command.truth else None
     print(inspect.describe(command.folder))
     sheet = command.out or command.folder / build.SHEET_FILE
     inspect.contact_sheet(command.folder, command.pictures).save(sheet)

@@ -86,7 +86,7 @@ def crop_group(
             break
         try:
             place, crop = _first(source, how, mesh)
-        except image_io.PictureError as error:
+        except image_io.ImageError as error:
             refused[index] = str(error)
             continue
         if crop is not None:
@@ -99,7 +99,7 @@ def crop_group(
             continue
         try:
             cropped[index] = _cut(source, how, place), place.found_by
-        except image_io.PictureError as error:
+        except image_io.ImageError as error:
             refused[index] = str(error)
     order = sorted(cropped)
     images = (
@@ -124,7 +124,7 @@ def _first(source: Source, how: Cropping, mesh) -> tuple[FaceLocation | None, np
     if given is not None:
         box = given
     else:
-        seen = face_crop.find(picture.image, how.detector, mesh)
+        seen = face_crop.locate_face(picture.image, how.detector, mesh)
         if seen is None:
             return None, None
         box, found_by = seen.scaled(scale), how.detector
@@ -138,10 +138,10 @@ def _given(source: Source) -> tuple[Box | None, str]:
     """The tight crop that the user gave for a picture, and in which form."""
     if source.box is not None:
         return Box(*source.box).square(), "given"
-    if source.points is not None:
+    if source.landmark_file is not None:
         from data_prep.layouts import mat_landmarks
 
-        points = mat_landmarks.read_points(source.points)
+        points = mat_landmarks.read_mat_landmarks(source.landmark_file)
         if points is not None:
             return face_crop.square_on_points(points), "labels"
     return None, ""
@@ -151,29 +151,29 @@ def _cut(source: Source, how: Cropping, place: FaceLocation) -> np.ndarray:
     picture = _read(source, shrink=min(1.0, FINE_SIDE / place.box.side))
     if how.takes and picture.size != place.size:
         sizes = [f"{width}x{height}" for width, height in (picture.size, place.size)]
-        raise image_io.PictureError(f"not of its take's size: {sizes[0]} pixels, {sizes[1]} were expected")
+        raise image_io.ImageError(f"not of its take's size: {sizes[0]} pixels, {sizes[1]} were expected")
     if picture.size == (face_crop.SIZE, face_crop.SIZE):
         return np.asarray(picture.image)
     return _cut_from(picture, how, place)
 
 
-def _read(source: Source, shrink: float = 1.0, longest: int | None = None) -> image_io.Picture:
+def _read(source: Source, shrink: float = 1.0, longest: int | None = None) -> image_io.UprightImage:
     if source.path.suffix.lower() in VIDEO_TYPES:
-        return video_io.read(source.path, source.frame)
-    return image_io.read(source.path, shrink, longest)
+        return video_io.read_frame(source.path, source.frame)
+    return image_io.read_image(source.path, shrink, longest)
 
 
-def _cut_from(picture: image_io.Picture, how: Cropping, place: FaceLocation) -> np.ndarray:
+def _cut_from(picture: image_io.UprightImage, how: Cropping, place: FaceLocation) -> np.ndarray:
     (width, height), (placed_width, placed_height) = picture.size, place.size
     if abs(width * placed_height - height * placed_width) > 0.01 * width * placed_height:
-        raise image_io.PictureError("not of the same shape as the picture in which its sequence's face was found")
+        raise image_io.ImageError("not of the same shape as the picture in which its sequence's face was found")
     square = place.box.square(how.margin).scaled(width / placed_width)
-    if reason := face_crop.unusable(square, picture.size):
-        raise image_io.PictureError(reason)
-    return face_crop.cut(picture.image, square.scaled(picture.image.size[0] / width))
+    if reason := face_crop.why_unusable(square, picture.size):
+        raise image_io.ImageError(reason)
+    return face_crop.cut_square(picture.image, square.scaled(picture.image.size[0] / width))
 
 
-def measured(crops: Crops, place: FaceLocation | None, how: IntensityMethod, mesh=None) -> Crops:
+def measure_intensities(crops: Crops, place: FaceLocation | None, how: IntensityMethod, mesh=None) -> Crops:
     """The crops of a take, whole, in order and with their intensities; it is left out if they cannot be measured."""
     if not any(np.isnan(source.intensity) for source in crops.sources):
         return crops
@@ -249,7 +249,7 @@ def crop_all(
     whole = how.takes is not None and how.takes.needs_images
     jobs, later, lost = _jobs(sources, whole), deque[_Job](), 0
     next_job = lambda: later.popleft() if later else next(jobs, None)  # noqa: E731
-    with contextlib.closing(workers.run(partial(_work, how), next_job, count, _patience, kept)) as done:
+    with contextlib.closing(workers.run_jobs(partial(_work, how), next_job, count, _patience, kept)) as done:
         for job, answer in done:
             if not isinstance(answer, workers.Lost):
                 lost = 0
@@ -292,12 +292,14 @@ def _work(how: Cropping, job: _Job) -> tuple[Crops, FaceLocation | None]:
     if how.needs_mesh:
         from data_prep.cropping import face_mesh
 
-        mesh = face_mesh.load(face_mesh.model_file(how.landmarker))
+        mesh = face_mesh.load_mesh(face_mesh.model_file(how.landmarker))
     parts, place = [], None
     for group in job.groups:
         try:
             crops, place = crop_group(group, how, job.place, mesh)
-            parts.append(measured(crops, place, how.takes, mesh) if how.takes and how.takes.needs_images else crops)
+            parts.append(
+                measure_intensities(crops, place, how.takes, mesh) if how.takes and how.takes.needs_images else crops
+            )
         except UserError:
             raise
         except Exception as error:  # one picture must not end the preparation of a hundred thousand

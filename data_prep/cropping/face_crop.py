@@ -74,7 +74,7 @@ def square_on_points(points: np.ndarray) -> Box:
     return square_on_eyes(points[[36, 39]].mean(0), points[[42, 45]].mean(0))
 
 
-def find(picture: Image.Image, detector: str, mesh: "Mesh | None" = None) -> Box | None:
+def locate_face(picture: Image.Image, detector: str, mesh: "Mesh | None" = None) -> Box | None:
     """The tight crop of the face that is most plainly one, None if there is no face. detector: haar, mesh or none."""
     if detector == "none":
         (width, height), side = picture.size, min(picture.size)
@@ -84,24 +84,24 @@ def find(picture: Image.Image, detector: str, mesh: "Mesh | None" = None) -> Box
         small = picture.resize(
             [max(1, round(edge * LARGEST_LOOK / longest)) for edge in picture.size], reducing_gap=2.0
         )
-        seen = find(small, detector, mesh)
+        seen = locate_face(small, detector, mesh)
         return seen and seen.scaled(longest / LARGEST_LOOK)
     if detector == "mesh":
         if mesh is None:
             raise ValueError("The mesh detector needs landmarks.Mesh.")
         image = np.asarray(picture)
         eyes = mesh.eyes(image)
-        if eyes is None and (rough := haar(picture)):  # its own detector sees near faces alone
+        if eyes is None and (rough := detect_haar(picture)):  # its own detector sees near faces alone
             eyes = mesh.eyes(image, rough)
         return square_on_eyes(*eyes) if eyes else None
-    box = haar(picture)
+    box = detect_haar(picture)
     if box is None:
         return None
     x, y, side = (box.left + box.right) / 2, (box.top + box.bottom) / 2 + HAAR_DOWN * box.side, HAAR_SIDE * box.side
     return Box(x - side / 2, y - side / 2, x + side / 2, y + side / 2)
 
 
-def haar(picture: Image.Image) -> Box | None:
+def detect_haar(picture: Image.Image) -> Box | None:
     """The face that OpenCV's `frontalface_alt2` cascade is surest of, as the cascade's own box.
 
     Found in a small picture, then placed in a larger one of that face and in its mirror image, and averaged: half the
@@ -166,7 +166,7 @@ def _cascade():
     return cv2.CascadeClassifier(str(path))
 
 
-def cut(picture: Image.Image, box: Box) -> np.ndarray:
+def cut_square(picture: Image.Image, box: Box) -> np.ndarray:
     """What is in the square `box`, [64, 64, 3] uint8, antialiased; the edge pixels go on beyond the picture."""
     width, height = picture.size
     left, top = int(np.floor(box.left)), int(np.floor(box.top))
@@ -181,7 +181,7 @@ def cut(picture: Image.Image, box: Box) -> np.ndarray:
     return np.asarray(small)
 
 
-def unusable(box: Box, size: tuple[int, int]) -> str | None:
+def why_unusable(box: Box, size: tuple[int, int]) -> str | None:
     """Why a crop of a picture of this size would be worth nothing, None if it would be worth something."""
     if box.side < SMALLEST_SIDE:
         return f"face less than {SMALLEST_SIDE} pixels wide"
@@ -201,8 +201,8 @@ def crop_photo(
     Raises FaceError, a sentence, if the file cannot be read or shows no face.
     """
     try:
-        picture = image_io.read(path)
-    except image_io.PictureError as error:
+        picture = image_io.read_image(path)
+    except image_io.ImageError as error:
         raise UserError(f"{path} cannot be used: {error}.") from error
     if picture.size == (SIZE, SIZE):
         return np.asarray(picture.image)
@@ -211,16 +211,16 @@ def crop_photo(
         from data_prep.cropping import face_mesh
 
         try:
-            mesh = face_mesh.load(face_mesh.model_file(landmarker))
+            mesh = face_mesh.load_mesh(face_mesh.model_file(landmarker))
         except UserError as error:
             raise UserError(str(error)) from error
-    box = find(picture.image, detector, mesh)
+    box = locate_face(picture.image, detector, mesh)
     if box is None:
         raise UserError(
             f"No face was found in {path} ({picture.size[0]}x{picture.size[1]} pixels): "
             "give a picture of one upright face seen from the front."
         )
     square = box.square(margin)
-    if reason := unusable(square, picture.size):
+    if reason := why_unusable(square, picture.size):
         raise UserError(f"{path} cannot be used: {reason}.")
-    return cut(picture.image, square)
+    return cut_square(picture.image, square)

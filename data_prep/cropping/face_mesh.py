@@ -26,7 +26,7 @@ EYE_CORNERS = ((33, 133), (362, 263))
 NETWORKS = ("face_detector", "face_landmarks_detector")
 
 
-def cached_model() -> Path:
+def cached_model_file() -> Path:
     """Where the model file is in the user's cache folder, once it has been fetched."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facedisent_jax" / "face_landmarker.task"
 
@@ -38,7 +38,7 @@ def model_file(given: Path | str | None, address: str = ADDRESS) -> Path:
         if not Path(given).is_file():
             raise UserError(f"There is no landmarker file {given}.")
         return Path(given)
-    path = cached_model()
+    path = cached_model_file()
     if path.is_file():
         return path
     try:
@@ -73,7 +73,7 @@ def _interpreter() -> Any:
 
 
 @functools.lru_cache(maxsize=1)
-def load(path: Path) -> "Mesh":
+def load_mesh(path: Path) -> "Mesh":
     """The networks in the model file, ready to run. Raises LandmarkError, a sentence, if they are not there."""
     Interpreter = _interpreter()
     try:

@@ -21,11 +21,11 @@ COSTLY_MILLION_PIXELS = 50
 """The same where reading takes several copies (WebP and JPEG 2000; alpha, more than 8 bits): up to 20 bytes a pixel."""
 
 
-class PictureError(ValueError):
+class ImageError(ValueError):
     """A picture that cannot be used; the message is a short reason without the file's name."""
 
 
-class Picture(NamedTuple):
+class UprightImage(NamedTuple):
     """An upright RGB picture, maybe read at reduced size.
 
     image: the pixels that were read.
@@ -36,7 +36,7 @@ class Picture(NamedTuple):
     size: tuple[int, int]
 
 
-def read(path: Path | str, shrink: float = 1.0, longest: int | None = None) -> Picture:
+def read_image(path: Path | str, shrink: float = 1.0, longest: int | None = None) -> UprightImage:
     """The picture in a file: EXIF rotation applied, any number of channels and bits made 8-bit RGB.
 
     The caller needs no more than the fraction `shrink` of the width and height, or `longest` pixels on the longer side:
@@ -46,36 +46,36 @@ def read(path: Path | str, shrink: float = 1.0, longest: int | None = None) -> P
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata, and of sizes that we judge ourselves
             if not stat.S_ISREG(os.stat(path).st_mode):
-                raise PictureError("a folder or a device, not a file")
+                raise ImageError("a folder or a device, not a file")
             with Image.open(path, formats=FORMATS) as image:
                 return _upright_rgb(image, shrink if longest is None else longest / max(*image.size, 1))
-    except PictureError:
+    except ImageError:
         raise
     except FileNotFoundError:
-        raise PictureError("the file is gone, or a broken link") from None
+        raise ImageError("the file is gone, or a broken link") from None
     except PermissionError:
-        raise PictureError("no permission to read the file") from None
+        raise ImageError("no permission to read the file") from None
     except Image.UnidentifiedImageError:
         empty = Path(path).stat().st_size == 0
-        raise PictureError("empty file" if empty else "not a picture (or of a type that is not read)") from None
+        raise ImageError("empty file" if empty else "not a picture (or of a type that is not read)") from None
     except Image.DecompressionBombError:
-        raise PictureError(f"more than {MILLION_PIXELS} million pixels") from None
+        raise ImageError(f"more than {MILLION_PIXELS} million pixels") from None
     except MemoryError:
-        raise PictureError("too large for the memory") from None
+        raise ImageError("too large for the memory") from None
     except Exception as error:  # decoders answer damaged files with errors of every type
         if isinstance(error, OSError) and error.errno == errno.ELOOP:
-            raise PictureError("a link that leads back to itself") from None
+            raise ImageError("a link that leads back to itself") from None
         truncated = "truncated" in str(error).lower()
-        raise PictureError("truncated picture" if truncated else "damaged picture") from error
+        raise ImageError("truncated picture" if truncated else "damaged picture") from error
 
 
-def _upright_rgb(image: Image.Image, shrink: float) -> Picture:
+def _upright_rgb(image: Image.Image, shrink: float) -> UprightImage:
     width, height = image.size
     plain = image.mode in ("1", "L", "P", "RGB", "CMYK", "YCbCr") and "transparency" not in image.info
     costly = not plain or image.format in ("WEBP", "JPEG2000")
     most = COSTLY_MILLION_PIXELS if costly else MILLION_PIXELS
     if width * height > most * 1_000_000:
-        raise PictureError(f"more than {most} million pixels")
+        raise ImageError(f"more than {most} million pixels")
     if shrink < 1:
         image.draft(None, (max(1, int(width * shrink)), max(1, int(height * shrink))))
     image.load()
@@ -84,7 +84,7 @@ def _upright_rgb(image: Image.Image, shrink: float) -> Picture:
         ImageOps.exif_transpose(image, in_place=True)
     if image.size != before:
         width, height = height, width
-    return Picture(_rgb(image), (width, height))
+    return UprightImage(_rgb(image), (width, height))
 
 
 def _rgb(image: Image.Image) -> Image.Image:

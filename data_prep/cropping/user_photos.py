@@ -7,30 +7,30 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.cropping import face_crop, face_mesh
-from data_prep.cropping.image_io import read
+from data_prep.cropping.image_io import read_image
 from facedisent_jax.errors import UserError
 
 
-def pictures(paths: Sequence[Path], crop: dict, landmarker: Path | None) -> np.ndarray:
+def crop_photos(paths: Sequence[Path], crop: dict, landmarker: Path | None) -> np.ndarray:
     """The photographs as [n, 64, 64, 3] uint8: those of 64x64 pixels as they are, others cropped as in prep."""
     given = crop["detector"] in ("boxes", "points")  # by hand, as no photograph has them: all aim at the same square
     detector = "haar" if given else crop["detector"]
     cut = np.stack([face_crop.crop_photo(path, detector, crop["margin"], landmarker) for path in paths])
-    if detector == "none" and any(read(path).size != (face_crop.SIZE, face_crop.SIZE) for path in paths):
+    if detector == "none" and any(read_image(path).size != (face_crop.SIZE, face_crop.SIZE) for path in paths):
         print("No face is looked for, as in this run's own pictures: give crops of a face.", file=sys.stderr)
     return cut
 
 
-def face_points(landmarker: Path | None):
+def crop_landmark_finder(landmarker: Path | None):
     """The face mesh of 64x64 crops, as judges.Points; or a sentence that says why there is none. Fetches nothing."""
     import cv2
 
-    cached = face_mesh.cached_model()
+    cached = face_mesh.cached_model_file()
     if landmarker is None and not cached.is_file():
         extra = "pip install 'facedisent-jax[judges]'"
         return f"The face mesh needs {extra} and its model file: give it by --landmarker FILE."
     try:
-        mesh = face_mesh.load(face_mesh.model_file(landmarker or cached))
+        mesh = face_mesh.load_mesh(face_mesh.model_file(landmarker or cached))
     except UserError as error:
         if landmarker is not None:
             raise

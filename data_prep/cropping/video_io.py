@@ -6,26 +6,26 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_prep.cropping.image_io import MILLION_PIXELS, Picture, PictureError
+from data_prep.cropping.image_io import MILLION_PIXELS, ImageError, UprightImage
 
 FFMPEG = "protocol_whitelist;file|format_whitelist;avi,mov,matroska,webm,mpeg,mpegts,mpegvideo,m4v,asf"
 """A playlist that is named like a video would have FFmpeg open other files, or the network."""
 
 
-def frames(path: Path) -> int:
+def count_frames(path: Path) -> int:
     """How many frames can be decoded. Raises PictureError, a short reason, for a file that is damaged or no video."""
     video = _Video(path)
     number = 0
     while video.capture.grab():
         number += 1
     if not number:
-        raise PictureError("video without a frame that can be decoded")
+        raise ImageError("video without a frame that can be decoded")
     if number < video.promised:
-        raise PictureError(f"truncated video: {number} frames can be decoded, {video.promised} were expected")
+        raise ImageError(f"truncated video: {number} frames can be decoded, {video.promised} were expected")
     return number
 
 
-def read(path: Path, frame: int) -> Picture:
+def read_frame(path: Path, frame: int) -> UprightImage:
     """Frame number `frame`, from 0. Cheap for frames one after the other; going back starts the video anew."""
     video = _opened(path)
     if video.next > frame:
@@ -44,23 +44,23 @@ class _Video:
         import cv2
 
         if not path.is_file():
-            raise PictureError("the file is gone, or a broken link")
+            raise ImageError("the file is gone, or a broken link")
         if path.stat().st_size == 0:
-            raise PictureError("empty file")
+            raise ImageError("empty file")
         try:
             name = str(path.absolute())
             name.encode()
         except UnicodeEncodeError:  # OpenCV would crash
-            raise PictureError("its name is not UTF-8, which OpenCV needs") from None
+            raise ImageError("its name is not UTF-8, which OpenCV needs") from None
         self.capture, self.next = cv2.VideoCapture(name, cv2.CAP_FFMPEG), 0
         if not self.capture.isOpened():
-            raise PictureError("damaged video, or of a type that is not read")
+            raise ImageError("damaged video, or of a type that is not read")
         width, height = (self.capture.get(name) for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
         if width * height > MILLION_PIXELS * 1_000_000:
-            raise PictureError(f"more than {MILLION_PIXELS} million pixels")
+            raise ImageError(f"more than {MILLION_PIXELS} million pixels")
         self.promised = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT))  # 0 or less where the file does not say
 
-    def read(self, frame: int) -> Picture:
+    def read(self, frame: int) -> UprightImage:
         image = None
         while self.next <= frame:
             got = self.capture.grab()
@@ -68,10 +68,10 @@ class _Video:
             if got and self.next > frame:
                 got, image = self.capture.retrieve()
             if not got:
-                raise PictureError("damaged frame of a video")
+                raise ImageError("damaged frame of a video")
         if image is None:
-            raise PictureError("damaged frame of a video")
-        return Picture(Image.fromarray(image[..., ::-1].copy()), (image.shape[1], image.shape[0]))
+            raise ImageError("damaged frame of a video")
+        return UprightImage(Image.fromarray(image[..., ::-1].copy()), (image.shape[1], image.shape[0]))
 
 
 @functools.lru_cache(maxsize=1)

@@ -38,7 +38,7 @@ class _Busy(NamedTuple, Generic[Job]):
     until: float
 
 
-def run(
+def run_jobs(
     work: Callable[[Job], Answer],
     next_job: Callable[[], Job | None],
     count: int,
@@ -75,7 +75,7 @@ def run(
                 answer = _receive(entry.worker) if came else Lost(f"took more than {patience(entry.job):.0f} seconds")
                 busy.remove(entry)
                 if isinstance(answer, Lost):
-                    end(entry.worker)
+                    stop_worker(entry.worker)
                 elif (following := next_job()) is None:
                     idle.append(entry.worker)
                 else:  # before the answer is used: the process need not wait for that
@@ -83,10 +83,10 @@ def run(
                 yield entry.job, answer
     finally:
         for worker in [*([] if kept is not None else idle), *(entry.worker for entry in busy)]:
-            end(worker)
+            stop_worker(worker)
 
 
-def end(worker: Worker) -> None:
+def stop_worker(worker: Worker) -> None:
     worker.process.kill()
     worker.process.join()
     worker.pipe.close()

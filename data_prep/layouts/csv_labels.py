@@ -25,7 +25,7 @@ NAMES = {"person": "subject"}
 """Columns that may name a picture in place of `path`, beside subject and expression themselves."""
 
 
-def boxes(path: Path) -> dict[tuple[str, ...], Square]:
+def read_boxes(path: Path) -> dict[tuple[str, ...], Square]:
     """Columns path, left, top, right, bottom (pixels of the upright picture) -> the box of each picture."""
     table = {}
     for line, key, (left, top, right, bottom) in _rows(path, BOX):
@@ -38,7 +38,7 @@ def boxes(path: Path) -> dict[tuple[str, ...], Square]:
     return table
 
 
-def points(path: Path) -> dict[tuple[str, ...], Square]:
+def read_points(path: Path) -> dict[tuple[str, ...], Square]:
     """Columns path and x0, y0 ... x67, y67 (the usual 68 points), or the positions of the eyes -> tight crops."""
     with_eyes = EYES[0] in _header(path)
     table = {}
@@ -51,7 +51,7 @@ def points(path: Path) -> dict[tuple[str, ...], Square]:
     return table
 
 
-def intensities(path: Path) -> dict[tuple[str, ...], float]:
+def read_intensities(path: Path) -> dict[tuple[str, ...], float]:
     """Columns path, intensity (0 neutral to 1) -> the intensity of each picture."""
     table = {}
     for line, key, (value,) in _rows(path, ("intensity",)):
@@ -81,7 +81,7 @@ class FrameLabels(NamedTuple):
         return subject, expression if self.with_expression else "", take, frame
 
 
-def frame_intensities(path: Path) -> FrameLabels:
+def read_frame_labels(path: Path) -> FrameLabels:
     """Columns subject, take, frame, intensity (0 neutral to 1) and, if there is one, expression; others are ignored.
 
     A line that is wrong costs its frame alone. Raises PrepError if a column is missing.
@@ -136,7 +136,7 @@ def lookup(table: dict, source: Source):
     return found
 
 
-def check_use(path: Path, table: dict, sources: list[Source]) -> None:
+def require_matches(path: Path, table: dict, sources: list[Source]) -> None:
     """Refuse a table none of whose lines is about one of the pictures."""
     if table and not any(lookup(table, source) is not None for source in sources):
         first = " ".join(next(iter(table))[1:])

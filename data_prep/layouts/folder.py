@@ -3,22 +3,21 @@
 Imports sources, tables, splits and the name of the neutral expression.
 """
 
-import difflib
 import re
 from collections import Counter
 from pathlib import Path
 
 from data_prep.layouts import csv_labels
-from data_prep.layouts.scan import ScanResult, Source, pictures_below
+from data_prep.layouts.scan import ScanResult, Source, list_images
 from data_prep.output.splits import compiled
 from facedisent_jax.data.record import NEUTRAL
-from facedisent_jax.errors import UserError
+from facedisent_jax.errors import UserError, did_you_mean
 
 GROUPS = ("subject", "expression", "sequence", "frame", "condition", "intensity")
 """The named groups that a pattern may have."""
 
 
-def find(
+def scan_folder(
     raw: Path,
     pattern: str | None = None,
     neutral: str = NEUTRAL,
@@ -33,9 +32,9 @@ def find(
     neutral one). Pictures of one sequence share one crop: those whose paths agree up to the end of the group sequence.
     """
     matcher = _compiled(pattern) if pattern else None
-    files, passed_over = pictures_below(raw)
-    given = csv_labels.intensities(intensities) if intensities else {}
-    squares = csv_labels.boxes(boxes) if boxes else csv_labels.points(points) if points else {}
+    files, passed_over = list_images(raw)
+    given = csv_labels.read_intensities(intensities) if intensities else {}
+    squares = csv_labels.read_boxes(boxes) if boxes else csv_labels.read_points(points) if points else {}
     sources, unmatched = [], 0
     for path, key in files:
         found = matcher.search(key) if matcher else None
@@ -49,7 +48,7 @@ def find(
         )
     for csv_path, table in ((intensities, given), (boxes or points, squares)):
         if csv_path:
-            csv_labels.check_use(csv_path, table, sources)
+            csv_labels.require_matches(csv_path, table, sources)
     sources, clips = _with_intensities(sources, given, intensities)
     sources.sort(key=lambda s: (s.crop_group, s.expression != NEUTRAL, s.frame, s.key))
     return ScanResult(sources, [], passed_over, _notes(sources, pattern, unmatched, clips, neutral), [])
@@ -60,9 +59,8 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     names = list(matcher.groupindex)
     for name in names:
         if name not in GROUPS:
-            near = difflib.get_close_matches(name, GROUPS, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise UserError(f"--pattern has a group named {name!r}: {hint}The groups are {', '.join(GROUPS)}.")
+            hint = did_you_mean(name, GROUPS)
+            raise UserError(f"The groups of --pattern must be among {', '.join(GROUPS)}, got {name!r}.{hint}")
     if not names:
         raise UserError(f"--pattern {pattern!r} has no named group such as (?P<subject>\\d+).")
     return matcher

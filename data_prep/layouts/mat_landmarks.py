@@ -21,7 +21,7 @@ NUMERIC, COMPLEX = range(6, 16), 0x800
 """Classes of matrices of numbers (mxDOUBLE_CLASS ... mxUINT64_CLASS), and the flag of complex ones."""
 
 
-def read_points(path: Path) -> np.ndarray | None:
+def read_mat_landmarks(path: Path) -> np.ndarray | None:
     """The 68 landmarks [68, 2] in pixels; None if the file holds fewer (cameras from the side), or is none of these."""
     try:
         status = path.stat()

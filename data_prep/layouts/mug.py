@@ -4,7 +4,6 @@ The folders' names tell all, whatever lies above the subject; `sessionN` may lie
 is one crop, found in its neutral frame. What does not match is reported, never guessed.
 """
 
-import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -14,12 +13,12 @@ from typing import NamedTuple
 
 from data_prep import intensity
 from data_prep.cropping import video_io
-from data_prep.cropping.image_io import PictureError
+from data_prep.cropping.image_io import ImageError
 from data_prep.layouts import csv_labels
 from data_prep.layouts.csv_labels import FrameLabels
-from data_prep.layouts.scan import PICTURE_TYPES, VIDEO_TYPES, Rejected, ScanResult, Source, pictures_below, text_of
+from data_prep.layouts.scan import IMAGE_TYPES, VIDEO_TYPES, Rejected, ScanResult, Source, decode_file_name, list_images
 from facedisent_jax.data.record import NEUTRAL
-from facedisent_jax.errors import UserError
+from facedisent_jax.errors import UserError, did_you_mean
 
 EXPRESSIONS = {
     "anger": "anger",
@@ -32,7 +31,7 @@ EXPRESSIONS = {
     "smile": "smile",
 }
 """Folder, or word for it -> expression of the record."""
-KNOWN = tuple(EXPRESSIONS)[:7]
+MUG_EXPRESSIONS = tuple(EXPRESSIONS)[:7]
 """The seven that MUG has."""
 PUBLISHED_TRAINING = tuple(
     "008 017 021 028 030 031 034 036 037 038 039 042 043 044 045 055 060 061 062 063 071 075 076 077 083 084".split()
@@ -68,7 +67,7 @@ class _Files(NamedTuple):
     videos: list[tuple[Path, str]]
 
 
-def parse(folders: Sequence[str], take: str | None = None) -> Take | str:
+def parse_take(folders: Sequence[str], take: str | None = None) -> Take | str:
     """The folders of a frame from the root down -> its take, or what is wrong with them.
 
     take: the name of a video that lies where a take's folder could be.
@@ -89,7 +88,7 @@ def parse(folders: Sequence[str], take: str | None = None) -> Take | str:
     return Take(folders[above], EXPRESSIONS[words[at]], session, below[0])
 
 
-def find(
+def scan_mug(
     raw: Path,
     expressions: Sequence[str] = ("happiness",),
     labels: Path | None = None,
@@ -104,9 +103,9 @@ def find(
     """
     chosen = _chosen(expressions)
     given = _labels(labels, chosen) if labels else None
-    files, passed_over = pictures_below(raw, types=PICTURE_TYPES | VIDEO_TYPES)
+    files, passed_over = list_images(raw, types=IMAGE_TYPES | VIDEO_TYPES)
     found = ScanResult([], [], Counter(passed_over), [], [])
-    squares = csv_labels.boxes(boxes) if boxes else csv_labels.points(points) if points else {}
+    squares = csv_labels.read_boxes(boxes) if boxes else csv_labels.read_points(points) if points else {}
     takes = _takes(raw, files, chosen, found)
     numbered = _numbered(takes, found)
     seen = set()
@@ -118,7 +117,7 @@ def find(
             frames = _labelled(take[0], place, frames, given, least_onset, found)
         found.sources.extend(frame._replace(box=csv_labels.lookup(squares, frame)) for frame in frames)
     if squares:
-        csv_labels.check_use(boxes or points or Path(), squares, found.sources)
+        csv_labels.require_matches(boxes or points or Path(), squares, found.sources)
     if given:
         found.remarks.extend(given.remarks)
         _check_use(given, [take for take, _ in takes.values()], seen, found)
@@ -129,17 +128,16 @@ def _chosen(words: Iterable[str]) -> set[str]:
     chosen = set()
     for word in words:
         if word.lower() not in EXPRESSIONS:
-            near = difflib.get_close_matches(word.lower(), EXPRESSIONS, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise UserError(f"--expressions {word}: {hint}MUG has {', '.join(KNOWN)}.")
+            hint = did_you_mean(word.lower(), EXPRESSIONS)
+            raise UserError(f"--expressions must be among {', '.join(MUG_EXPRESSIONS)}, got {word}.{hint}")
         chosen.add(EXPRESSIONS[word.lower()])
     if not chosen:
-        raise UserError(f"--expressions names none: give some of {', '.join(KNOWN)}.")
+        raise UserError(f"--expressions names none: give some of {', '.join(MUG_EXPRESSIONS)}.")
     return chosen
 
 
 def _labels(path: Path, chosen: set[str]) -> FrameLabels:
-    given = csv_labels.frame_intensities(path)
+    given = csv_labels.read_frame_labels(path)
     actions = sorted(chosen - {NEUTRAL})
     if len(actions) > 1 and not given.with_expression:
         raise UserError(
@@ -154,16 +152,16 @@ def _labels(path: Path, chosen: set[str]) -> FrameLabels:
 
 def _takes(raw: Path, files, chosen: set[str], found: ScanResult) -> dict[str, tuple[Take, _Files]]:
     """Place of a take (folder, or a video in place of one) -> the take and its files; the rest is accounted for."""
-    root = [text_of(part) for part in raw.resolve().parts[1:]]
+    root = [decode_file_name(part) for part in raw.resolve().parts[1:]]
     takes: dict[str, tuple[Take, _Files]] = {}
     where: dict[Take, str] = {}
     for path, key in files:
         *folders, name = key.split("/")
         is_video = Path(name).suffix.lower() in VIDEO_TYPES
-        take = parse([*root, *folders])
+        take = parse_take([*root, *folders])
         place = "/".join(folders)
         if is_video and isinstance(take, str):
-            alone = parse([*root, *folders], Path(name).stem)
+            alone = parse_take([*root, *folders], Path(name).stem)
             take, place = (take, key) if isinstance(alone, str) else (alone, key[: -len(Path(name).suffix)])
         if isinstance(take, str):
             found.rejected.append(Rejected(key, f"{take}: {LAYOUT}"))
@@ -205,8 +203,8 @@ def _numbered(takes: dict[str, tuple[Take, _Files]], found: ScanResult) -> dict[
 def _length(path: Path) -> int | str:
     """Frames of a video, or why it cannot be used."""
     try:
-        return video_io.frames(path)
-    except PictureError as error:
+        return video_io.count_frames(path)
+    except ImageError as error:
         return str(error)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_prep.layouts import csv_labels
-from data_prep.layouts.scan import Rejected, ScanResult, Source, pictures_below
+from data_prep.layouts.scan import Rejected, ScanResult, Source, list_images
 from facedisent_jax.data.record import NEUTRAL
 from facedisent_jax.errors import UserError
 
@@ -56,7 +56,7 @@ class Shot(NamedTuple):
         return self[:4]
 
 
-def parse(stem: str) -> tuple[Shot, str] | str:
+def parse_shot(stem: str) -> tuple[Shot, str] | str:
     """A file's name without its extension -> its fields and its suffix; or why it is not a Multi-PIE name."""
     found = NAME.fullmatch(stem)
     if not found:
@@ -72,7 +72,7 @@ def parse(stem: str) -> tuple[Shot, str] | str:
     return shot, suffix or ""
 
 
-def find(
+def scan_multipie(
     raw: Path,
     cameras: Sequence[str] = ("051",),
     illuminations: Sequence[str] = ILLUMINATIONS,
@@ -86,12 +86,12 @@ def find(
     illuminations = _chosen(illuminations, ILLUMINATIONS, "--illuminations", lambda name: name.zfill(2))
     known = tuple(dict.fromkeys(EXPRESSIONS.values()))
     expressions = _chosen(expressions, known, "--expressions", str.lower)
-    files, passed_over = pictures_below(raw, OTHER_FOLDERS)
+    files, passed_over = list_images(raw, OTHER_FOLDERS)
     left_out = Counter(passed_over)
     rejected: list[Rejected] = []
     best: dict[Shot, tuple[str, str, Path]] = {}  # suffix, key, path
     for path, key in files:
-        parsed = parse(path.stem)
+        parsed = parse_shot(path.stem)
         if isinstance(parsed, str):
             rejected.append(Rejected(key, parsed))
             continue
@@ -106,7 +106,7 @@ def find(
                 rejected.append(Rejected(best[shot][1], "another copy of this picture is used"))
             best[shot] = suffix, key, path
     labels = _labels(mat_labels) if mat_labels else {}
-    squares = csv_labels.boxes(boxes) if boxes else csv_labels.points(points) if points else {}
+    squares = csv_labels.read_boxes(boxes) if boxes else csv_labels.read_points(points) if points else {}
     groups: dict[tuple, list[tuple[Shot, Path, str]]] = defaultdict(list)
     for shot, (suffix, key, path) in best.items():
         groups[*shot.place, suffix].append((shot, path, key))
@@ -122,7 +122,7 @@ def find(
             sources.append(_source(shot, path, key, "_".join(place), label))
     if squares:
         sources = [source._replace(box=csv_labels.lookup(squares, source)) for source in sources]
-        csv_labels.check_use(boxes or points or Path(), squares, sources)
+        csv_labels.require_matches(boxes or points or Path(), squares, sources)
     return ScanResult(sources, rejected, dict(left_out), _notes(sources, labels), [])
 
 
@@ -138,7 +138,7 @@ def _source(shot: Shot, path: Path, key: str, group: str, label: Path | None) ->
         condition=f"{shot.camera}_{shot.illumination}",
         frame=int(shot.recording),
         intensity=0.0 if expression == NEUTRAL else 1.0,
-        points=label,
+        landmark_file=label,
     )
 
 
@@ -172,7 +172,7 @@ def _labels(folder: Path) -> dict[tuple[str, ...], dict[str, Path]]:
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder} of landmark labels (--mat-labels).")
     found: dict[tuple[str, ...], dict[str, Path]] = defaultdict(dict)
-    for path, _ in pictures_below(folder, types=frozenset({".mat"}))[0]:
+    for path, _ in list_images(folder, types=frozenset({".mat"}))[0]:
         if named := LABEL.fullmatch(path.name):
             found[named.groups()[:4]][named[5]] = path
     if not found:
@@ -183,6 +183,6 @@ def _labels(folder: Path) -> dict[tuple[str, ...], dict[str, Path]]:
 def _notes(sources: list[Source], labels: dict) -> list[str]:
     if not labels:
         return []
-    labelled = {source.crop_group for source in sources if source.points}
+    labelled = {source.crop_group for source in sources if source.landmark_file}
     groups = {source.crop_group for source in sources}
     return [f"Landmark labels are there for {len(labelled)} of {len(groups)} crops; the detector finds the others."]

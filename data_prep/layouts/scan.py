@@ -10,13 +10,13 @@ from typing import NamedTuple
 
 from facedisent_jax.errors import UserError
 
-PICTURE_TYPES = frozenset(
+IMAGE_TYPES = frozenset(
     ".png .jpg .jpeg .jpe .jfif .bmp .webp .tif .tiff .gif .ppm .pgm .pbm .pnm .jp2".split()
 )  # in lower case
 VIDEO_TYPES = frozenset(".avi .mp4 .m4v .mov .mkv .mpg .mpeg .webm .wmv".split())
 
 
-def text_of(name: str) -> str:
+def decode_file_name(name: str) -> str:
     """A file's name as text, whatever its bytes: those that are not UTF-8 are written as \\xff."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
@@ -47,7 +47,7 @@ class Source(NamedTuple):
     frame: int = 0
     intensity: float = float("nan")
     box: tuple[float, float, float, float] | None = None
-    points: Path | None = None
+    landmark_file: Path | None = None
 
 
 class Rejected(NamedTuple):
@@ -83,8 +83,8 @@ class ScanResult(NamedTuple):
     remarks: list[Rejected]
 
 
-def pictures_below(
-    raw: Path | str, skip_folders: frozenset[str] = frozenset(), types: frozenset[str] = PICTURE_TYPES
+def list_images(
+    raw: Path | str, skip_folders: frozenset[str] = frozenset(), types: frozenset[str] = IMAGE_TYPES
 ) -> tuple[list[tuple[Path, str]], dict]:
     """Every picture file below `raw` as (path, key), in order of the keys, and what was passed over, as counts.
 
@@ -120,7 +120,7 @@ def pictures_below(
             passed_over["data folders made by this command"] += 1
             continue
         for entry in entries:
-            name = text_of(entry.name)
+            name = decode_file_name(entry.name)
             if _is_folder(entry):
                 below = skipped or (entry.name.lower() if entry.name.lower() in skip_folders else "")
                 waiting.append((entry.path, f"{prefix}{name}/", below))

@@ -157,8 +157,8 @@ def _jobs(sources: Iterable[Source]) -> Iterator[list[Source]]:
     job: list[Source] = []
     for _, group in groupby(sources, key=lambda source: source.crop_group):
         for one in group:
-            points = one.points and Path(os.path.abspath(one.points))
-            job.append(one._replace(path=Path(os.path.abspath(one.path)), points=points))
+            landmarks = one.landmark_file and Path(os.path.abspath(one.landmark_file))
+            job.append(one._replace(path=Path(os.path.abspath(one.path)), landmark_file=landmarks))
         if len(job) >= JOB_PICTURES:
             yield job
             job = []
@@ -177,7 +177,7 @@ class _Crop(beam.DoFn):
 
     def teardown(self) -> None:
         for worker in self._kept:
-            workers.end(worker)
+            workers.stop_worker(worker)
 
     def process(self, number: int):
         items: list[Item] = []

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_prep.intensity import IntensityMethod
-from data_prep.layouts.scan import Rejected, ScanResult, text_of
+from data_prep.layouts.scan import Rejected, ScanResult, decode_file_name
 from data_prep.output import splits
 from data_prep.output.spool import CropStore, Item, Spool, left_out, of_crops, split_of
 from facedisent_jax.data.reading import read_info
@@ -84,7 +84,7 @@ def from_sources(
         from data_prep.cropping import face_mesh
 
         how = how._replace(landmarker=face_mesh.model_file(landmarker))  # fetched once, not by every worker
-        face_mesh.load(how.landmarker)  # what is missing is said here, before anything begins
+        face_mesh.load_mesh(how.landmarker)  # what is missing is said here, before anything begins
 
     def items() -> Iterator[Item]:
         yield from left_out(found.rejected)
@@ -247,8 +247,8 @@ def _plain(value: Any) -> Any:
 def check_out(out: Path | str, overwrite: bool) -> Path:
     """The place of the new folder, all links resolved; refused if it holds anything that this run must not replace."""
     out = Path(out).resolve()
-    if text_of(str(out)) != str(out):
-        raise UserError(f"{text_of(str(out))} is not UTF-8, which TensorFlow needs: choose another name.")
+    if decode_file_name(str(out)) != str(out):
+        raise UserError(f"{decode_file_name(str(out))} is not UTF-8, which TensorFlow needs: choose another name.")
     _clear_remains(out)
     if not out.exists():
         return out

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from data_prep.cropping.workers import Lost, run
+from data_prep.cropping.workers import Lost, run_jobs
 from data_prep.synthetic.drawing import draw, draw_levels, draw_task
 from data_prep.synthetic.identity import Identity, random_identity
 from facedisent_jax.data.record import NEUTRAL, Record
@@ -106,7 +106,7 @@ def _draw_in_workers(plans: list[list[tuple[str, Record]]], seed: int, workers: 
     next_task = lambda: retries.popleft() if retries else next(tasks, None)  # noqa: E731
     finished: dict[int, np.ndarray] = {}
     next_subject = losses = 0
-    with contextlib.closing(run(draw_task, next_task, workers, lambda _: TIMEOUT_SECONDS)) as answers:
+    with contextlib.closing(run_jobs(draw_task, next_task, workers, lambda _: TIMEOUT_SECONDS)) as answers:
         for task, images in answers:
             if not isinstance(images, Lost):
                 finished[task[0]] = images

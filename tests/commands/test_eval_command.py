@@ -117,9 +117,9 @@ def test_own_photographs_are_cropped_as_in_prep(run, tmp_path):
 
     small = tmp_path / "small.png"
     Image.fromarray(face_crop.crop_photo(london, "haar", 0.2)).save(small)
-    cut, as_is = user_photos.pictures([london, small], {"detector": "haar", "margin": 0.2}, None)
+    cut, as_is = user_photos.crop_photos([london, small], {"detector": "haar", "margin": 0.2}, None)
     assert (cut == as_is).all()
-    by_hand = user_photos.pictures([london], {"detector": "points", "margin": 0.2}, None)
+    by_hand = user_photos.crop_photos([london], {"detector": "points", "margin": 0.2}, None)
     assert (by_hand[0] == cut).all()  # no photograph comes with points: the same square is then found by Haar
 
 
@@ -129,7 +129,7 @@ def test_where_no_face_is_looked_for_that_is_said_of_photographs_and_not_of_crop
     Image.new("RGB", (64, 64)).save(tmp_path / "crop.png")
     Image.new("RGB", (80, 80)).save(tmp_path / "photograph.png")
     for name, said in (("crop", False), ("photograph", True)):
-        user_photos.pictures([tmp_path / f"{name}.png"], {"detector": "none", "margin": 0.0}, None)
+        user_photos.crop_photos([tmp_path / f"{name}.png"], {"detector": "none", "margin": 0.0}, None)
         assert ("No face is looked for" in capsys.readouterr().err) == said
 
 

@@ -29,10 +29,10 @@ from tiny_run import ROOT
 from data_prep.__main__ import main
 from data_prep.cropping import crop, video_io, workers
 from data_prep.cropping.crop import Cropping
-from data_prep.cropping.image_io import PictureError
+from data_prep.cropping.image_io import ImageError
 from data_prep.cropping.workers import Lost
 from data_prep.layouts import csv_labels, mat_landmarks, mug
-from data_prep.layouts.scan import Source, pictures_below, printable, text_of
+from data_prep.layouts.scan import Source, decode_file_name, list_images, printable
 from data_prep.output import build
 from data_prep.output.build import Plan
 from data_prep.output.spool import Item
@@ -168,7 +168,7 @@ def check(prepared: Prepared, count: int) -> None:
 
 @posix
 def test_every_file_is_used_or_listed_and_nothing_is_written_elsewhere(prepared):
-    files, _ = pictures_below(prepared.raw)
+    files, _ = list_images(prepared.raw)
     assert len(files) == 160 + 2 * (len(EVIL) + 1) + 1 + 2 + 1 + 1 + len(NO_FILES)
     check(prepared, len(files))
     assert set(prepared.rejected) <= {key for _, key in files}
@@ -180,7 +180,7 @@ def test_every_file_is_used_or_listed_and_nothing_is_written_elsewhere(prepared)
 
 @posix
 def test_a_link_to_what_holds_the_folder_is_not_followed(prepared):
-    files, passed_over = pictures_below(prepared.raw)
+    files, passed_over = list_images(prepared.raw)
     assert passed_over["links to a folder that holds RAW"] == 2  # root, up
     assert not [key for _, key in files if key.startswith(("root/", "up/", "self/", "deep/"))]
     assert ["beside/b_smile.png"] == [key for _, key in files if key.startswith("beside/")]
@@ -230,7 +230,7 @@ def test_two_thousand_damaged_pictures(tmp_path):
 def test_a_worker_that_dies_or_hangs_is_replaced():
     jobs = iter([1, "crash", 2, "loop", 3, 4])
     patience = lambda job: 1.0 if job == "loop" else 60.0  # noqa: E731
-    found = dict(workers.run(evil_worker.number, lambda: next(jobs, None), 2, patience))
+    found = dict(workers.run_jobs(evil_worker.number, lambda: next(jobs, None), 2, patience))
     assert found == {1: 1, "crash": Lost("died"), 2: 4, "loop": Lost("took more than 1 seconds"), 3: 9, 4: 16}
 
 
@@ -334,13 +334,13 @@ def bombs() -> Iterator[tuple[str, bytes]]:
 READ_WITHIN = """
 import resource, sys
 from pathlib import Path
-from data_prep import pictures
+from data_prep.cropping.image_io import ImageError, read_image
 held = int(next(line for line in open("/proc/self/status") if line.startswith("VmSize")).split()[1]) * 1024
 resource.setrlimit(resource.RLIMIT_AS, (held + int(sys.argv[2]),) * 2)
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
-        print(path.name, pictures.read(path).size)
-    except pictures.PictureError as error:
+        print(path.name, read_image(path).size)
+    except ImageError as error:
         print(path.name, error)
 """
 
@@ -413,7 +413,7 @@ NUMBERS = POINTS.T.astype("<f8").tobytes()
 
 def test_the_mat_files_of_these_tests_are_read_where_they_are_sound(tmp_path):
     (tmp_path / "a.mat").write_bytes(matrix(b"pts", 68, 2, NUMBERS))
-    found = mat_landmarks.read_points(tmp_path / "a.mat")
+    found = mat_landmarks.read_mat_landmarks(tmp_path / "a.mat")
     assert found is not None and (found == POINTS).all()
 
 
@@ -434,7 +434,7 @@ def test_landmark_files_are_read_with_limits(tmp_path, kind):
     (tmp_path / "a.mat").write_bytes(MATS[kind])
     tracemalloc.start()
     try:
-        found = mat_landmarks.read_points(tmp_path / "a.mat")
+        found = mat_landmarks.read_mat_landmarks(tmp_path / "a.mat")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -444,7 +444,8 @@ def test_landmark_files_are_read_with_limits(tmp_path, kind):
 
 @posix
 def test_a_landmark_file_that_is_none_does_not_block(tmp_path):
-    code = "import sys, pathlib; from data_prep import labels; print(labels.read_points(pathlib.Path(sys.argv[1])))"
+    code = "import sys, pathlib; from data_prep.layouts.mat_landmarks import read_mat_landmarks as read; "
+    code += "print(read(pathlib.Path(sys.argv[1])))"
     os.mkfifo(tmp_path / "a.mat")
     command = [sys.executable, "-c", code, str(tmp_path / "a.mat")]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
@@ -462,7 +463,7 @@ def test_damaged_landmark_files_are_none_or_points(tmp_path):
                 256
             )
         path.write_bytes(content[: None if number % 4 else int(rng.integers(len(content)))])
-        found = mat_landmarks.read_points(path)
+        found = mat_landmarks.read_mat_landmarks(path)
         assert found is None or found.shape == (68, 2)
 
 
@@ -481,8 +482,8 @@ def test_a_circle_of_links_among_the_landmark_files_ends(tmp_path):
     for _ in range(600):
         deep = deep / "d"
         deep.mkdir()
-    found = multipie.find(tmp_path / "raw", mat_labels=place)
-    assert [source.points for source in found.sources] == [place / "001_01_01_051_07_lm.mat"]
+    found = multipie.scan_multipie(tmp_path / "raw", mat_labels=place)
+    assert [source.landmark_file for source in found.sources] == [place / "001_01_01_051_07_lm.mat"]
 
 
 def test_a_frame_number_without_end_is_listed(tmp_path):
@@ -492,7 +493,7 @@ def test_a_frame_number_without_end_is_listed(tmp_path):
     assert info["pictures"] == 1 and info["rejected"] == {"frame number of more than 18 digits": 1}
     table = tmp_path / "labels.csv"
     table.write_text(f"subject,take,frame,intensity\ns,t,{'9' * 5000},0.5\n")
-    assert len(csv_labels.frame_intensities(table).remarks) == 1
+    assert len(csv_labels.read_frame_labels(table).remarks) == 1
 
 
 @posix
@@ -500,7 +501,7 @@ def test_a_subject_whose_folder_is_no_text_is_text(tmp_path):
     take = os.fsencode(tmp_path) + b"/\xffanna/happiness/take000"
     os.makedirs(take)
     Path(os.fsdecode(take), "img_0001.jpg").write_bytes(saved(face(), "JPEG"))
-    found = mug.find(Path(os.fsdecode(os.path.dirname(take))))
+    found = mug.scan_mug(Path(os.fsdecode(os.path.dirname(take))))
     assert [source.subject for source in found.sources] == ["\\xffanna"]
 
 
@@ -513,7 +514,7 @@ def test_a_playlist_that_is_named_like_a_video_opens_nothing(tmp_path):
     for frame in frames:
         writer.write(np.ascontiguousarray(frame))
     writer.release()
-    assert video_io.frames(tmp_path / "real.avi") == 3
+    assert video_io.count_frames(tmp_path / "real.avi") == 3
     texts = {
         "concat.avi": "ffconcat version 1.0\nfile real.avi\n",
         "list.mp4": f"#EXTM3U\n#EXTINF:1,\n{tmp_path}/real.avi\n#EXT-X-ENDLIST\n",
@@ -524,16 +525,16 @@ def test_a_playlist_that_is_named_like_a_video_opens_nothing(tmp_path):
     for name, text in texts.items():
         path = tmp_path / name
         os.mkfifo(path) if text is None else path.write_text(text)
-        with pytest.raises(PictureError):
-            video_io.frames(path)
+        with pytest.raises(ImageError):
+            video_io.count_frames(path)
     shutil.copy(tmp_path / "real.avi", tmp_path / "\udcfe.avi")
-    with pytest.raises(PictureError, match="its name is not UTF-8"):
-        video_io.frames(tmp_path / "\udcfe.avi")
+    with pytest.raises(ImageError, match="its name is not UTF-8"):
+        video_io.count_frames(tmp_path / "\udcfe.avi")
 
 
 def test_printable_text_has_no_control_characters():
     assert printable("a\nb\x1b[1m\udcff\u202eä 🙂") == "a\\nb\\x1b[1m\\udcff\\u202eä 🙂"
-    assert text_of("a\udcff") == "a\\xff"
+    assert decode_file_name("a\udcff") == "a\\xff"
 
 
 # Nothing that is read is carried out

@@ -178,7 +178,7 @@ def test_inspect_draws_the_curves_and_tells_how_far_from_the_truth_they_are(tmp_
     with Image.open(out / "intensity_curves.png") as picture:
         assert picture.size[0] > 600 and len(set(np.asarray(picture.convert("L")).ravel().tolist())) > 20
     assert set(takes) == {(name, "smile", "take000") for name in "123"}
-    truth = inspect.of_labels(csv_labels.frame_intensities(tmp_path / "labels.csv"), out)
+    truth = inspect.of_labels(csv_labels.read_frame_labels(tmp_path / "labels.csv"), out)
     assert all(inspect.true_curve(truth, name, frames) == pytest.approx(frames) for name, frames in takes.items())
 
 
@@ -209,7 +209,7 @@ def test_measured_intensities_are_near_the_truth_of_the_derived_clips(tmp_path, 
     out = tmp_path / "out"
     main(["mug", str(clips(tmp_path, 6)), str(out), "--workers", "1", *options])
     takes = inspect.takes(out)
-    truth = inspect.of_labels(csv_labels.frame_intensities(CLIPS / "labels.csv"), out)
+    truth = inspect.of_labels(csv_labels.read_frame_labels(CLIPS / "labels.csv"), out)
     text = inspect.compare(takes, truth)
     rank, error = (float(text.splitlines()[2].split()[k]) for k in (2, 4))
     assert len(takes) == 6 and rank > 0.95 and error < 0.08, text

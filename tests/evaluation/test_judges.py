@@ -136,7 +136,7 @@ def test_the_identity_judge_tells_people_apart_on_small_crops(london):
 def test_the_mesh_ranks_smiling_over_neutral_on_small_crops(london):
     if not LANDMARKER.is_file():
         pytest.skip("needs the face mesh's model file, which lies beside the repository")
-    points = user_photos.face_points(LANDMARKER)
+    points = user_photos.crop_landmark_finder(LANDMARKER)
     judge = judges.mesh_smile(points, from_landmarks=False)
     neutral, smiling = (judge.measure(pictures) for pictures in london)
     assert (smiling > neutral).mean() > 0.9 and auc(smiling, neutral) > 0.85

@@ -37,7 +37,7 @@ def saved(path: Path, image: Image.Image, **options) -> Path:
 
 
 def read(path: Path) -> np.ndarray:
-    return np.asarray(image_io.read(path).image)
+    return np.asarray(image_io.read_image(path).image)
 
 
 def test_greyscale_palette_and_cmyk_become_rgb(tmp_path):
@@ -76,7 +76,7 @@ def test_a_camera_held_sideways_gives_an_upright_picture(tmp_path, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = saved(tmp_path / "a.png", stored, exif=exif)
-    picture = image_io.read(path)
+    picture = image_io.read_image(path)
     assert picture.size == (300, 240)
     assert (np.asarray(picture.image) == scene()).all()
 
@@ -104,21 +104,21 @@ def faulty(folder: Path) -> dict[str, Path]:
 
 def test_a_file_that_is_no_picture_gives_its_reason_and_nothing_else(tmp_path):
     for reason, path in faulty(tmp_path).items():
-        with pytest.raises(image_io.PictureError, match=f"^{reason}"):
-            image_io.read(path)
+        with pytest.raises(image_io.ImageError, match=f"^{reason}"):
+            image_io.read_image(path)
 
 
 def test_postscript_is_not_run(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
-    with pytest.raises(image_io.PictureError, match="not a picture"):
-        image_io.read(tmp_path / "a.jpg")
+    with pytest.raises(image_io.ImageError, match="not a picture"):
+        image_io.read_image(tmp_path / "a.jpg")
 
 
 def test_a_large_jpeg_is_read_smaller_when_that_is_enough(tmp_path):
     path = saved(tmp_path / "a.jpg", Image.fromarray(scene(1600, 1200)), quality=95)
-    picture = image_io.read(path, longest=400)
+    picture = image_io.read_image(path, longest=400)
     assert picture.image.size == (400, 300) and picture.size == (1600, 1200)
-    assert image_io.read(path, shrink=0.9).image.size == (1600, 1200)
+    assert image_io.read_image(path, shrink=0.9).image.size == (1600, 1200)
 
 
 def test_the_tight_crop_is_2_6_eye_distances_wide_and_0_45_below_the_eyes():
@@ -136,7 +136,7 @@ def test_the_margin_widens_around_the_same_centre():
 def test_a_crop_shows_what_is_in_its_box():
     picture = Image.fromarray(scene(600, 480))
     box = Box(101.5, 60.25, 293.5, 252.25)
-    got = face_crop.cut(picture, box).astype(float)
+    got = face_crop.cut_square(picture, box).astype(float)
     assert got.shape == (64, 64, 3)
     x = box.left + (np.arange(64) + 0.5) * 3  # where the pixels of the crop lie
     y = box.top + (np.arange(64) + 0.5) * 3
@@ -146,16 +146,16 @@ def test_a_crop_shows_what_is_in_its_box():
 
 def test_beyond_the_picture_its_edge_goes_on():
     picture = Image.fromarray(scene(200, 200))
-    got = face_crop.cut(picture, Box(-64, 50, 64, 178)).astype(int)
+    got = face_crop.cut_square(picture, Box(-64, 50, 64, 178)).astype(int)
     assert np.abs(got[:, :30] - got[:, :1]).max() <= 2, "left of the picture every row has one colour"
-    inside = face_crop.cut(picture, Box(0, 50, 64, 178 - 64)).astype(int)
+    inside = face_crop.cut_square(picture, Box(0, 50, 64, 178 - 64)).astype(int)
     assert np.abs(got[:32, 34:62:2].mean() - inside[:, 4:60:4].mean()) < 3
 
 
 def test_fine_stripes_are_averaged_not_sampled():
     stripes = np.zeros((640, 640, 3), np.uint8)
     stripes[:, ::2] = 255
-    assert np.abs(face_crop.cut(Image.fromarray(stripes), Box(0, 0, 640, 640)).astype(int) - 127).max() <= 8
+    assert np.abs(face_crop.cut_square(Image.fromarray(stripes), Box(0, 0, 640, 640)).astype(int) - 127).max() <= 8
 
 
 def group(*paths: Path, **known) -> list[Source]:
@@ -171,8 +171,8 @@ def test_one_box_serves_its_whole_crop_group_and_damaged_pictures_are_listed(tmp
     sources[1] = sources[1]._replace(box=tuple(box))
     crops, place = crop.crop_group(sources, crop.Cropping("boxes"))
     assert [source.key for source in crops.sources] == ["1.png", "2.png"] and crops.found_by == ["given", "given"]
-    assert (crops.images[0] == face_crop.cut(Image.fromarray(scene()), box)).all()
-    assert (crops.images[1] == face_crop.cut(Image.fromarray(255 - scene()), box)).all()
+    assert (crops.images[0] == face_crop.cut_square(Image.fromarray(scene()), box)).all()
+    assert (crops.images[1] == face_crop.cut_square(Image.fromarray(255 - scene()), box)).all()
     assert crops.rejected == [("0.png", "empty file")] and place is not None
 
 
@@ -194,8 +194,8 @@ def test_a_large_jpeg_read_at_reduced_size_gives_the_same_crop(tmp_path):
     sources = group(*(saved(tmp_path / f"{k}.jpg", large, quality=95) for k in range(2)))
     sources[0] = sources[0]._replace(box=box)
     crops, _ = crop.crop_group(sources, crop.Cropping("boxes", margin=0.5))
-    whole = face_crop.cut(large, Box(*box).square(0.5)).astype(int)
-    assert image_io.read(sources[1].path, shrink=128 / 1024).image.size == (300, 240)
+    whole = face_crop.cut_square(large, Box(*box).square(0.5)).astype(int)
+    assert image_io.read_image(sources[1].path, shrink=128 / 1024).image.size == (300, 240)
     for image in crops.images:
         assert np.abs(image - whole).mean() < 1.5 and np.abs(image - whole).max() < 12
 
@@ -208,7 +208,7 @@ def test_a_long_sequence_is_cropped_in_parts_at_one_place(tmp_path, monkeypatch)
     other = [Source(paths[0], "other", "h", box=(40.0, 30.0, 168.0, 158.0))]
     parts = list(crop.crop_all([*sources, *other], crop.Cropping("boxes"), 1))
     assert sorted(len(part.sources) for part in parts) == [1, 2, 3, 3]
-    same = face_crop.cut(Image.fromarray(scene()), Box(40, 30, 168, 158))
+    same = face_crop.cut_square(Image.fromarray(scene()), Box(40, 30, 168, 158))
     assert all((image == same).all() for part in parts for image in part.images)
     assert not any(part.rejected for part in parts)
 
@@ -245,9 +245,9 @@ def test_mat_labels_place_the_crop_and_other_mat_files_do_not(tmp_path):
     scipy_io.savemat(tmp_path / "other.mat", {"pts": np.array([["x"]], object)})
     (tmp_path / "broken.mat").write_bytes((tmp_path / "a.mat").read_bytes()[:150])
     for name in ("few", "other", "broken"):
-        assert mat_landmarks.read_points(tmp_path / f"{name}.mat") is None
+        assert mat_landmarks.read_mat_landmarks(tmp_path / f"{name}.mat") is None
     path = saved(tmp_path / "1.png", Image.fromarray(scene(400, 300)))
-    (source,) = group(path, points=tmp_path / "a.mat")
+    (source,) = group(path, landmark_file=tmp_path / "a.mat")
     crops, place = crop.crop_group([source], crop.Cropping("haar"))
     assert crops.found_by == ["labels"] and place is not None
     assert tuple(place.box) == pytest.approx((110, 77.5, 240, 207.5))
@@ -264,7 +264,7 @@ def test_a_photograph_that_cannot_be_used_gets_one_sentence(tmp_path):
 def test_without_litert_the_mesh_names_its_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(UserError, match=r"pip install 'facedisent-jax\[landmarks\]'"):
-        face_mesh.load(tmp_path / "some.task")
+        face_mesh.load_mesh(tmp_path / "some.task")
     with pytest.raises(UserError, match=r"pip install 'facedisent-jax\[landmarks\]'"):
         face_mesh.model_file(None, "file:///nowhere")  # said before anything is fetched
 
@@ -292,7 +292,7 @@ def test_the_mesh_model_is_fetched_once_and_only_the_right_one(monkeypatch, tmp_
 def test_a_file_that_is_no_face_mesh_is_named(tmp_path):
     (tmp_path / "some.task").write_bytes(b"no zip")
     with pytest.raises(UserError, match="some.task is not a face_landmarker.task file"):
-        face_mesh.load(tmp_path / "some.task")
+        face_mesh.load_mesh(tmp_path / "some.task")
 
 
 def london(detector: str, mesh=None, people: int = 12) -> np.ndarray:
@@ -304,7 +304,9 @@ def london(detector: str, mesh=None, people: int = 12) -> np.ndarray:
     for who, expression, *numbers in rows:
         at = np.reshape(np.array(numbers, float), (68, 2))
         eyes = at[[36, 39]].mean(0), at[[42, 45]].mean(0)
-        box = face_crop.find(image_io.read(LONDON / "images" / f"{who}_{expression}.jpg").image, detector, mesh)
+        box = face_crop.locate_face(
+            image_io.read_image(LONDON / "images" / f"{who}_{expression}.jpg").image, detector, mesh
+        )
         assert box is not None
         true = face_crop.square_on_points(at)
         out[who, expression] = (
@@ -327,7 +329,7 @@ def test_haar_crops_are_steady_and_as_tight_as_those_on_landmarks():
 @needs_london
 @needs("landmarks", "ai_edge_litert")
 def test_mesh_crops_are_steadier():
-    shift, scale, tightness = london("mesh", face_mesh.load(MODEL))
+    shift, scale, tightness = london("mesh", face_mesh.load_mesh(MODEL))
     assert shift < 0.25 and scale < 0.015 and 0.97 < tightness < 1.03
 
 
@@ -336,5 +338,5 @@ def test_a_small_face_and_one_at_the_edge_of_a_large_photograph_are_found():
     face = Image.open(LONDON / "images" / "002_neutral.jpg")
     wide = Image.new("RGB", (3000, 2000), (120, 140, 120))
     wide.paste(face.resize((300, 300)), (2650, 100))
-    box = face_crop.find(wide, "haar")
+    box = face_crop.locate_face(wide, "haar")
     assert box is not None and 2690 < box.left < 2760 and 150 < box.side < 220

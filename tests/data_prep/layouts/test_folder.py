@@ -38,7 +38,7 @@ def by_key(found) -> dict:
 
 def test_the_named_groups_become_the_record_and_the_neutral_word_intensity_0(tmp_path):
     raw = tree(tmp_path, "images/002_neutral.jpg", "images/002_smile.jpg")
-    known = by_key(folder.find(raw, LONDON))
+    known = by_key(folder.scan_folder(raw, LONDON))
     assert [(s.subject, s.expression, s.intensity) for s in known.values()] == [
         ("002", "neutral", 0.0),
         ("002", "smile", 1.0),
@@ -47,25 +47,25 @@ def test_the_named_groups_become_the_record_and_the_neutral_word_intensity_0(tmp
 
 def test_another_word_for_neutral(tmp_path):
     raw = tree(tmp_path, "images/2_calm.jpg", "images/2_smile.jpg")
-    known = by_key(folder.find(raw, LONDON, neutral="calm"))
+    known = by_key(folder.scan_folder(raw, LONDON, neutral="calm"))
     assert (known["images/2_calm.jpg"].expression, known["images/2_calm.jpg"].intensity) == ("neutral", 0.0)
-    assert any("name it by --neutral" in note for note in folder.find(raw, LONDON).notes)
+    assert any("name it by --neutral" in note for note in folder.scan_folder(raw, LONDON).notes)
 
 
 def test_pictures_that_do_not_match_stay_unlabelled_and_other_files_are_counted(tmp_path):
     raw = tree(tmp_path, "images/002_smile.jpg", "holiday/party.PNG", "people.csv", "notes.txt", "faces.tem")
-    found = folder.find(raw, LONDON)
+    found = folder.scan_folder(raw, LONDON)
     party = by_key(found)["holiday/party.PNG"]
     assert (party.subject, party.expression) == ("", "") and math.isnan(party.intensity)
     assert found.left_out == {"files that are not pictures by their name": 3}
     assert any("does not match 1 of 2 pictures (such as holiday/party.PNG)" in note for note in found.notes)
-    assert all(not s.subject for s in folder.find(raw).sources)
+    assert all(not s.subject for s in folder.scan_folder(raw).sources)
 
 
 def test_one_sequence_is_one_crop_looked_for_in_its_lowest_frame(tmp_path):
     names = [f"s{who}/{what}/take00{take}/img_{frame}.jpg" for who in (1, 2) for what in ("anger", "happiness")
              for take in (0, 1) for frame in (9, 10, 100)]  # fmt: skip
-    found = folder.find(tree(tmp_path, *names), CLIPS)
+    found = folder.scan_folder(tree(tmp_path, *names), CLIPS)
     groups: dict[str, list] = {}
     for source in found.sources:
         groups.setdefault(source.crop_group, []).append(source)
@@ -75,34 +75,34 @@ def test_one_sequence_is_one_crop_looked_for_in_its_lowest_frame(tmp_path):
 
 def test_a_sequence_with_a_neutral_picture_is_looked_at_there_first(tmp_path):
     raw = tree(tmp_path, *(f"s1_day1_{frame}_{what}.jpg" for frame, what in ((1, "smile"), (2, "neutral"))))
-    found = folder.find(raw, r"(?P<subject>s\d+)_(?P<sequence>day\d)_(?P<frame>\d+)_(?P<expression>\w+)\.jpg")
+    found = folder.scan_folder(raw, r"(?P<subject>s\d+)_(?P<sequence>day\d)_(?P<frame>\d+)_(?P<expression>\w+)\.jpg")
     assert [s.expression for s in found.sources] == ["neutral", "smile"]
     assert len({s.crop_group for s in found.sources}) == 1
     assert [s.intensity for s in found.sources] == [0.0, 1.0]
 
 
 def test_pictures_without_a_sequence_are_cropped_one_by_one(tmp_path):
-    found = folder.find(tree(tmp_path, "images/1_neutral.jpg", "images/1_smile.jpg"), LONDON)
+    found = folder.scan_folder(tree(tmp_path, "images/1_neutral.jpg", "images/1_smile.jpg"), LONDON)
     assert len({s.crop_group for s in found.sources}) == 2
 
 
 def test_frames_of_a_clip_are_not_called_full_smiles_without_being_told(tmp_path):
     raw = tree(tmp_path / "raw", *(f"s1/happiness/take000/img_{frame:04}.jpg" for frame in range(3)))
-    found = folder.find(raw, CLIPS)
+    found = folder.scan_folder(raw, CLIPS)
     assert all(math.isnan(s.intensity) for s in found.sources)
     assert any("3 frames of clips have no intensity" in note for note in found.notes)
     csv = table(tmp_path / "i.csv", "path,intensity\n" + "".join(f"{s.key},{s.frame / 2}\n" for s in found.sources))
-    known = folder.find(raw, CLIPS, intensities=csv)
+    known = folder.scan_folder(raw, CLIPS, intensities=csv)
     assert [s.intensity for s in known.sources] == [0.0, 0.5, 1.0] and not known.notes
 
 
 def test_intensity_as_a_group_of_the_pattern(tmp_path):
     raw = tree(tmp_path, "s1/smile_0.4.jpg", "s1/smile_1.0.jpg")
-    found = folder.find(raw, r"(?P<subject>s\d)/(?P<expression>\w+)_(?P<intensity>[\d.]+)\.jpg")
+    found = folder.scan_folder(raw, r"(?P<subject>s\d)/(?P<expression>\w+)_(?P<intensity>[\d.]+)\.jpg")
     assert sorted(s.intensity for s in found.sources) == [0.4, 1.0]
     with pytest.raises(UserError, match=r"s2/smile_40.jpg: .* matched '40'; a number from 0"):
         tree(tmp_path, "s2/smile_40.jpg")
-        folder.find(raw, r"(?P<subject>s\d)/(?P<expression>\w+)_(?P<intensity>[\d.]+)\.jpg")
+        folder.scan_folder(raw, r"(?P<subject>s\d)/(?P<expression>\w+)_(?P<intensity>[\d.]+)\.jpg")
 
 
 @pytest.mark.parametrize(
@@ -116,20 +116,20 @@ def test_intensity_as_a_group_of_the_pattern(tmp_path):
 )
 def test_a_faulty_pattern_gets_one_sentence(tmp_path, pattern, sentence):
     with pytest.raises(UserError, match=sentence):
-        folder.find(tree(tmp_path, "1_smile.jpg"), pattern)
+        folder.scan_folder(tree(tmp_path, "1_smile.jpg"), pattern)
 
 
 def test_a_pattern_that_matches_nothing_is_refused_and_one_that_misses_some_is_noted(tmp_path):
     raw = tree(tmp_path, "anna_smile.jpg", "group.jpg")
     with pytest.raises(UserError, match="matches none of the 2 pictures .such as anna_smile.jpg."):
-        folder.find(raw, r"(?P<subject>\d+)_(?P<expression>\w+)\.jpg")
-    (note,) = folder.find(raw, r"(?P<subject>[a-z]+)_(?P<expression>\w+)\.jpg").notes[:1]
+        folder.scan_folder(raw, r"(?P<subject>\d+)_(?P<expression>\w+)\.jpg")
+    (note,) = folder.scan_folder(raw, r"(?P<subject>[a-z]+)_(?P<expression>\w+)\.jpg").notes[:1]
     assert "does not match 1 of 2 pictures (such as group.jpg)" in note
 
 
 def test_a_frame_that_is_no_number_names_the_file(tmp_path):
     with pytest.raises(UserError, match="s1/last.jpg: the group frame of --pattern matched 'last'"):
-        folder.find(tree(tmp_path, "s1/last.jpg"), r"(?P<subject>s\d)/(?P<frame>\w+)\.jpg")
+        folder.scan_folder(tree(tmp_path, "s1/last.jpg"), r"(?P<subject>s\d)/(?P<frame>\w+)\.jpg")
 
 
 @pytest.mark.parametrize(
@@ -153,30 +153,30 @@ def test_a_faulty_table_is_answered_with_file_line_and_what_was_expected(tmp_pat
     raw = tree(tmp_path / "raw", "images/1_smile.jpg")
     (tmp_path / "i.csv").write_bytes(text.encode("latin-1"))
     with pytest.raises(UserError, match=sentence):
-        folder.find(raw, LONDON, intensities=tmp_path / "i.csv")
+        folder.scan_folder(raw, LONDON, intensities=tmp_path / "i.csv")
 
 
 def test_a_neutral_picture_of_some_intensity_is_a_contradiction(tmp_path):
     raw = tree(tmp_path / "raw", "images/1_neutral.jpg")
     csv = table(tmp_path / "i.csv", "path,intensity\nimages/1_neutral.jpg,0.5\n")
     with pytest.raises(UserError, match="1_neutral.jpg is neutral by its name and has intensity 0.5"):
-        folder.find(raw, LONDON, intensities=csv)
+        folder.scan_folder(raw, LONDON, intensities=csv)
 
 
 def test_boxes_and_points_place_the_same_crop(tmp_path):
     raw = tree(tmp_path / "raw", "images/1_neutral.jpg", "images/1_smile.jpg")
     boxes = table(tmp_path / "b.csv", "path,left,top,right,bottom\nimages/1_smile.jpg,10,20,140,150\n")
-    known = by_key(folder.find(raw, LONDON, boxes=boxes))
+    known = by_key(folder.scan_folder(raw, LONDON, boxes=boxes))
     assert known["images/1_smile.jpg"].box == (10, 20, 140, 150) and known["images/1_neutral.jpg"].box is None
     # eyes 50 px apart: a square of 130, its middle 22.5 px below the eyes
     eyes = "left_eye_x,left_eye_y,right_eye_x,right_eye_y"
     points = table(tmp_path / "p.csv", f"path,{eyes}\n./images/1_smile.jpg,50,62.5,100,62.5\n")
-    assert by_key(folder.find(raw, LONDON, points=points))["images/1_smile.jpg"].box == pytest.approx(
+    assert by_key(folder.scan_folder(raw, LONDON, points=points))["images/1_smile.jpg"].box == pytest.approx(
         (10, 20, 140, 150)
     )
     with pytest.raises(UserError, match=r"b.csv, line 2: the box .* has no area"):
         table(boxes, "path,left,top,right,bottom\nimages/1_smile.jpg,10,20,10,150\n")
-        folder.find(raw, LONDON, boxes=boxes)
+        folder.scan_folder(raw, LONDON, boxes=boxes)
 
 
 def test_68_points_named_by_person_and_expression(tmp_path):
@@ -186,14 +186,14 @@ def test_68_points_named_by_person_and_expression(tmp_path):
     header = ",".join(f"x{k},y{k}" for k in range(68))
     row = ",".join(f"{x},{y}" for x, y in at)
     points = table(tmp_path / "p.csv", f"person,expression,{header}\n1,smile,{row}\n")
-    assert folder.find(raw, LONDON, points=points).sources[0].box == pytest.approx((10, 20, 140, 150))
+    assert folder.scan_folder(raw, LONDON, points=points).sources[0].box == pytest.approx((10, 20, 140, 150))
 
 
 def test_links_in_a_circle_broken_links_and_odd_names_do_not_stop_the_search(tmp_path):
     raw = tree(tmp_path, "images/1_smile.jpg", "a b/ünï 'quoted', with comma.jpg")
     (raw / "images" / "again").symlink_to(raw, target_is_directory=True)
     (raw / "images" / "2_smile.jpg").symlink_to(raw / "gone.jpg")
-    found = by_key(folder.find(raw, LONDON))
+    found = by_key(folder.scan_folder(raw, LONDON))
     assert set(found) == {"images/1_smile.jpg", "a b/ünï 'quoted', with comma.jpg", "images/2_smile.jpg"}
 
 

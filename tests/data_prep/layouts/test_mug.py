@@ -86,7 +86,7 @@ def everything(out: Path) -> dict[tuple, tuple[float, np.ndarray]]:
     ],
 )
 def test_the_subject_is_the_folder_above_the_expression_but_for_the_session(tmp_path, folder):
-    (source,) = mug.find(tree(tmp_path, f"{folder}/img_0007.jpg")).sources
+    (source,) = mug.scan_mug(tree(tmp_path, f"{folder}/img_0007.jpg")).sources
     assert (source.subject, source.expression, source.sequence, source.frame) == ("002", "smile", "take000", 7)
     assert math.isnan(source.intensity), "how much a frame smiles its place does not say"
 
@@ -94,35 +94,35 @@ def test_the_subject_is_the_folder_above_the_expression_but_for_the_session(tmp_
 def test_raw_may_be_the_folder_of_one_subject(tmp_path):
     tree(tmp_path, "subjects3/002/session0/happiness/take000/img_0000.jpg")
     for raw in ("subjects3/002", "subjects3/002/session0", "subjects3/002/session0/happiness"):
-        assert [s.subject for s in mug.find(tmp_path / raw).sources] == ["002"]
+        assert [s.subject for s in mug.scan_mug(tmp_path / raw).sources] == ["002"]
 
 
 def test_frames_go_by_their_number_wherever_it_starts(tmp_path):
     raw = tree(tmp_path, *(f"001/happiness/take000/img_{number}.jpg" for number in (10, 9, 100, 11, 8)))
-    found = mug.find(raw)
+    found = mug.scan_mug(raw)
     assert [s.frame for s in found.sources] == [8, 9, 10, 11, 100]
     assert len({s.crop_group for s in found.sources}) == 1
     assert found.remarks == [("001/happiness/take000", "missing frame numbers: 12 to 99")]
 
 
 def test_all_seven_expressions_and_one_by_default(tmp_path):
-    raw = tree(tmp_path, *(f"001/{what}/take000/img_0000.jpg" for what in mug.KNOWN))
-    found = mug.find(raw)
+    raw = tree(tmp_path, *(f"001/{what}/take000/img_0000.jpg" for what in mug.MUG_EXPRESSIONS))
+    found = mug.scan_mug(raw)
     assert {s.expression for s in found.sources} == {"smile"}
     assert found.left_out == {"frames of expressions that were not asked for": 6}
-    every = mug.find(raw, expressions=mug.KNOWN)
+    every = mug.scan_mug(raw, expressions=mug.MUG_EXPRESSIONS)
     words = ["anger", "disgust", "fear", "neutral", "sadness", "smile", "surprise"]
     assert sorted(s.expression for s in every.sources) == words
     assert [s.intensity for s in every.sources if s.expression == "neutral"] == [0.0]
-    assert [s.expression for s in mug.find(raw, expressions=["Smile"]).sources] == ["smile"]
+    assert [s.expression for s in mug.scan_mug(raw, expressions=["Smile"]).sources] == ["smile"]
     with pytest.raises(UserError, match=r"--expressions hapiness: did you mean happiness\?"):
-        mug.find(raw, expressions=["hapiness"])
+        mug.scan_mug(raw, expressions=["hapiness"])
 
 
 def test_takes_of_one_name_of_two_expressions_are_two_sequences_and_two_crops(tmp_path):
     folders = ("001/anger/take000", "001/happiness/take000", "001/session1/happiness/take000")
     raw = tree(tmp_path, *(f"{folder}/img_{frame:04}.jpg" for folder in folders for frame in range(2)))
-    found = mug.find(raw, expressions=["anger", "happiness"])
+    found = mug.scan_mug(raw, expressions=["anger", "happiness"])
     assert sorted({s.sequence for s in found.sources}) == ["anger/take000", "session1/take000", "take000"]
     assert len({s.crop_group for s in found.sources}) == 3
 
@@ -137,7 +137,7 @@ def test_takes_that_end_in_end_and_videos_beside_frames_are_counted_not_used(tmp
         "001/happiness/take001_end/img_0000.jpg",
         "001/happiness/take002/Thumbs.db",
     )
-    found = mug.find(raw)
+    found = mug.scan_mug(raw)
     assert [s.key for s in found.sources] == ["001/happiness/take000/img_0000.jpg"] and not found.rejected
     assert found.left_out == {
         "videos of takes that have frames": 2,
@@ -158,7 +158,7 @@ def test_takes_that_end_in_end_and_videos_beside_frames_are_counted_not_used(tmp
     ],
 )
 def test_what_has_no_place_in_the_layout_is_reported_and_never_guessed(tmp_path, name, reason):
-    found = mug.find(tree(tmp_path, name))
+    found = mug.scan_mug(tree(tmp_path, name))
     assert not found.sources
     assert [(entry.key, entry.kind) for entry in found.rejected] == [(name, reason)]
     assert found.rejected[0].reason.endswith("was expected")
@@ -172,7 +172,7 @@ def test_a_second_copy_of_a_take_or_of_a_frame_is_reported(tmp_path):
         "002/happiness/take000/img_0001.jpg",
         "002/happiness/take000/img_1.png",
     )
-    found = mug.find(raw)
+    found = mug.scan_mug(raw)
     assert [s.key for s in found.sources] == [
         "001/001/happiness/take000/img_0000.jpg",
         "002/happiness/take000/img_0001.jpg",
@@ -189,7 +189,7 @@ def test_a_second_copy_of_a_take_or_of_a_frame_is_reported(tmp_path):
 @pytest.mark.parametrize("place", ["001/happiness/take000.avi", "001/happiness/take000/x.avi", "001/fear/take000.mp4"])
 def test_a_video_stands_for_the_frames(tmp_path, place):
     path = video(tmp_path / "raw" / place, 0)
-    found = mug.find(tmp_path / "raw", expressions=["happiness", "fear"])
+    found = mug.scan_mug(tmp_path / "raw", expressions=["happiness", "fear"])
     assert [s.frame for s in found.sources] == list(range(len(RISE))) and not found.rejected
     assert {s.sequence.rsplit("/", 1)[-1] for s in found.sources} == {"take000"}
     assert all(s.path == path for s in found.sources)
@@ -219,7 +219,7 @@ def test_labels_are_kept_exact_and_the_neutral_frame_is_looked_at_first(tmp_path
     levels = [0.6, 0.3, 0.04, *np.linspace(0.117, 1, 12).round(3)]
     take(raw / "001/happiness/take000", 0, levels)
     table = labels(tmp_path / "l.csv", [("001", "take000", k, level) for k, level in enumerate(levels)])
-    found = mug.find(raw, labels=table)
+    found = mug.scan_mug(raw, labels=table)
     assert [s.frame for s in found.sources][:4] == [2, 0, 1, 3]
     main(["mug", str(raw), str(tmp_path / "out"), "--labels", str(table), "--workers", "1"])
     stored = everything(tmp_path / "out")
@@ -343,7 +343,7 @@ def test_what_is_wrong_with_labels_costs_the_frame_or_the_take_and_is_named(tmp_
 def test_labels_that_cannot_be_meant_stop_with_one_sentence(tmp_path, header, row, sentence):
     raw = tree(tmp_path / "raw", "001/happiness/take000/img_0000.jpg")
     with pytest.raises(UserError, match=sentence):
-        mug.find(raw, labels=labels(tmp_path / "l.csv", [row.split(",")], header))
+        mug.scan_mug(raw, labels=labels(tmp_path / "l.csv", [row.split(",")], header))
     with pytest.raises(SystemExit, match="data_prep: "):
         main(["mug", str(raw), str(tmp_path / "out"), "--labels", str(tmp_path / "l.csv")])
 
@@ -353,8 +353,8 @@ def test_labels_of_several_expressions_need_their_column(tmp_path):
     raw = tree(tmp_path / "raw", *(f"{folder}/img_{k}.jpg" for folder in folders for k in range(2)))
     plain = labels(tmp_path / "l.csv", [("001", "take000", k, k) for k in range(2)])
     with pytest.raises(UserError, match=r"no column 'expression', and several expressions were asked for \(anger, sm"):
-        mug.find(raw, ["anger", "happiness"], plain)
-    found = mug.find(raw, ["happiness", "neutral"], plain)
+        mug.scan_mug(raw, ["anger", "happiness"], plain)
+    found = mug.scan_mug(raw, ["happiness", "neutral"], plain)
     assert [(s.expression, s.intensity) for s in found.sources] == [
         ("smile", 0),
         ("smile", 1),
@@ -364,7 +364,7 @@ def test_labels_of_several_expressions_need_their_column(tmp_path):
     rows = [("001", "take000", 0, 0, what) for what in ("anger", "happiness")]
     rows += [("001", "take000", 1, value, what) for what, value in (("anger", 0.5), ("happiness", 1))]
     named = labels(tmp_path / "n.csv", rows, "subject,take,frame,intensity,expression")
-    known = {(s.expression, s.frame): s.intensity for s in mug.find(raw, ["anger", "happiness"], named).sources}
+    known = {(s.expression, s.frame): s.intensity for s in mug.scan_mug(raw, ["anger", "happiness"], named).sources}
     assert known == {("anger", 0): 0, ("anger", 1): 0.5, ("smile", 0): 0, ("smile", 1): 1}
 
 

@@ -23,7 +23,7 @@ def keys(found) -> list[str]:
 
 def test_a_name_tells_subject_session_recording_camera_and_illumination(tmp_path):
     raw = tree(tmp_path, "data/session03/multiview/001/02/05_1/001_03_02_051_07.png")
-    (source,) = multipie.find(raw).sources
+    (source,) = multipie.scan_multipie(raw).sources
     assert (source.subject, source.expression, source.intensity) == ("001", "smile", 1.0)
     assert (source.sequence, source.frame, source.condition) == ("03", 2, "051_07")
 
@@ -38,7 +38,7 @@ def test_a_name_tells_subject_session_recording_camera_and_illumination(tmp_path
 )
 def test_the_expression_follows_from_session_and_recording_together(tmp_path, session, recording, expression):
     raw = tree(tmp_path, f"001_{session}_{recording}_051_07.png")
-    found = multipie.find(raw, expressions=["neutral", "smile", "surprise", "squint", "disgust", "scream"])
+    found = multipie.scan_multipie(raw, expressions=["neutral", "smile", "surprise", "squint", "disgust", "scream"])
     assert found.sources[0].expression == expression
     assert found.sources[0].intensity == (0 if expression == "neutral" else 1)
 
@@ -59,7 +59,7 @@ def test_the_expression_follows_from_session_and_recording_together(tmp_path, se
     ],
 )
 def test_the_basename_alone_counts_whatever_the_folders_suffix_and_extension(tmp_path, name):
-    found = multipie.find(tree(tmp_path, name))
+    found = multipie.scan_multipie(tree(tmp_path, name))
     assert [(s.subject, s.condition) for s in found.sources] == [("001", "051_07")]
     assert not found.rejected
 
@@ -79,7 +79,7 @@ def test_the_basename_alone_counts_whatever_the_folders_suffix_and_extension(tmp
     ],
 )
 def test_what_is_not_a_multipie_name_is_reported_and_never_guessed(tmp_path, name, reason):
-    found = multipie.find(tree(tmp_path, name))
+    found = multipie.scan_multipie(tree(tmp_path, name))
     assert not found.sources
     ((key, said),) = found.rejected
     assert key == name and reason in said
@@ -97,7 +97,7 @@ def test_what_lies_beside_the_pictures_is_counted_not_reported(tmp_path):
         "session01/multiview/001/01/05_1/Thumbs.db",
         "session01/multiview/001/01/05_1/._001_01_01_051_07.png",
     )
-    found = multipie.find(raw)
+    found = multipie.scan_multipie(raw)
     assert keys(found) == ["session01/multiview/001/01/05_1/001_01_01_051_07.png"]
     assert not found.rejected
     assert found.left_out == {
@@ -117,12 +117,14 @@ def test_frontal_camera_neutral_and_smile_under_all_lights_unless_asked_otherwis
           for light in range(20)),
         *(f"001_02_02_051_{light:02}.png" for light in range(20)),
     )  # fmt: skip
-    found = multipie.find(raw)
+    found = multipie.scan_multipie(raw)
     assert {s.condition for s in found.sources} == {f"051_{light:02}" for light in range(20)}
     assert {s.expression for s in found.sources} == {"neutral", "smile"} and len(found.sources) == 40
     assert found.left_out["pictures of cameras that were not asked for"] == 80
     assert found.left_out["pictures of expressions that were not asked for"] == 20
-    some = multipie.find(raw, cameras=["05_1", "140"], illuminations=["7", "19"], expressions=["Surprise", "smile"])
+    some = multipie.scan_multipie(
+        raw, cameras=["05_1", "140"], illuminations=["7", "19"], expressions=["Surprise", "smile"]
+    )
     assert {s.condition for s in some.sources} == {"051_07", "051_19", "140_07", "140_19"}
     assert {s.expression for s in some.sources} == {"surprise", "smile"}
 
@@ -133,7 +135,7 @@ def test_frontal_camera_neutral_and_smile_under_all_lights_unless_asked_otherwis
 )
 def test_an_unknown_camera_light_or_expression_is_answered_with_those_there_are(tmp_path, option, value, listed):
     with pytest.raises(UserError, match=rf"--{option} {value}: Multi-PIE has .*{listed}"):
-        multipie.find(tree(tmp_path, "001_01_01_051_07.png"), **{option: [value]})
+        multipie.scan_multipie(tree(tmp_path, "001_01_01_051_07.png"), **{option: [value]})
 
 
 def test_twenty_illuminations_share_one_crop_found_under_the_frontal_flash(tmp_path):
@@ -142,7 +144,7 @@ def test_twenty_illuminations_share_one_crop_found_under_the_frontal_flash(tmp_p
         *(f"00{who}_01_0{recording}_051_{light:02}.png" for who in (1, 2) for recording in (1, 2)
           for light in range(20)),
     )  # fmt: skip
-    found = multipie.find(raw)
+    found = multipie.scan_multipie(raw)
     groups: dict[str, list] = {}
     for source in found.sources:
         groups.setdefault(source.crop_group, []).append(source)
@@ -153,13 +155,13 @@ def test_twenty_illuminations_share_one_crop_found_under_the_frontal_flash(tmp_p
 
 def test_the_pictures_of_a_crop_group_follow_each_other(tmp_path):
     raw = tree(tmp_path, *(f"{light:02}/00{who}_01_01_051_{light:02}.png" for light in range(20) for who in (1, 2, 3)))
-    groups = [source.crop_group for source in multipie.find(raw).sources]
+    groups = [source.crop_group for source in multipie.scan_multipie(raw).sources]
     assert [group for k, group in enumerate(groups) if k == 0 or groups[k - 1] != group] == sorted(set(groups))
 
 
 def test_of_two_copies_of_a_picture_the_plain_one_is_used_and_the_other_reported(tmp_path):
     raw = tree(tmp_path, "b/001_01_01_051_07.png", "a/001_01_01_051_07_cropped.png", "c/001_01_01_051_07.jpg")
-    found = multipie.find(raw)
+    found = multipie.scan_multipie(raw)
     assert keys(found) == ["b/001_01_01_051_07.png"]
     assert sorted(entry.key for entry in found.rejected) == [
         "a/001_01_01_051_07_cropped.png",
@@ -170,26 +172,26 @@ def test_of_two_copies_of_a_picture_the_plain_one_is_used_and_the_other_reported
 def test_landmark_labels_go_with_their_pictures_and_come_first(tmp_path):
     raw = tree(tmp_path / "raw", *(f"001_01_01_051_{light:02}.png" for light in range(20)), "002_01_01_051_07.png")
     labels = tree(tmp_path / "labels", "051/001_01_01_051_05_lm.mat", "051/009_01_01_051_05_lm.mat")
-    found = multipie.find(raw, mat_labels=labels)
+    found = multipie.scan_multipie(raw, mat_labels=labels)
     first = next(source for source in found.sources if source.subject == "001")
-    assert first.condition == "051_05" and first.points == labels / "051/001_01_01_051_05_lm.mat"
-    assert sum(source.points is not None for source in found.sources) == 1
+    assert first.condition == "051_05" and first.landmark_file == labels / "051/001_01_01_051_05_lm.mat"
+    assert sum(source.landmark_file is not None for source in found.sources) == 1
     assert any("1 of 2 crops" in note for note in found.notes)
 
 
 def test_a_label_of_a_light_that_was_not_asked_for_still_serves_the_others(tmp_path):
     raw = tree(tmp_path / "raw", "001_01_01_051_05.png", "001_01_01_051_07.png")
     labels = tree(tmp_path / "labels", "001_01_01_051_05_lm.mat")
-    (source,) = multipie.find(raw, illuminations=["07"], mat_labels=labels).sources
-    assert source.points == labels / "001_01_01_051_05_lm.mat"
+    (source,) = multipie.scan_multipie(raw, illuminations=["07"], mat_labels=labels).sources
+    assert source.landmark_file == labels / "001_01_01_051_05_lm.mat"
 
 
 def test_a_labels_folder_without_labels_and_a_missing_raw_folder_are_explained(tmp_path):
     raw = tree(tmp_path / "raw", "001_01_01_051_07.png")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="holds no file named like 001_01_01_051_05_lm.mat"):
-        multipie.find(raw, mat_labels=tmp_path / "empty")
+        multipie.scan_multipie(raw, mat_labels=tmp_path / "empty")
     with pytest.raises(UserError, match="no folder"):
-        multipie.find(tmp_path / "nowhere")
+        multipie.scan_multipie(tmp_path / "nowhere")
     with pytest.raises(UserError, match="is a file"):
-        multipie.find(raw / "001_01_01_051_07.png")
+        multipie.scan_multipie(raw / "001_01_01_051_07.png")
