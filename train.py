@@ -92,7 +92,7 @@ def train(config: Config, folders: list[Path], stop: StopRequest) -> int:
         held_out = triplets
     subjects = sorted(set(triplets.faces.subject.tolist()) - {""})
     print(f"{len(triplets)} training pictures of {len(subjects)} subjects, {len(held_out)} for validation.")
-    print("".join(f"  {sentence}\n" for sentence in triplets.shortage()), end="")
+    print("".join(f"  {sentence}\n" for sentence in triplets.describe_missing_partners()), end="")
     crop = reading.crop_of(folders)
     begun = weights_of(config, crop, reading.held_out_subjects(folders)) if config.init_from else None
     if begun:

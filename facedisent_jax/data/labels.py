@@ -1,28 +1,21 @@
-"""TODO."""
+"""Label vectors of expressions, intensities in steps, and ids of groups of images."""
 
 import hashlib
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from facedisent_jax.config import CODE_DIMS
-
-
-def read_intensity(code: np.ndarray, label: np.ndarray) -> np.ndarray:
-    """Intensity read from expression codes: 0 at neutral, 1 at the label vector. For all ones, the code's mean.
-
-    code: [n, 64]; label: [k], of the first k numbers of the code -> [n].
-    """
-    return code[:, : len(label)] @ label / (label @ label)
-
 
 INTENSITY_STEP = 0.1
 """The poster's: label vectors are filled with values from 0 to 1.0, incremented by 0.1."""
 
 
-def label_vector(expression: str) -> np.ndarray:
-    """[64] float32, the label vector of an expression at intensity 1.
+def label_vector(expression: str) -> Float[np.ndarray, "64"]:
+    """The label vector of an expression at intensity 1.
 
-    All ones for a smile (the poster's); for any other a fixed arbitrary vector of zeros and ones, from its name.
+    All ones for a smile, as on the poster. For any other expression a fixed arbitrary vector of zeros and ones, drawn
+    from its name.
     """
     if expression == "smile":
         return np.ones(CODE_DIMS, np.float32)
@@ -30,16 +23,24 @@ def label_vector(expression: str) -> np.ndarray:
     return np.unpackbits(np.frombuffer(digest, np.uint8))[:CODE_DIMS].astype(np.float32)
 
 
-def intensity_step(intensity: np.ndarray, size: float = INTENSITY_STEP) -> np.ndarray:
-    """The nearest step as an integer 0 .. 1 / size, -1 where the intensity is not known (NaN)."""
-    known = np.isfinite(intensity)
-    return np.where(known, np.rint(np.where(known, intensity, 0) / size), -1).astype(np.int64)
+def read_intensity(expression: Float[np.ndarray, "n 64"], label: Float[np.ndarray, "k"]) -> Float[np.ndarray, "n"]:
+    """Intensity shown by expression codes: 0 at neutral, 1 at the label vector. For all ones, the mean of the code.
+
+    label: the label vector's first k dimensions, those that the label constrains.
+    """
+    return expression[:, : len(label)] @ label / (label @ label)
 
 
-def group_ids(*columns: np.ndarray) -> np.ndarray:
-    """Numbers 0.. for the distinct combinations of the columns."""
-    code = np.zeros(len(columns[0]), np.int64)
+def intensity_step(intensity: np.ndarray, step: float = INTENSITY_STEP) -> Int[np.ndarray, "*n"]:
+    """Index of the nearest step, 0 to 1 / step; -1 if the intensity is unknown (NaN)."""
+    is_known = np.isfinite(intensity)
+    return np.where(is_known, np.rint(np.where(is_known, intensity, 0) / step), -1).astype(np.int64)
+
+
+def group_ids(*columns: np.ndarray) -> Int[np.ndarray, "n"]:
+    """An id, from 0, for each distinct combination of the columns' values; [n] each."""
+    ids = np.zeros(len(columns[0]), np.int64)
     for column in columns:
         values = np.unique(column, return_inverse=True)[1]
-        code = np.unique(code * (values.max(initial=0) + 1) + values, return_inverse=True)[1]
-    return code
+        ids = np.unique(ids * (values.max(initial=0) + 1) + values, return_inverse=True)[1]
+    return ids

@@ -1,47 +1,57 @@
-"""Which three pictures make a triplet, as a pure function of (seed, step), and their label vectors. numpy alone.
+"""Draws triplets of images, as a pure function of (seed, step), with their label vectors. numpy alone.
 
-a = (subject s, intensity y); b = (s, y'), shot in the same go; c = (s', y). Two intensities are "the same" when they
-round to the same step of 0.1; step 0 is neutral whatever the action.
+a = (subject s, intensity y); b = (s, y'), from the same take where there is one; c = (s', y). Two intensities are equal
+if they round to the same step of 0.1. Step 0 is neutral, whatever the expression.
 
-A take in which no frame's intensity is known is an onset in time order: its first frame is neutral, its last one shows
-the action in full, and of those between only the order is known. They serve as a and b, never as c.
+A take without any known intensity counts as an onset: its first frame is neutral, its last one the apex, and of the
+frames between only the order is known. Those serve as a and b, never as c.
 """
 
 from collections.abc import Sequence
+from enum import IntEnum
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from facedisent_jax.config import CODE_DIMS
 from facedisent_jax.data.labels import INTENSITY_STEP, group_ids, intensity_step, label_vector
 from facedisent_jax.data.record import Faces
 
-MAX_DRAWS = 8
-"""Frames that are drawn by intensity before a triplet goes without one that was also shot between its ends."""
+MAX_DRAWS = 8  # tries to draw a middle frame by intensity that was also shot between a and b
+
+
+class Stream(IntEnum):
+    """Random numbers of one purpose never depend on those of another."""
+
+    EPOCH_ORDER = 0
+    PARTNERS = 1
+    MIDDLE = 2
+    ONE_FACTOR = 3
 
 
 class Batch(NamedTuple):
-    """B triplets (a, b, c), arrays of numpy on the host and of JAX in the step.
+    """B triplets (a, b, c): numpy arrays on the host, JAX arrays in the step. Axis 0 of [3, B] is a, b, c everywhere.
 
-    images:    [B, 3, 64, 64, 3] uint8; or, where the device holds the pictures, their rows [B, 3] int32.
-    intensity: [B, 3] in [0, 1], exact; 0 where not known.
-    label:     [B, 3, 64] label vectors of the expression, the intensity rounded to its step; 0 where not known.
-    labelled:  [B, 3] 1 where the picture's expression and intensity are known, else 0.
-    has_pair:  [B] 1 where b is another intensity of a's subject, 0 where there is none and b = a.
-    has_peer:  [B] 1 where c is another subject with a's intensity, 0 where there is none and c = a.
-    order:     [B] 1 where b shows more of the action than a, -1 where less, 0 where that is not known.
-    action_label: [B, 64] the label vector at intensity 1 of the action that a and b are ordered by.
-    middle:    [B, 64, 64, 3] uint8 (or [B] int32), a frame of a's and b's take, shot between them and showing an
-                 intensity between theirs; a where none is. Without frames [B, 0, 64, 64, 3] (or [B, 0]).
-    alpha:     [B] where between their intensities that frame's is: 0 at a's, 1 at b's.
-    has_middle: [B] 1 where there is such a frame, else 0.
+    images:       [3, B, 64, 64, 3] uint8; or their rows, [3, B] int32, where the device holds the data set.
+    intensity:    [3, B] in [0, 1], exact; 0 if unknown.
+    label:        [3, B, 64] label vectors, with the intensity rounded to its step; 0 if unknown.
+    is_labelled:  [3, B] 1 if expression and intensity of the image are known, else 0.
+    has_pair:     [B] 1 if b shows a's subject at another intensity, else 0 (then b = a).
+    has_peer:     [B] 1 if c shows another subject at a's intensity, else 0 (then c = a).
+    order:        [B] 1 if b shows more of the expression than a, -1 if less, 0 if unknown.
+    action_label: [B, 64] the label vector, at intensity 1, of the expression that orders a and b.
+    middle:       [M, B, 64, 64, 3] uint8 (or [M, B] int32), M = 1: a frame of a's and b's take, shot between them, with
+                  an intensity between theirs; a if there is none. M = 0: not drawn.
+    alpha:        [B] position of the middle frame between a (0) and b (1), by intensity.
+    has_middle:   [B] 1 if there is a middle frame, else 0.
     """
 
     images: Any
     intensity: Any
     label: Any
-    labelled: Any
+    is_labelled: Any
     has_pair: Any
     has_peer: Any
     order: Any
@@ -51,218 +61,248 @@ class Batch(NamedTuple):
     has_middle: Any
 
 
-class TripletIndex(NamedTuple):
-    """Row numbers of B triplets and of their frames between: a, b, c, d [B], and the masks of `Batch`."""
+BATCH_AXIS = Batch(1, 1, 1, 1, 0, 0, 0, 0, 1, 0, 0)
+"""Which axis of each field of a `Batch` counts the triplets."""
 
-    a: np.ndarray
-    b: np.ndarray
-    c: np.ndarray
-    has_pair: np.ndarray
-    has_peer: np.ndarray
-    middle: np.ndarray
-    has_middle: np.ndarray
+
+class TripletIndex(NamedTuple):
+    """Rows of B triplets in the data, with the masks of `Batch`."""
+
+    a: Int[np.ndarray, "*b"]
+    b: Int[np.ndarray, "*b"]
+    c: Int[np.ndarray, "*b"]
+    has_pair: Bool[np.ndarray, "*b"]
+    has_peer: Bool[np.ndarray, "*b"]
+    middle: Int[np.ndarray, "*b"]
+    has_middle: Bool[np.ndarray, "*b"]
 
 
 class Candidates(NamedTuple):
-    """For each picture the rows it may be matched with: order[start:end] without order[own_start:own_end]; [n] each."""
+    """For each of n images the rows it may be matched with: rows[start:end] without rows[exclude_start:exclude_end]."""
 
-    order: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    own_start: np.ndarray
-    own_end: np.ndarray
+    rows: Int[np.ndarray, "m"]
+    start: Int[np.ndarray, "n"]
+    end: Int[np.ndarray, "n"]
+    exclude_start: Int[np.ndarray, "n"]
+    exclude_end: Int[np.ndarray, "n"]
 
-    def count(self, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """How many candidates each of the rows has (of all: takes as long as they are many)."""
-        return (self.end[rows] - self.start[rows]) - (self.own_end[rows] - self.own_start[rows])
+    def count(self, index: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Number of candidates of each image in `index`."""
+        return (self.end[index] - self.start[index]) - (self.exclude_end[index] - self.exclude_start[index])
 
-    def draw(self, rows: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-        """One candidate for each row, by a number in [0, 1); the row itself where it has none."""
-        drawn, some = rows.copy(), self.count(rows) > 0
-        rows, count = rows[some], self.count(rows[some])
-        k = np.minimum((uniform[some] * count).astype(np.int64), count - 1) + self.start[rows]
-        k = np.where(k >= self.own_start[rows], k + self.own_end[rows] - self.own_start[rows], k)
-        drawn[some] = self.order[k]
-        return drawn
+    def draw(self, index: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        """One candidate for each image in `index`, by a number in [0, 1); the image itself if it has none."""
+        partners, count = index.copy(), self.count(index)
+        has_any = count > 0
+        index, count = index[has_any], count[has_any]
+        k = np.minimum((uniform[has_any] * count).astype(np.int64), count - 1) + self.start[index]
+        excluded = self.exclude_end[index] - self.exclude_start[index]
+        partners[has_any] = self.rows[np.where(k >= self.exclude_start[index], k + excluded, k)]
+        return partners
 
 
 class Triplets:
-    """The triplets of a set of pictures: `index(seed, step, batch)` and `batch(seed, step, batch)` are pure."""
+    """The triplets of a data set. `index(seed, step, batch)` and `batch(seed, step, batch)` are pure."""
 
     def __init__(self, faces: Faces, step: float = INTENSITY_STEP, with_middle: bool = True):
-        """step: of the intensities in the label vectors; pictures in one step show the same. with_middle: also draw a
-        frame between a and b."""
+        """step: of the intensities in the label vectors; images in one step show the same.
+
+        with_middle: also draw a frame between a and b.
+        """
         self.faces, self.with_middle = faces, with_middle
-        subject = np.unique(faces.subject, return_inverse=True)[1]
+        subject = group_ids(faces.subject)
         self.take = group_ids(subject, faces.condition, faces.sequence)
-        intensity, self.order = _in_time_order(faces, self.take)
-        level = intensity_step(intensity, step)
-        self.labelled = (level >= 0) & (faces.expression != "")
-        names, action = np.unique(np.where(level == 0, "", faces.expression), return_inverse=True)
-        vectors = [label_vector(str(name)) if name else np.zeros(CODE_DIMS, np.float32) for name in names]
-        # Vectors and label vectors are put together for the rows of a batch: for all they would take 512 bytes a row.
-        self.vectors, self.action = np.array(vectors).reshape(-1, CODE_DIMS), action
-        self.shown = (np.where(self.labelled, level, 0) * step).astype(np.float32)
+        intensity, self.rank = _intensity_and_rank(faces, self.take)
         self.intensity = np.nan_to_num(intensity)
-        ordered = ~np.isnan(self.order) & (faces.subject != "") & (faces.expression != "")
-        between = ordered & ~self.labelled
-        frame = np.where(between, np.arange(len(self)), -1)  # each shows something of its own
-        kind = group_ids(action, level, frame)
-        usable = self.labelled & (faces.subject != "")
-        rows = np.flatnonzero(self.labelled)
-        key = 2 * self.take[rows] + self.intensity[rows].astype(float)
-        self.by_intensity = rows[np.argsort(key, kind="stable")], np.sort(key)
-        self.peers = match_within_groups(kind, subject, usable)
-        # The finest group in which the subject shows something else: one go, one condition, else any picture of theirs.
-        groups = (self.take, group_ids(subject, faces.condition), subject)
-        levels = [match_within_groups(group, kind, usable | between) for group in groups]
-        self.pairs = levels[-1]
-        for finer in reversed(levels[:-1]):
-            better = finer.count() > 0
-            offset = len(self.pairs.order)
-            bounds = [np.where(better, new + offset, old) for new, old in zip(finer[1:], self.pairs[1:], strict=True)]
-            self.pairs = Candidates(np.concatenate([self.pairs.order, finer.order]), *bounds)
+
+        # Label vectors are put together for the rows of a batch: for all rows they would take 512 bytes a row.
+        level = intensity_step(intensity, step)
+        self.is_labelled = (level >= 0) & (faces.expression != "")
+        names, self.label_index = np.unique(np.where(level == 0, "", faces.expression), return_inverse=True)
+        vectors = [label_vector(str(name)) if name else np.zeros(CODE_DIMS, np.float32) for name in names]
+        self.label_vectors = np.array(vectors).reshape(-1, CODE_DIMS)
+        self.label_intensity = (np.where(self.is_labelled, level, 0) * step).astype(np.float32)
+
+        labelled_rows = np.flatnonzero(self.is_labelled)
+        key = self._take_key(labelled_rows)
+        self.rows_by_intensity, self.keys_by_intensity = labelled_rows[np.argsort(key, kind="stable")], np.sort(key)
+
+        has_rank = ~np.isnan(self.rank) & (faces.subject != "") & (faces.expression != "")
+        is_ranked_only = has_rank & ~self.is_labelled
+        unique_id = np.where(is_ranked_only, np.arange(len(self)), -1)  # each of these shows something of its own
+        content = group_ids(self.label_index, level, unique_id)
+        has_subject = self.is_labelled & (faces.subject != "")
+        self.peers = match_within_groups(content, subject, has_subject)
+        # b comes from the finest group in which the subject shows something else: the take, the condition, or any.
+        scopes = (self.take, group_ids(subject, faces.condition), subject)
+        candidates = [match_within_groups(scope, content, has_subject | is_ranked_only) for scope in scopes]
+        self.pairs = candidates[-1]
+        for finer in reversed(candidates[:-1]):
+            self.pairs = _prefer(finer, self.pairs)
 
     def __len__(self) -> int:
         return len(self.faces)
 
     def label(self, rows: np.ndarray) -> np.ndarray:
-        """The label vectors of pictures, [..., 64]: intensities are rounded to their step; 0 where not known."""
-        return self.vectors[self.action[rows]] * self.shown[rows][..., None]
+        """Label vectors [..., 64] of images, intensities rounded to their step; 0 if unknown."""
+        return self.label_vectors[self.label_index[rows]] * self.label_intensity[rows][..., None]
 
     def index(self, seed: int, step: int, batch: int) -> TripletIndex:
-        """The triplets of a step: each picture is the anchor once an epoch, in an order drawn for the epoch."""
+        """The triplets of a step. Each image is the anchor once an epoch, in an order drawn for the epoch."""
         position = step * batch + np.arange(batch)
         epoch = position // len(self)
         a = np.empty(batch, np.int64)
         for e in np.unique(epoch):
             a[epoch == e] = _epoch_order(seed, int(e), len(self))[position[epoch == e] % len(self)]
-        uniform = _random(seed, 1, step).random((2, batch))
+        uniform = random_generator(seed, Stream.PARTNERS, step).random((2, batch))
         b, c = self.pairs.draw(a, uniform[0]), self.peers.draw(a, uniform[1])
-        middle, has_middle = self._between(a, b, (seed, 2, step)) if self.with_middle else (a, np.zeros(batch, bool))
+        middle, has_middle = a, np.zeros(batch, bool)
+        if self.with_middle:
+            middle, has_middle = self._draw_middle(a, b, random_generator(seed, Stream.MIDDLE, step))
         return TripletIndex(a, b, c, self.pairs.count(a) > 0, self.peers.count(a) > 0, middle, has_middle)
 
-    def batch(self, seed: int, step: int, batch: int, rows: slice = slice(None), pictures: bool = True) -> Batch:
-        """The triplets of a step, or some `rows` of them, with their pictures or (pictures False) the rows of them."""
-        return Batch._make(field[0] for field in self.batches(seed, [step], batch, rows, pictures))
+    def batch(self, seed: int, step: int, batch: int, rows: slice = slice(None), with_images: bool = True) -> Batch:
+        """The triplets of a step, or some `rows` of them, with their images or (with_images False) the images' rows."""
+        return Batch._make(field[0] for field in self.batches(seed, [step], batch, rows, with_images))
 
     def batches(
-        self, seed: int, steps: Sequence[int], batch: int, rows: slice = slice(None), pictures: bool = True
+        self, seed: int, steps: Sequence[int], batch: int, rows: slice = slice(None), with_images: bool = True
     ) -> Batch:
-        """`batch` of several steps, [steps, batch, ...] each, gathered at once."""
+        """`batch` of several steps, gathered at once: every field has a leading axis of steps."""
         indices = [self.index(seed, step, batch) for step in steps]
-        together = [np.stack([column[rows] for column in columns]) for columns in zip(*indices, strict=True)]
-        found = self.gather(TripletIndex(*map(np.ravel, together)), pictures)
-        return Batch._make(field.reshape(*together[0].shape, *field.shape[1:]) for field in found)
+        stacked = [np.stack([column[rows] for column in columns]) for columns in zip(*indices, strict=True)]
+        return self.gather(TripletIndex(*stacked), with_images)
 
-    def gather(self, index: TripletIndex, pictures: bool = True) -> Batch:
-        """Pictures and labels of given triplets."""
-        rows = np.stack([index.a, index.b, index.c], axis=1)
-        shown = (rows, index.middle if self.with_middle else np.empty((len(rows), 0), np.int64))
-        images, between = (self._pictures(r) if pictures else r.astype(np.int32) for r in shown)
-        order, _, high = self._ordered(index.a, index.b)
-        low, far, middle = (self.intensity[row] for row in (index.a, index.b, index.middle))
-        place = np.where(index.has_middle, (middle - low) / np.where(index.has_middle, far - low, 1), 0)
-        action = self.vectors[self.action[high]]
-        known = [self.labelled[rows], index.has_pair, index.has_peer, order, action]
-        known = [values.astype(np.float32) for values in known]
-        beside = [between, place.astype(np.float32), index.has_middle.astype(np.float32)]
-        return Batch._make([images, self.intensity[rows], self.label(rows), *known, *beside])
+    def gather(self, index: TripletIndex, with_images: bool = True) -> Batch:
+        """Images and labels of given triplets. index: [B], or [steps, B] for a batch with a leading axis of steps."""
+        rows = np.stack([index.a, index.b, index.c], axis=-2)
+        middle_rows = np.expand_dims(index.middle, -2) if self.with_middle else rows[..., :0, :]
+        order, _, more = self._ordered(index.a, index.b)
+        intensity_a, intensity_b, intensity_m = (self.intensity[row] for row in (index.a, index.b, index.middle))
+        span = np.where(index.has_middle, intensity_b - intensity_a, 1)
+        batch = Batch(
+            images=self._images(rows) if with_images else rows.astype(np.int32),
+            intensity=self.intensity[rows],
+            label=self.label(rows),
+            is_labelled=self.is_labelled[rows],
+            has_pair=index.has_pair,
+            has_peer=index.has_peer,
+            order=order,
+            action_label=self.label_vectors[self.label_index[more]],
+            middle=self._images(middle_rows) if with_images else middle_rows.astype(np.int32),
+            alpha=np.where(index.has_middle, (intensity_m - intensity_a) / span, 0),
+            has_middle=index.has_middle,
+        )
+        to_float = {
+            name: getattr(batch, name).astype(np.float32) for name in Batch._fields if name not in ("images", "middle")
+        }
+        return batch._replace(**to_float)
 
-    def _pictures(self, rows: np.ndarray) -> np.ndarray:
+    def _images(self, rows: np.ndarray) -> np.ndarray:
         images = self.faces.image
-        if isinstance(images, np.ndarray):  # copied whole, not row of pixels by row of pixels
+        if isinstance(images, np.ndarray):  # one copy per image, not one per row of pixels
             return images.reshape(len(images), -1)[rows].reshape(*rows.shape, *images.shape[1:])
         return images[rows]
 
-    def _between(self, a: np.ndarray, b: np.ndarray, seeds: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """Labelled frames of the takes with intensities between a's and b's, shot between them; a where none is.
+    def _take_key(self, rows: np.ndarray) -> np.ndarray:
+        """A number that sorts by take, then by intensity: takes are 2 apart, so their intensities never mix."""
+        return 2 * self.take[rows] + self.intensity[rows].astype(float)
 
-        A frame shot earlier or later has the head somewhere else: nobody could tell where from a and b, and a decoder
-        learns to blur.
+    def _draw_middle(self, a: np.ndarray, b: np.ndarray, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A labelled frame with an intensity between a's and b's, shot between them, and whether there is one.
+
+        Frames outside [a, b] in time are excluded: their head pose cannot be inferred from a and b, and the decoder
+        would learn to blur.
         """
-        order, key = self.by_intensity
-        step, low, high = self._ordered(a, b)
-        first = np.searchsorted(key, 2 * self.take[low] + self.intensity[low], "right")
-        last = np.searchsorted(key, 2 * self.take[high] + self.intensity[high], "left")
-        has = (step != 0) & self.labelled[a] & self.labelled[b] & (last > first)
-        if not has.any():
-            return a.copy(), has
-        uniform = _random(*seeds).random((MAX_DRAWS, len(a)))
-        tried = order[np.clip(first + (uniform * (last - first)).astype(np.int64), 0, len(order) - 1)]
-        start, end, frame = (self.faces.frame[rows] for rows in (a, b, tried))
-        shot = ((start < frame) & (frame < end)) | ((end < frame) & (frame < start)) | (start == end)
-        has &= shot.any(axis=0)
-        return np.where(has, tried[shot.argmax(axis=0), np.arange(len(a))], a), has
+        order, less, more = self._ordered(a, b)
+        first = np.searchsorted(self.keys_by_intensity, self._take_key(less), "right")
+        last = np.searchsorted(self.keys_by_intensity, self._take_key(more), "left")
+        has_middle = (order != 0) & self.is_labelled[a] & self.is_labelled[b] & (last > first)
+        if not has_middle.any():
+            return a.copy(), has_middle
+        uniform = random.random((MAX_DRAWS, len(a)))
+        position = np.clip(first + (uniform * (last - first)).astype(np.int64), 0, len(self.rows_by_intensity) - 1)
+        sampled = self.rows_by_intensity[position]
+        start, end, frame = (self.faces.frame[rows] for rows in (a, b, sampled))
+        lies_between = ((start < frame) & (frame < end)) | ((end < frame) & (frame < start)) | (start == end)
+        has_middle &= lies_between.any(axis=0)
+        return np.where(has_middle, sampled[lies_between.argmax(axis=0), np.arange(len(a))], a), has_middle
 
     def _ordered(self, a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """`order` of Batch, and the rows that show less and more: pictures of one take, and of one action or neutral,
-        can be ordered."""
-        rise = np.where(self.take[a] == self.take[b], np.nan_to_num(self.order[b] - self.order[a]), 0)
-        low, high = np.where(rise > 0, a, b), np.where(rise > 0, b, a)
-        less, more = self.action[low], self.action[high]
-        shows = np.asarray(self.vectors.any(axis=1))
-        return np.sign(rise) * ((less == more) | ~shows[less]) * shows[more], low, high
+        """`order` of `Batch`, and the rows that show less and more.
 
-    def shortage(self) -> list[str]:
-        """Sentences about pictures that cannot stand in a whole triplet; empty where all can."""
-        n, said = len(self), []
-        alone = self.labelled & (self.pairs.count() == 0)
-        peerless = self.labelled & (self.peers.count() == 0)
-        between = ~self.labelled & (self.pairs.count() > 0)
-        for rows, what in (
-            (~self.labelled & ~between, "have no expression or intensity: they train reconstruction only"),
-            (between, "are of takes without intensities, which are taken for onsets in time order: no label between"),
-            (alone, "have no other expression of the same subject: no swap with them"),
-            (peerless, "have no other subject with the same expression: no match with one"),
-        ):
-            if rows.any():
-                said.append(f"{int(rows.sum())} of {n} training pictures {what}.")
-        return said
+        Images have an order if they are of one take, and of one expression or neutral.
+        """
+        rise = np.where(self.take[a] == self.take[b], np.nan_to_num(self.rank[b] - self.rank[a]), 0)
+        less, more = np.where(rise > 0, a, b), np.where(rise > 0, b, a)
+        label_of_less, label_of_more = self.label_index[less], self.label_index[more]
+        is_expressive = np.asarray(self.label_vectors.any(axis=1))
+        comparable = ((label_of_less == label_of_more) | ~is_expressive[label_of_less]) * is_expressive[label_of_more]
+        return np.sign(rise) * comparable, less, more
+
+    def describe_missing_partners(self) -> list[str]:
+        """A sentence for each reason why images cannot stand in a whole triplet; empty if all can."""
+        has_pair, has_peer = self.pairs.count() > 0, self.peers.count() > 0
+        is_ranked_only = ~self.is_labelled & has_pair
+        reasons = (
+            (~self.is_labelled & ~is_ranked_only, "have no expression or intensity. They train reconstruction only"),
+            (is_ranked_only, "are of takes without intensities. Their order alone trains the expression code"),
+            (self.is_labelled & ~has_pair, "have no other expression of the same subject. They are never swapped"),
+            (self.is_labelled & ~has_peer, "have no other subject with the same expression. They are never matched"),
+        )
+        return [f"{rows.sum()} of {len(self)} training images {reason}." for rows, reason in reasons if rows.any()]
 
 
-def _random(*key: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(key)))
+def random_generator(*key: int) -> np.random.Generator:
+    """Random numbers that are a function of the key alone: (seed, Stream, step or epoch)."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence([int(part) for part in key])))
 
 
 @lru_cache(maxsize=4)
 def _epoch_order(seed: int, epoch: int, n: int) -> np.ndarray:
-    return _random(seed, 0, epoch).permutation(n)
+    return random_generator(seed, Stream.EPOCH_ORDER, epoch).permutation(n)
 
 
-def _in_time_order(faces: Faces, take: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Intensities, and what orders the frames of a take: [n] each, NaN where not known.
+def _intensity_and_rank(faces: Faces, take: np.ndarray) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
+    """Intensities, and what orders the frames of a take; NaN if unknown.
 
-    A take (a sequence of one action) in which no intensity is known is ordered by its frames' numbers, from 0 at the
-    first to 1 at the last, and these two have the intensities 0 and 1.
+    A take (a sequence of one expression) without any known intensity is ranked by its frame numbers, from 0 at the
+    first to 1 at the last, and these two get the intensities 0 and 1.
     """
     intensity = faces.intensity.astype(np.float32)
-    named = (faces.sequence != "") & (faces.expression != "") & (faces.subject != "")
-    order = np.where(faces.expression == "", np.nan, intensity)
-    unknown = named & np.isnan(intensity)
-    for rows in _groups(take, unknown & ~np.isin(take, take[~unknown])):
+    is_named = (faces.sequence != "") & (faces.expression != "") & (faces.subject != "")
+    rank = np.where(faces.expression == "", np.nan, intensity)
+    is_unknown = is_named & np.isnan(intensity)
+    for rows in _split_by_group(take, is_unknown & ~np.isin(take, take[~is_unknown])):
         frames = faces.frame[rows]
         if len(rows) == len(np.unique(frames)) > 1 == len(set(faces.expression[rows].tolist())):
             rows = rows[np.argsort(frames)]
-            order[rows] = np.linspace(0, 1, len(rows))
+            rank[rows] = np.linspace(0, 1, len(rows))
             intensity[rows[[0, -1]]] = 0, 1
-    return intensity, order
+    return intensity, rank
 
 
-def _groups(group: np.ndarray, usable: np.ndarray) -> list[np.ndarray]:
+def _split_by_group(group: np.ndarray, usable: np.ndarray) -> list[np.ndarray]:
     """The usable rows of each group."""
     rows = np.flatnonzero(usable)
     rows = rows[np.argsort(group[rows], kind="stable")]
     return np.split(rows, np.flatnonzero(np.diff(group[rows])) + 1) if len(rows) else []
 
 
-def match_within_groups(group: np.ndarray, own: np.ndarray, usable: np.ndarray) -> Candidates:
-    """Match each usable row with the usable rows of the same group that are not `own`."""
+def match_within_groups(group: np.ndarray, exclude: np.ndarray, usable: np.ndarray) -> Candidates:
+    """Match each usable row with the usable rows of its group that have another value in `exclude`; [n] each."""
     rows = np.flatnonzero(usable)
-    order = rows[np.lexsort((own[rows], group[rows]))]
+    rows = rows[np.lexsort((exclude[rows], group[rows]))]
     bounds = np.zeros((4, len(group)), np.int64)
-    for k, keys in enumerate((group, group_ids(group, own))):
-        _, start, inverse, count = np.unique(keys[order], return_index=True, return_inverse=True, return_counts=True)
-        bounds[2 * k, order] = start[inverse]
-        bounds[2 * k + 1, order] = (start + count)[inverse]
-    return Candidates(order, *bounds)
+    for k, keys in enumerate((group, group_ids(group, exclude))):
+        _, start, inverse, count = np.unique(keys[rows], return_index=True, return_inverse=True, return_counts=True)
+        bounds[2 * k, rows] = start[inverse]
+        bounds[2 * k + 1, rows] = (start + count)[inverse]
+    return Candidates(rows, *bounds)
+
+
+def _prefer(finer: Candidates, coarser: Candidates) -> Candidates:
+    """The finer candidates of each image that has any, else the coarser."""
+    use_finer, offset = finer.count() > 0, len(coarser.rows)
+    bounds = [np.where(use_finer, new + offset, old) for new, old in zip(finer[1:], coarser[1:], strict=True)]
+    return Candidates(np.concatenate([coarser.rows, finer.rows]), *bounds)

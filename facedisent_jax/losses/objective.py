@@ -1,143 +1,229 @@
-"""What matches what in a triplet, which swaps have a target, and the terms of the loss as one weighted sum."""
+"""The loss of a batch of triplets: which images match, which swaps have a target, and every term with its weight."""
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
-from facedisent_jax.config import Config
+from facedisent_jax.config import Config, ObjectiveConfig
 from facedisent_jax.data.triplets import Batch
-from facedisent_jax.losses import functions, related_work, warp_terms
-from facedisent_jax.losses.functions import masked_mean
+from facedisent_jax.losses.functions import (
+    cosine_embedding,
+    l1,
+    label_bce,
+    masked_mean,
+    mouth_weights,
+    mse,
+    ranking,
+    triplet_margin,
+)
+from facedisent_jax.losses.related_work import clamping_terms, rotation_terms
+from facedisent_jax.losses.warp_terms import warp_terms
 from facedisent_jax.models import decode, encode_logits
 from facedisent_jax.models.codes import Codes, EncoderOutput, Params
 
-ANCHOR, SAME_SUBJECT, SAME_EXPRESSION = 0, 1, 2
+A, B, C = ANCHOR, SAME_SUBJECT, SAME_EXPRESSION = 0, 1, 2
+"""Positions of a, b and c on the first axis of a batch."""
 ENDPOINT_TOLERANCE = 0.05
 """Intensities this near to 0 and 1 are neutral and apex."""
+MIN_DIRECTION = 0.2
+"""Intensities this near to 0.5 have no direction: their codes, as 2p - 1, are near zero."""
+OPPOSITE_GAP = 0.5
+"""Intensities that differ by more are opposite expressions."""
 
 
 class Swap(NamedTuple):
-    """decode(identity code of one picture, expression code of another) should be the target picture."""
+    """decode(identity code of one image, expression code of another) should be the target image."""
 
     identity: int
     expression: int
     target: int
 
 
-SWAPS = (
-    Swap(ANCHOR, SAME_SUBJECT, SAME_SUBJECT),
-    Swap(SAME_SUBJECT, ANCHOR, ANCHOR),
-    Swap(ANCHOR, SAME_EXPRESSION, ANCHOR),
-    Swap(SAME_EXPRESSION, ANCHOR, SAME_EXPRESSION),
-    Swap(SAME_SUBJECT, SAME_EXPRESSION, ANCHOR),
-)
-"""The five swaps of a triplet whose result is in the triplet: a, b are one subject, a, c show one expression."""
-
-
-def to_signed(expression: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
-    """Expression codes as a direction for cosine terms: 2p - 1, so that neutral and full are opposite."""
-    return 2.0 * expression - 1.0
+RECONSTRUCTIONS = (Swap(A, A, A), Swap(B, B, B), Swap(C, C, C))
+SWAPS = (Swap(A, B, B), Swap(B, A, A), Swap(A, C, A), Swap(C, A, C), Swap(B, C, A))
+"""The five swaps whose result is in the triplet: a and b show one subject, a and c one expression."""
 
 
 def loss_terms(
-    config: Config, params: Params, images: Float[Array, "batch k 64 64 3"], batch: Batch
-) -> dict[str, Array]:
+    config: Config, params: Params, images: Float[Array, "k batch 64 64 3"], batch: Batch
+) -> dict[str, Float[Array, ""]]:
     """Every term of the loss, unweighted, by the name of its weight in `LossWeights`.
 
-    images: [batch, 3, 64, 64, 3] float in [0, 1], what the network sees of batch.images; with kind "warp" a fourth,
-    what it sees of batch.middle.
-    One encoder call on the 3 x batch pictures, one decoder call on the 8 x batch codes.
-    """
-    n = len(images)
-    picture = images[:, :3].swapaxes(0, 1)  # [3, batch, ...]: a, b, c
-    encoded = encode_logits(config.model, params, picture.reshape(3 * n, *picture.shape[2:]))
-    # The codes are made in the shape in which they are read: XLA (jaxlib 0.10, on CPU) writes the gradient of codes
-    # that are read in two shapes over them, rows of which it has yet to read (test_training compares without fusion).
-    encoded = EncoderOutput(*(part.reshape(3, n, -1) for part in encoded))
-    (identity, logits), expression = encoded, encoded.codes.expression
+    images: a, b, c as the network sees them, in [0, 1]; of kind "warp" a fourth, the middle frame.
 
-    parts = [Swap(k, k, k) for k in (ANCHOR, SAME_SUBJECT, SAME_EXPRESSION)] + list(SWAPS)
-    codes = Codes(
-        jnp.concatenate([identity[p.identity] for p in parts]),
-        jnp.concatenate([expression[p.expression] for p in parts]),
-    )
-    decoded = decode(config.model, params, codes).reshape(len(parts), n, *picture.shape[2:])
-    known = jnp.stack([jnp.ones_like(batch.has_pair), batch.has_pair, batch.has_peer])  # of a, b, c: [3, batch]
-    mouth = (
-        None
-        if config.objective.mouth_weight == 1
-        else jnp.asarray(functions.mouth_weights(config.objective.mouth_weight))
-    )
-    target = jnp.concatenate([picture[p.target] for p in parts])
-    error = functions.mse(decoded.reshape(target.shape), target, mouth).reshape(len(parts), n)
-    weight = jnp.stack([known[p.identity] * known[p.expression] * known[p.target] for p in parts])
+    | poster | formula | function | weight |
+    |---|---|---|---|
+    | "minimize mean squared error between input and reconstruction" | (D(id_x, ex_x) - x)^2, x = a, b, c | `mse` | reconstruction |
+    | "swap expression vectors ... and then decode" | (D(id_x, ex_y) - z)^2 for the five `SWAPS` | `mse` | swap |
+    | "cosine embedding ... losses between latent vectors that should match" | 1 - cos(id_a, id_b) + max(0, cos(id_a, id_c)) | `cosine_embedding` | identity_cosine |
+    | the same, of the expression s = 2 ex - 1 | 1 - cos(s_a, s_c) + max(0, cos(s_a, s_b)) | `cosine_embedding` | expression_cosine |
+    | "triplet" | max(0, d(id_a, id_b) - d(id_a, id_c) + m) | `triplet_margin` | identity_triplet |
+    | the same, of the expression | max(0, d(ex_a, ex_c) - d(ex_a, ex_b) + m abs(y_a - y_b)) | `triplet_margin` | expression_triplet |
+    | "L1" | abs(id_a - id_b) | `l1` | identity_l1 |
+    | the same, of the expression | abs(ex_a - ex_c) | `l1` | expression_l1 |
+    | "binary cross-entropy loss between the label vector and the expression vector" | BCE(ex_x, label_x) | `label_bce` | label |
+    | "a ranking based loss" (future work) | softplus of m abs(y_a - y_b) - (read_more - read_less) | `ranking` | ranking |
 
-    labelled = batch.labelled.swapaxes(0, 1)
-    both = batch.has_pair * batch.has_peer * labelled[SAME_SUBJECT]
-    gap = (
-        jnp.abs(batch.intensity[:, ANCHOR] - batch.intensity[:, SAME_SUBJECT])
-        * labelled[ANCHOR]
-        * labelled[SAME_SUBJECT]
+    D decodes, d is the L2 distance, y the intensity, m a margin; ex has its first `label_dims` dimensions in all terms but
+    the first two. One encoder call on 3 x batch images, one decoder call on 8 x batch codes.
+    """  # noqa: E501
+    encoded = encode_triplet(config, params, images[:3])
+    codes = encoded.codes
+    decoded = decode_pairs(config, params, codes)
+    labelled_dims = codes.expression[..., : config.objective.label_dims]
+    return (
+        image_terms(config.objective, decoded, images[:3], batch)
+        | identity_terms(config.objective, codes.identity, batch)
+        | expression_terms(config.objective, labelled_dims, encoded.logits, batch)
+        | ranking_terms(config.objective, labelled_dims, batch)
+        | method_terms(config, params, images, batch, codes, decoded)
     )
-    # Codes near the middle of [0, 1] have no direction (DESIGN): cosine terms leave intensities within 0.2 of 0.5 out.
-    clear = jnp.abs(batch.intensity - 0.5) > 0.2
-    clear = clear.astype(jnp.float32).swapaxes(0, 1) * labelled
-    opposite = clear[ANCHOR] * clear[SAME_SUBJECT] * (gap > 0.5)
-    c = config.objective
-    degree = expression[..., : c.label_dims]  # what says how much is shown
-    face = to_signed(degree)
-    # How much of the action a and b show: 0 at neutral, 1 at its label vector.
-    action = batch.action_label[:, : c.label_dims]
-    extent = jnp.maximum(jnp.sum(action, axis=-1), 1.0)
-    shown = [jnp.sum(degree[k] * action, axis=-1) / extent for k in (ANCHOR, SAME_SUBJECT)]
-    rise = batch.order * (shown[SAME_SUBJECT] - shown[ANCHOR])
-    end = jnp.abs(batch.intensity - jnp.rint(batch.intensity)).swapaxes(0, 1) < ENDPOINT_TOLERANCE
-    held = labelled * (1.0 if c.label_intermediate else end)
-    values = {
-        "reconstruction": masked_mean(error[:3].ravel(), weight[:3].ravel()),
-        "swap": masked_mean(error[3:].ravel(), weight[3:].ravel()),
-        "identity_cosine": masked_mean(
-            functions.cosine_embedding(identity[ANCHOR], identity[SAME_SUBJECT], same=True), batch.has_pair
-        )
-        + masked_mean(
-            functions.cosine_embedding(identity[ANCHOR], identity[SAME_EXPRESSION], same=False), batch.has_peer
-        ),
-        "identity_triplet": masked_mean(
-            functions.triplet_margin(
-                identity[ANCHOR], identity[SAME_SUBJECT], identity[SAME_EXPRESSION], c.identity_margin
-            ),
-            both,
-        ),
-        "identity_l1": masked_mean(functions.l1(identity[ANCHOR], identity[SAME_SUBJECT]), batch.has_pair),
-        "expression_cosine": masked_mean(
-            functions.cosine_embedding(face[ANCHOR], face[SAME_EXPRESSION], same=True),
-            batch.has_peer * clear[ANCHOR] * clear[SAME_EXPRESSION],
-        )
-        + masked_mean(
-            functions.cosine_embedding(face[ANCHOR], face[SAME_SUBJECT], same=False), batch.has_pair * opposite
-        ),
-        "expression_triplet": masked_mean(
-            functions.triplet_margin(
-                degree[ANCHOR], degree[SAME_EXPRESSION], degree[SAME_SUBJECT], c.expression_margin * gap
-            ),
-            both,
-        ),
-        "expression_l1": masked_mean(functions.l1(degree[ANCHOR], degree[SAME_EXPRESSION]), batch.has_peer),
-        "label": masked_mean(
-            functions.label_bce(
-                logits[..., : c.label_dims].reshape(3 * n, -1),
-                batch.label[..., : c.label_dims].swapaxes(0, 1).reshape(3 * n, -1),
-            ),
-            (known * held).ravel(),
-        ),
-        "ranking": masked_mean(functions.ranking(rise, c.ranking_margin * gap), jnp.abs(batch.order) * batch.has_pair),
+
+
+def weighted_sum(config: Config, terms: dict[str, Float[Array, ""]]) -> Float[Array, ""]:
+    """The loss: the terms times their weights."""
+    return jnp.sum(jnp.stack([getattr(config.loss, name) * value for name, value in terms.items()]))
+
+
+def encode_triplet(config: Config, params: Params, images: Float[Array, "3 batch 64 64 3"]) -> EncoderOutput:
+    """Identity codes and expression logits of a, b and c, [3, batch, 64] each, in one call of the encoder."""
+    k, n = images.shape[:2]
+    encoded = encode_logits(config.model, params, images.reshape(k * n, *images.shape[2:]))
+    # Workaround for a bug of XLA on CPU (jaxlib 0.10): where the codes are used in two shapes, their gradient
+    # overwrites a buffer before it has been read. So they are reshaped once, here. Regression test:
+    # test_the_gradient_is_the_same_without_the_compilers_fusion.
+    return EncoderOutput(*(part.reshape(k, n, -1) for part in encoded))
+
+
+def decode_pairs(config: Config, params: Params, codes: Codes) -> Float[Array, "8 batch 64 64 3"]:
+    """The three reconstructions and the five swaps, in one call of the decoder. codes: [3, batch, 64] each."""
+    pairs = RECONSTRUCTIONS + SWAPS
+    identity = jnp.concatenate([codes.identity[pair.identity] for pair in pairs])
+    expression = jnp.concatenate([codes.expression[pair.expression] for pair in pairs])
+    decoded = decode(config.model, params, Codes(identity, expression))
+    return decoded.reshape(len(pairs), -1, *decoded.shape[1:])
+
+
+def image_terms(
+    config: ObjectiveConfig,
+    decoded: Float[Array, "8 batch 64 64 3"],
+    images: Float[Array, "3 batch 64 64 3"],
+    batch: Batch,
+) -> dict[str, Float[Array, ""]]:
+    """reconstruction and swap."""
+    pairs = RECONSTRUCTIONS + SWAPS
+    weight = None if config.mouth_weight == 1 else jnp.asarray(mouth_weights(config.mouth_weight))
+    target = jnp.concatenate([images[pair.target] for pair in pairs])
+    error = mse(decoded.reshape(target.shape), target, weight).reshape(len(pairs), -1)
+    has_image = image_mask(batch)
+    mask = jnp.stack([has_image[pair.identity] * has_image[pair.expression] * has_image[pair.target] for pair in pairs])
+    return {
+        "reconstruction": masked_mean(error[:3].ravel(), mask[:3].ravel()),
+        "swap": masked_mean(error[3:].ravel(), mask[3:].ravel()),
     }
+
+
+def identity_terms(
+    config: ObjectiveConfig, identity: Float[Array, "3 batch 64"], batch: Batch
+) -> dict[str, Float[Array, ""]]:
+    """identity_cosine, identity_triplet and identity_l1: a is like b, and unlike c."""
+    return {
+        "identity_cosine": masked_mean(cosine_embedding(identity[A], identity[B], same=True), batch.has_pair)
+        + masked_mean(cosine_embedding(identity[A], identity[C], same=False), batch.has_peer),
+        "identity_triplet": masked_mean(
+            triplet_margin(identity[A], identity[B], identity[C], config.identity_margin),
+            full_triplet_mask(batch),
+        ),
+        "identity_l1": masked_mean(l1(identity[A], identity[B]), batch.has_pair),
+    }
+
+
+def expression_terms(
+    config: ObjectiveConfig,
+    expression: Float[Array, "3 batch label_dims"],
+    logits: Float[Array, "3 batch 64"],
+    batch: Batch,
+) -> dict[str, Float[Array, ""]]:
+    """expression_cosine, expression_triplet, expression_l1 and label: a is like c, and unlike b."""
+    signed = to_signed(expression)
+    gap = intensity_gap(batch)
+    # A code near 0.5 has no direction, so intensities near 0.5 are left out of the cosine terms.
+    has_direction = (jnp.abs(batch.intensity - 0.5) > MIN_DIRECTION).astype(jnp.float32) * batch.is_labelled
+    are_opposite = has_direction[A] * has_direction[B] * (gap > OPPOSITE_GAP)
+    label_mask = batch.is_labelled * (1.0 if config.label_intermediate else is_endpoint(batch.intensity))
+    return {
+        "expression_cosine": masked_mean(
+            cosine_embedding(signed[A], signed[C], same=True),
+            batch.has_peer * has_direction[A] * has_direction[C],
+        )
+        + masked_mean(cosine_embedding(signed[A], signed[B], same=False), batch.has_pair * are_opposite),
+        "expression_triplet": masked_mean(
+            triplet_margin(expression[A], expression[C], expression[B], config.expression_margin * gap),
+            full_triplet_mask(batch),
+        ),
+        "expression_l1": masked_mean(l1(expression[A], expression[C]), batch.has_peer),
+        "label": masked_mean(
+            label_bce(
+                logits[..., : config.label_dims].reshape(-1, config.label_dims),
+                batch.label[..., : config.label_dims].reshape(-1, config.label_dims),
+            ),
+            (image_mask(batch) * label_mask).ravel(),
+        ),
+    }
+
+
+def ranking_terms(
+    config: ObjectiveConfig, expression: Float[Array, "3 batch label_dims"], batch: Batch
+) -> dict[str, Float[Array, ""]]:
+    """ranking: of two frames of a take, the one that shows more reads as more."""
+    label = batch.action_label[:, : config.label_dims]
+    label_norm = jnp.maximum(jnp.sum(label, axis=-1), 1.0)
+    read_a, read_b = (jnp.sum(expression[k] * label, axis=-1) / label_norm for k in (A, B))
+    ordered_rise = batch.order * (read_b - read_a)
+    margin = config.ranking_margin * intensity_gap(batch)
+    return {"ranking": masked_mean(ranking(ordered_rise, margin), jnp.abs(batch.order) * batch.has_pair)}
+
+
+def method_terms(
+    config: Config,
+    params: Params,
+    images: Float[Array, "k batch 64 64 3"],
+    batch: Batch,
+    codes: Codes,
+    decoded: Float[Array, "8 batch 64 64 3"],
+) -> dict[str, Float[Array, ""]]:
+    """The terms that only some models and methods have. codes: [3, batch, 64] each."""
+    terms = {}
     if config.model.kind == "warp":
-        values |= warp_terms.warp_terms(config, params, images, batch, Codes(identity, expression), decoded[:2])
-    return values | related_work.related_work_terms(config, params, picture, batch, Codes(identity, expression))
+        terms |= warp_terms(config, params, images, batch, codes, decoded[:2])
+    if config.method == "rotation":
+        terms |= rotation_terms(config, params, images[:3], batch, codes)
+    if config.method == "clamping":
+        terms |= clamping_terms(config, params, images[:3], batch, codes)
+    return terms
 
 
-def weighted_sum(config: Config, values: dict[str, Array]) -> Float[Array, ""]:
-    """The weighted sum of the terms."""
-    return jnp.sum(jnp.stack([getattr(config.loss, name) * value for name, value in values.items()]))
+def to_signed(expression: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
+    """Expression codes as a direction for the cosine terms: 2p - 1, so that neutral and full are opposite."""
+    return 2.0 * expression - 1.0
+
+
+def image_mask(batch: Batch) -> Float[Array, "3 batch"]:
+    """1 where a, b, c are images of their own: b and c may be missing."""
+    return jnp.stack([jnp.ones_like(batch.has_pair), batch.has_pair, batch.has_peer])
+
+
+def full_triplet_mask(batch: Batch) -> Float[Array, "batch"]:
+    """1 where a, b and c are there, and b's intensity is known."""
+    return batch.has_pair * batch.has_peer * batch.is_labelled[B]
+
+
+def intensity_gap(batch: Batch) -> Float[Array, "batch"]:
+    """Difference of a's and b's intensity; 0 where either is unknown."""
+    return jnp.abs(batch.intensity[A] - batch.intensity[B]) * batch.is_labelled[A] * batch.is_labelled[B]
+
+
+def is_endpoint(intensity: Float[Array, "*batch"]) -> Bool[Array, "*batch"]:
+    """Whether intensities are neutral or apex."""
+    return jnp.abs(intensity - jnp.rint(intensity)) < ENDPOINT_TOLERANCE

@@ -1,5 +1,5 @@
-"""Terms of the loss of the poster's two references: rotated codes (Worrall et al. 2017) and clamped codes (Kulkarni et
-al. 2015, DC-IGN). Imports config, losses, model and triplets."""
+"""The poster's two references as losses: rotated codes (Worrall et al. 2017) and clamped codes (Kulkarni et al. 2015,
+DC-IGN)."""
 
 from functools import partial
 
@@ -9,21 +9,54 @@ from jaxtyping import Array, Float
 
 from facedisent_jax.config import CODE_DIMS, Config
 from facedisent_jax.data.triplets import Batch
-from facedisent_jax.losses import functions
+from facedisent_jax.losses.functions import masked_mean, mse
 from facedisent_jax.models import decode
 from facedisent_jax.models.codes import Codes, Params
 
 ROTATION_PER_INTENSITY = jnp.pi / 2
-"""Angle between the codes of neutral and of full expression: no two intensities share a code."""
+"""Angle between the codes of neutral and of full expression, so that no two intensities share a code."""
 CLAMP_GRADIENT_SCALE = 0.01
-"""Of a clamped code towards its batch mean, beside the gradient of a picture's summed squared error (the paper's
-1 / 100). Beside a mean over pixels and pictures it is far too strong: after 100 steps all are one face (18.7 dB)."""
+"""Scale of the gradient that pulls a clamped code to the batch mean (the paper's 1/100), relative to an error *summed*
+over pixels. With a mean error it would be far too strong: after 100 steps all outputs are one face (18.7 dB)."""
+
+
+def rotation_terms(
+    config: Config, params: Params, images: Float[Array, "3 batch 64 64 3"], batch: Batch, codes: Codes
+) -> dict[str, Float[Array, ""]]:
+    """rotation: decode b from a's codes, the expression rotated by the change of intensity, and a from b's.
+
+    codes: [3, batch, 64] each. Source: Worrall et al. 2017.
+    """
+    change = batch.intensity[1] - batch.intensity[0]
+    rotated = rotate(codes.expression[:2].reshape(-1, CODE_DIMS), jnp.concatenate([change, -change]))
+    decoded = decode(config.model, params, Codes(codes.identity[:2].reshape(-1, CODE_DIMS), rotated))
+    error = mse(decoded, jnp.concatenate([images[1], images[0]]))
+    mask = jnp.tile(batch.has_pair * batch.is_labelled[0] * batch.is_labelled[1], 2)
+    return {"rotation": masked_mean(error, mask)}
+
+
+def clamping_terms(
+    config: Config, params: Params, images: Float[Array, "3 batch 64 64 3"], batch: Batch, codes: Codes
+) -> dict[str, Float[Array, ""]]:
+    """clamping: reconstruct a with the code clamped that does not vary in the batch (see `OneFactor`).
+
+    codes: [3, batch, 64] each. Source: Kulkarni et al. 2015.
+    """
+    is_one_expression = jnp.all(batch.label[0] == batch.label[0, :1])
+    identity, expression = codes.identity[0], codes.expression[0]
+    scale = config.loss.clamping / images[0].size  # the error below is a mean
+    clamped = Codes(
+        jnp.where(is_one_expression, identity, clamp(identity, scale)),
+        jnp.where(is_one_expression, clamp(expression, scale), expression),
+    )
+    return {"clamping": jnp.mean(mse(decode(config.model, params, clamped), images[0]))}
 
 
 def rotate(expression: Float[Array, "batch 64"], change: Float[Array, "batch"]) -> Float[Array, "batch 64"]:
-    """Codes at an intensity that is `change` higher: numbers k, k + 32, as directions 2p - 1, turned by TURN x change.
+    """Codes at an intensity that is higher by `change`, 1 from neutral to full.
 
-    expression: [batch, 64]; change: [batch], 1 from neutral to full. Worrall et al. 2017, eq. 5 (2x2 blocks).
+    Dimensions k and k + 32, as a direction 2p - 1, are rotated by ROTATION_PER_INTENSITY * change.
+    Source: Worrall et al. 2017, eq. 5 (2x2 blocks).
     """
     x, y = jnp.split(2 * expression - 1, 2, axis=-1)
     cosine, sine = jnp.cos(ROTATION_PER_INTENSITY * change)[:, None], jnp.sin(ROTATION_PER_INTENSITY * change)[:, None]
@@ -32,11 +65,10 @@ def rotate(expression: Float[Array, "batch 64"], change: Float[Array, "batch"]) 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
 def clamp(code: Float[Array, "batch dim"], scale: float) -> Float[Array, "batch dim"]:
-    """The batch mean in place of each code; backwards PULL x scale x (code - mean) in place of any gradient.
+    """The batch mean in place of each code. Its gradient is CLAMP_GRADIENT_SCALE * scale * (code - mean).
 
-    scale: of the pictures' error, the weight in the loss of one picture's summed squared error.
-
-    Kulkarni et al. 2015, section 3.1: what does not vary in a batch is to be one code, and learns to be.
+    scale: weight in the loss of the squared error summed over one image.
+    Source: Kulkarni et al. 2015, section 3.1. What does not vary in a batch learns to have one code.
     """
     return jnp.broadcast_to(jnp.mean(code, axis=0, keepdims=True), code.shape)
 
@@ -50,32 +82,3 @@ def _clamp_backward(scale, code, _):
 
 
 clamp.defvjp(_clamp_forward, _clamp_backward)
-
-
-def related_work_terms(
-    config: Config, params: Params, images: Float[Array, "3 batch 64 64 3"], batch: Batch, codes: Codes
-) -> dict[str, Array]:
-    """rotation and clamping, unweighted; each only where it has a weight, as each decodes pictures of its own.
-
-    images: [3, batch, 64, 64, 3], a, b, c; codes: theirs, [3, batch, 64] each. rotation: b from a's codes, the
-    expression turned by the change of intensity, and a from b's. clamping: a from its own codes, that which does not
-    vary in the batch (see `triplets.OneFactor`) clamped.
-    """
-    out = {}
-    if config.method == "rotation":
-        change = batch.intensity[:, 1] - batch.intensity[:, 0]
-        turned = rotate(codes.expression[:2].reshape(-1, CODE_DIMS), jnp.concatenate([change, -change]))
-        made = decode(config.model, params, Codes(codes.identity[:2].reshape(-1, CODE_DIMS), turned))
-        known = jnp.tile(batch.has_pair * batch.labelled[:, 0] * batch.labelled[:, 1], 2)
-        error = functions.mse(made, jnp.concatenate([images[1], images[0]]))
-        out["rotation"] = jnp.sum(error * known) / jnp.maximum(jnp.sum(known), 1.0)
-    if config.method == "clamping":
-        one_expression = jnp.all(batch.label[:, 0] == batch.label[:1, 0])
-        identity, expression = codes.identity[0], codes.expression[0]
-        scale = config.loss.clamping / images[0].size  # the error below is a mean
-        kept = Codes(
-            jnp.where(one_expression, identity, clamp(identity, scale)),
-            jnp.where(one_expression, clamp(expression, scale), expression),
-        )
-        out["clamping"] = jnp.mean(functions.mse(decode(config.model, params, kept), images[0]))
-    return out

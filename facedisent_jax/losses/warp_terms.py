@@ -1,4 +1,4 @@
-"""Terms of the loss for a decoder that sees pictures of the person (kind "warp"): what is decoded from which source."""
+"""Terms of the loss for the warp decoder, which sees an image of the person."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from facedisent_jax.config import Config
 from facedisent_jax.data.triplets import Batch
-from facedisent_jax.losses import functions
+from facedisent_jax.losses.functions import l1, masked_mean, mouth_weights, structural, total_variation
 from facedisent_jax.models import Source, decode_from_sources, encode
 from facedisent_jax.models.codes import Codes, Params
 
@@ -14,52 +14,59 @@ from facedisent_jax.models.codes import Codes, Params
 def warp_terms(
     config: Config,
     params: Params,
-    images: Float[Array, "batch 4 64 64 3"],
+    images: Float[Array, "4 batch 64 64 3"],
     batch: Batch,
     codes: Codes,
     decoded: Float[Array, "2 batch 64 64 3"],
-) -> dict[str, Array]:
-    """source, between, smooth, paint and cycle, unweighted.
+) -> dict[str, Float[Array, ""]]:
+    """one_source, two_sources, flow_tv, mask_area and cycle, unweighted.
 
-    images: [batch, 4, 64, 64, 3], a, b, c and the frame between a and b. codes: of a, b, c, [3, batch, 64] each.
-    decoded: what those of a and b alone show.
-    From one picture: b of a (a of b comes with another batch, as which is which is drawn); a of b with the strength of
-    c, in b's own kind or in c's; the frame between of a, with both codes on the straight line, or with the expression
-    code there and the identity code of a. From the two pictures a and b: the frame between. The identity code is
-    otherwise that of what is to be shown, as it says where the head is.
+    images: a, b, c and the middle frame m. codes: of a, b, c, [3, batch, 64] each. decoded: a and b from these codes.
+
+    | source | target expression | target identity | target image | weight |
+    |---|---|---|---|---|
+    | a | b's | b's | b | has_pair |
+    | b | c's intensity, in b's kind or c's | a's | a | has_pair * has_peer |
+    | a | between a and b, as m | between a and b, or a's | m | difference of intensities |
+    | a and b | between a and b, as m | between a and b | m | difference of intensities |
+
+    The identity code also sets the head pose. a from b needs no row: a and b are drawn in either order.
     """
-    a, b, _, between = images.swapaxes(0, 1)
-    (who_a, who_b, _), (of_a, of_b, of_c) = codes
-    n, numbers = len(a), config.objective.label_dims
-    even = (jnp.arange(n) % 2 == 0)[:, None]
-    strength = jnp.concatenate([of_c[:, :numbers], jnp.where(even, of_b[:, numbers:], of_c[:, numbers:])], axis=1)
-    share = batch.alpha[:, None]
-    line = Codes((1 - share) * who_a + share * who_b, (1 - share) * of_a + share * of_b)
-    gap = batch.has_middle * jnp.abs(batch.intensity[:, 0] - batch.intensity[:, 1])
+    a, b, _, middle = images
+    (identity_a, identity_b, _), (expression_a, expression_b, expression_c) = codes
+    n, label_dims = len(a), config.objective.label_dims
+    is_even_row = (jnp.arange(n) % 2 == 0)[:, None]
+    kind = jnp.where(is_even_row, expression_b[:, label_dims:], expression_c[:, label_dims:])
+    retargeted = jnp.concatenate([expression_c[:, :label_dims], kind], axis=1)
+    alpha = batch.alpha[:, None]
+    interpolated = Codes(
+        (1 - alpha) * identity_a + alpha * identity_b, (1 - alpha) * expression_a + alpha * expression_b
+    )
+    middle_weight = batch.has_middle * jnp.abs(batch.intensity[0] - batch.intensity[1])
 
-    first, second = Source(a, who_a, of_a, decoded[0]), Source(b, who_b, of_b, decoded[1])
-    one = jax.tree.map(lambda *parts: jnp.concatenate(parts), first, second, first)
-    who = jnp.concatenate([who_b, who_a, jnp.where(even, line.identity, who_a)])
-    asked = Codes(who, jnp.concatenate([of_b, strength, line.expression]))
-    alone = decode_from_sources(config.model, params, asked, one)
-    pair = decode_from_sources(config.model, params, line, first, second, place=batch.alpha)
+    source_a = Source(a, identity_a, expression_a, decoded[0])
+    source_b = Source(b, identity_b, expression_b, decoded[1])
+    sources = jax.tree.map(lambda *parts: jnp.concatenate(parts), source_a, source_b, source_a)
+    target_identity = jnp.where(is_even_row, interpolated.identity, identity_a)
+    target_codes = Codes(
+        jnp.concatenate([identity_b, identity_a, target_identity]),
+        jnp.concatenate([expression_b, retargeted, interpolated.expression]),
+    )
+    from_one = decode_from_sources(config.model, params, target_codes, sources)
+    from_two = decode_from_sources(config.model, params, interpolated, source_a, source_b, place=batch.alpha)
 
-    mouth = jnp.asarray(functions.mouth_weights(config.objective.mouth_weight))
-    error = functions.structural(alone.pictures, jnp.concatenate([b, a, between]), mouth)
-    known = jnp.concatenate([batch.has_pair, batch.has_pair * batch.has_peer, gap])
-    bend = jnp.concatenate([alone.displacement, *pair.displacement[:, None]], axis=1)[0]
-    # The encoder is not to make the cycle easy: what it says of the result is learnt by the decoder alone.
-    again = encode(config.model, jax.lax.stop_gradient(params), alone.pictures[n : 2 * n])
-    wanted = jax.lax.stop_gradient(Codes(who_a, strength))
-    cycle = functions.l1(again.identity, wanted.identity) + functions.l1(again.expression, wanted.expression)
+    pixel_weights = jnp.asarray(mouth_weights(config.objective.mouth_weight))
+    error = structural(from_one.pictures, jnp.concatenate([b, a, middle]), pixel_weights)
+    weight = jnp.concatenate([batch.has_pair, batch.has_pair * batch.has_peer, middle_weight])
+    flow = jnp.concatenate([from_one.displacement, *from_two.displacement[:, None]], axis=1)[0]
+    # The encoder must not make the cycle easy, so only the decoder learns from it.
+    re_encoded = encode(config.model, jax.lax.stop_gradient(params), from_one.pictures[n : 2 * n])
+    cycle_target = jax.lax.stop_gradient(Codes(identity_a, retargeted))
+    cycle = l1(re_encoded.identity, cycle_target.identity) + l1(re_encoded.expression, cycle_target.expression)
     return {
-        "one_source": _mean(error, known),
-        "two_sources": _mean(functions.structural(pair.pictures, between, mouth), gap),
-        "flow_tv": jnp.mean(functions.total_variation(bend)),
-        "mask_area": (jnp.mean(alone.mask) + jnp.mean(pair.mask)) / 2,
-        "cycle": _mean(cycle, batch.has_pair * batch.has_peer),
+        "one_source": masked_mean(error, weight),
+        "two_sources": masked_mean(structural(from_two.pictures, middle, pixel_weights), middle_weight),
+        "flow_tv": jnp.mean(total_variation(flow)),
+        "mask_area": (jnp.mean(from_one.mask) + jnp.mean(from_two.mask)) / 2,
+        "cycle": masked_mean(cycle, batch.has_pair * batch.has_peer),
     }
-
-
-def _mean(values: Float[Array, "batch"], weight: Float[Array, "batch"]) -> Float[Array, ""]:
-    return jnp.sum(values * weight) / jnp.maximum(jnp.sum(weight), 1.0)

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from facedisent_jax.data.triplets import BATCH_AXIS, Batch
 from facedisent_jax.errors import UserError
 from facedisent_jax.training.signals import Stopped
 
@@ -40,10 +41,17 @@ def local_rows(batch: int) -> slice:
     return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
-def shard_batch(tree: Any, axis: int = 0) -> Any:
-    """Arrays of `rows` of a batch -> the arrays of the whole batch, split along `axis` over the devices."""
-    sharding = NamedSharding(mesh(), PartitionSpec(*[None] * axis, AXIS))
-    return jax.tree.map(lambda a: jax.make_array_from_process_local_data(sharding, a), tree)
+def shard_batch(batch: Batch, leading_axes: int = 0) -> Batch:
+    """This process's rows of a batch -> the whole batch, its triplets split over the devices.
+
+    leading_axes: 1 where the fields have an axis of steps in front.
+    """
+
+    def shard(array: np.ndarray, axis: int) -> jax.Array:
+        sharding = NamedSharding(mesh(), PartitionSpec(*[None] * (leading_axes + axis), AXIS))
+        return jax.make_array_from_process_local_data(sharding, array)
+
+    return jax.tree.map(shard, batch, BATCH_AXIS)
 
 
 def replicated(tree: Any) -> Any:

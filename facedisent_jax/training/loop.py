@@ -85,7 +85,7 @@ def fit(
                 state, metrics = train_step(config, state, distributed.shard_batch(drawn[0]), pictures)
             else:
                 stacked = jax.tree.map(lambda *values: np.stack(values), *drawn)
-                state, metrics = train_steps(config, state, distributed.shard_batch(stacked, axis=1), pictures)
+                state, metrics = train_steps(config, state, distributed.shard_batch(stacked, leading_axes=1), pictures)
             queued.append((np.arange(begin, end + 1), metrics))
         due, stopping = end % config.validate_every == 0 or end == config.steps, stop()
         if due or stopping or end // config.log_every > (begin - 1) // config.log_every:

@@ -1,42 +1,33 @@
-"""What makes a triplet: b is a's subject shot in the same go with another intensity, c another subject with a's."""
+"""What makes a triplet: b is a's subject in the same take at another intensity, c another subject at a's."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_triplets import face, pairs
 
 from facedisent_jax.data.labels import intensity_step, label_vector
-from facedisent_jax.data.record import Faces, Record
+from facedisent_jax.data.record import Faces
 from facedisent_jax.data.triplets import TripletIndex, Triplets
 
 
-def face(subject="", expression="", intensity=float("nan"), sequence="", condition="", value=0):
-    return Record(np.full((64, 64, 3), value, np.uint8), subject, expression, sequence, condition, 0, intensity)
-
-
-def pairs(subjects=3):
-    return [
-        face(f"s{k}", "smile" if y else "neutral", float(y), value=10 * k + y) for k in range(subjects) for y in (0, 1)
-    ]
-
-
-def drawn(records, steps=40, batch=8, seed=0):
+def draw_indices(records, steps=40, batch=8, seed=0):
     triplets = Triplets(Faces.of(records))
     index = [triplets.index(seed, k, batch) for k in range(steps)]
     return [np.concatenate(column) for column in zip(*index, strict=True)]
 
 
-def test_b_is_the_same_subject_otherwise_and_c_another_subject_alike():
+def test_b_is_the_same_subject_at_another_intensity_and_c_another_subject_at_the_same():
     records = pairs()
-    a, b, c, has_pair, has_peer, *_ = drawn(records)
+    a, b, c, has_pair, has_peer, *_ = draw_indices(records)
     assert has_pair.all() and has_peer.all()
     for i, j, k in zip(a, b, c, strict=True):
         assert records[i].subject == records[j].subject and records[i].intensity != records[j].intensity
         assert records[i].subject != records[k].subject and records[i].intensity == records[k].intensity
 
 
-def test_every_candidate_is_drawn_and_each_picture_is_the_anchor_once_an_epoch():
+def test_every_candidate_is_drawn_and_each_image_is_the_anchor_once_an_epoch():
     records = pairs(4)
-    a, _, c, *_ = drawn(records, steps=200)
+    a, _, c, *_ = draw_indices(records, steps=200)
     assert {(i, k) for i, k in zip(a, c, strict=True)} == {
         (i, k)
         for i in range(8)
@@ -63,25 +54,25 @@ def test_b_comes_from_the_same_take_then_the_same_condition_then_the_subject():
         face("s", "smile", 1, "take2", "night"),  # no neutral at night: any of the subject
         face("s", "smile", 0.5, "take0", "night"),
     ]
-    a, b, *_ = drawn(records, steps=200)
+    a, b, *_ = draw_indices(records, steps=200)
     found = {i: set(b[a == i]) for i in range(5)}
     assert found == {0: {1}, 1: {0}, 2: {0}, 3: {4}, 4: {2, 3} - {2}}
 
 
-def test_neutral_is_intensity_zero_of_any_action():
+def test_neutral_is_intensity_zero_of_any_expression():
     records = [face("s0", "smile", 0.0), face("s1", "neutral", 0.0), face("s2", "surprise", 0.04)]
-    a, _, c, _, has_peer, *_ = drawn(records)
+    a, _, c, _, has_peer, *_ = draw_indices(records)
     assert has_peer.all() and {(i, k) for i, k in zip(a, c, strict=True)} == {
         (i, k) for i in range(3) for k in range(3) if i != k
     }
 
 
-def test_different_actions_of_equal_intensity_do_not_match():
-    *_, has_peer = drawn([face("s0", "smile", 1.0), face("s1", "surprise", 1.0)])
+def test_different_expressions_of_equal_intensity_do_not_match():
+    *_, has_peer = draw_indices([face("s0", "smile", 1.0), face("s1", "surprise", 1.0)])
     assert not has_peer.any()
 
 
-def test_pictures_without_labels_or_partners_are_used_as_far_as_they_go():
+def test_images_without_labels_or_partners_are_used_as_far_as_possible():
     records = pairs(1) + [face(), face("s9", "", float("nan")), face("", "smile", 1.0)]
     triplets = Triplets(Faces.of(records))
     index = triplets.index(0, 0, len(records))
@@ -89,16 +80,16 @@ def test_pictures_without_labels_or_partners_are_used_as_far_as_they_go():
     by_row = {int(i): k for k, i in enumerate(index.a)}
     for row, (labelled, has_pair, has_peer) in enumerate([(1, 1, 0), (1, 1, 0), (0, 0, 0), (0, 0, 0), (1, 0, 0)]):
         k = by_row[row]
-        assert (batch.labelled[k, 0], batch.has_pair[k], batch.has_peer[k]) == (labelled, has_pair, has_peer)
+        assert (batch.is_labelled[0, k], batch.has_pair[k], batch.has_peer[k]) == (labelled, has_pair, has_peer)
         if not has_pair:
             assert index.b[k] == row
         assert index.c[k] == row
-    assert len(triplets.shortage()) == 3
+    assert len(triplets.describe_missing_partners()) == 3
     assert np.isfinite(batch.label).all() and np.isfinite(batch.intensity).all()
 
 
-def test_a_complete_data_set_has_no_shortage():
-    assert Triplets(Faces.of(pairs())).shortage() == []
+def test_a_complete_data_set_has_no_describe_missing_partners():
+    assert Triplets(Faces.of(pairs())).describe_missing_partners() == []
 
 
 @settings(max_examples=50, deadline=None)
@@ -120,32 +111,32 @@ def test_any_data_set_gives_batches_whose_masks_tell_the_truth(rows):
             assert a.subject == b.subject != "" and a.intensity != b.intensity
         if batch.has_peer[k]:
             assert "" not in (a.subject, c.subject) and a.subject != c.subject and a.intensity == c.intensity
-        assert batch.labelled[k].tolist() == [picture.expression != "" for picture in (a, b, c)]
-        alike = (a.subject, a.sequence) == (b.subject, b.sequence) and a.subject != ""
-        assert batch.order[k] == (np.sign(b.intensity - a.intensity) if alike and batch.has_pair[k] else 0)
+        assert batch.is_labelled[:, k].tolist() == [record.expression != "" for record in (a, b, c)]
+        comparable = (a.subject, a.sequence) == (b.subject, b.sequence) and a.subject != ""
+        assert batch.order[k] == (np.sign(b.intensity - a.intensity) if comparable and batch.has_pair[k] else 0)
 
 
-def onset(subject, frames, action="smile", **known):
-    """A take whose frames are numbered 10, 12, ...; known: intensities by place."""
+def onset(subject, frames, expression="smile", **intensities):
+    """A take whose frames are numbered 10, 12, ...; intensities: by position, as at2=0.5."""
     nan = float("nan")
-    levels = [known.get(f"at{k}", nan) for k in range(frames)]
-    made = [face(subject, action, y, "take0")._replace(frame=10 + 2 * k) for k, y in enumerate(levels)]
-    return made[::-1]  # as a folder may hold them: in any order
+    levels = [intensities.get(f"at{k}", nan) for k in range(frames)]
+    records = [face(subject, expression, y, "take0")._replace(frame=10 + 2 * k) for k, y in enumerate(levels)]
+    return records[::-1]  # as a folder may hold them: in any order
 
 
 def test_a_take_without_intensities_is_an_onset_in_time_order():
     records = onset("s", 5) + pairs(2)
     frames = [r.frame for r in records]
-    a, b, c, has_pair, has_peer, *_ = drawn(records)
+    a, b, c, has_pair, has_peer, *_ = draw_indices(records)
     batch = Triplets(Faces.of(records)).gather(TripletIndex(a, b, c, has_pair, has_peer, a, np.zeros(len(a), bool)))
-    between = np.isin(a, (1, 2, 3))  # not the apex (0) and not the neutral frame (4)
-    assert has_pair[between].all() and not has_peer[between].any()
-    assert set(b[between].tolist()) == {0, 1, 2, 3, 4} and has_peer[a == 0].all() and has_peer[a == 4].all()
-    own = a < 5
-    np.testing.assert_array_equal(batch.order[own], np.sign(np.array(frames)[b] - np.array(frames)[a])[own])
-    np.testing.assert_array_equal(batch.labelled[:, 0], ~between)
-    np.testing.assert_array_equal(batch.label[a == 0][:, 0], np.ones(((a == 0).sum(), 64)))
-    assert not batch.label[a == 4][:, 0].any() and (batch.action_label[own] == 1).all()
+    is_ranked_only = np.isin(a, (1, 2, 3))  # not the apex (0) and not the neutral frame (4)
+    assert has_pair[is_ranked_only].all() and not has_peer[is_ranked_only].any()
+    assert set(b[is_ranked_only].tolist()) == {0, 1, 2, 3, 4} and has_peer[a == 0].all() and has_peer[a == 4].all()
+    of_take = a < 5
+    np.testing.assert_array_equal(batch.order[of_take], np.sign(np.array(frames)[b] - np.array(frames)[a])[of_take])
+    np.testing.assert_array_equal(batch.is_labelled[0], ~is_ranked_only)
+    np.testing.assert_array_equal(batch.label[0][a == 0], np.ones(((a == 0).sum(), 64)))
+    assert not batch.label[0][a == 4].any() and (batch.action_label[of_take] == 1).all()
 
 
 def test_frames_whose_order_is_not_known_are_not_ordered():
@@ -155,7 +146,7 @@ def test_frames_whose_order_is_not_known_are_not_ordered():
         assert not triplets.gather(triplets.index(0, 0, 16)).order.any()
 
 
-def test_pictures_of_two_actions_are_not_ordered_but_neutral_and_each_are():
+def test_two_expressions_are_not_ordered_but_neutral_and_either_are():
     records = [face("s", "neutral", 0.0), face("s", "smile", 0.5), face("s", "surprise", 1.0)]
     triplets = Triplets(Faces.of(records))
     a, b = np.array([0, 2, 1]), np.array([1, 0, 2])
@@ -167,9 +158,9 @@ def test_pictures_of_two_actions_are_not_ordered_but_neutral_and_each_are():
 def test_the_step_of_the_labels_can_be_chosen():
     records = [face("s", "smile", 0.26), face("t", "smile", 0.31)]
     coarse, fine = (Triplets(Faces.of(records), step) for step in (0.1, 0.05))
-    both = np.arange(2)
-    np.testing.assert_allclose(coarse.label(both)[:, 0], [0.3, 0.3], rtol=1e-6)
-    np.testing.assert_allclose(fine.label(both)[:, 0], [0.25, 0.3], rtol=1e-6)
+    rows = np.arange(2)
+    np.testing.assert_allclose(coarse.label(rows)[:, 0], [0.3, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(fine.label(rows)[:, 0], [0.25, 0.3], rtol=1e-6)
     assert coarse.index(0, 0, 4).has_peer.all() and not fine.index(0, 0, 4).has_peer.any()
 
 
@@ -187,10 +178,10 @@ def test_intensities_are_rounded_to_steps_of_a_tenth():
     np.testing.assert_array_equal(intensity_step(np.array([0, 0.04, 0.06, 0.95001, 1, np.nan])), [0, 0, 1, 10, 10, -1])
 
 
-def test_without_frames_between_all_else_is_the_same():
+def test_without_a_middle_frame_everything_else_is_the_same():
     records = [face("s", "smile", y, "take") for y in (0.0, 0.3, 0.6, 1.0)]
-    with_, without = (Triplets(Faces.of(records), with_middle=drawn).batch(0, 0, 8) for drawn in (True, False))
-    assert with_.has_middle.any() and with_.middle.shape == (8, 64, 64, 3)
-    assert not without.has_middle.any() and without.middle.shape == (8, 0, 64, 64, 3)
+    with_, without = (Triplets(Faces.of(records), with_middle=m).batch(0, 0, 8) for m in (True, False))
+    assert with_.has_middle.any() and with_.middle.shape == (1, 8, 64, 64, 3)
+    assert not without.has_middle.any() and without.middle.shape == (0, 8, 64, 64, 3)
     for name in set(with_._fields) - {"middle", "alpha", "has_middle"}:
         np.testing.assert_array_equal(getattr(with_, name), getattr(without, name))

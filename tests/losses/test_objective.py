@@ -8,70 +8,50 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny_triplets import batch_of, floats
 
 from facedisent_jax import models
 from facedisent_jax.config import Config, ModelConfig, ObjectiveConfig
-from facedisent_jax.data.triplets import Batch
 from facedisent_jax.losses import objective
 from facedisent_jax.models.codes import EncoderOutput
 from facedisent_jax.presets import POSTER_LOSS
 
 CONFIG = Config(model=ModelConfig(width=128, blocks=1), loss=POSTER_LOSS)
-IDENTITY = [name for name in vars(POSTER_LOSS) if name.startswith("identity_") and "margin" not in name]
+IDENTITY = [name for name in vars(POSTER_LOSS) if name.startswith("identity_")]
 EXPRESSION = ["expression_cosine", "expression_triplet", "expression_l1", "label", "ranking"]
 
 
-def batch_of(n=4, **changes) -> Batch:
-    """Triplets whose pictures encode their own subject (red) and intensity (green)."""
-    rng = np.random.default_rng(0)
-    subject = rng.permutation(200)[: 2 * n].reshape(n, 2)[:, [0, 0, 1]]
-    intensity = rng.integers(0, 2, n)[:, None] ^ np.array([0, 1, 0])
-    images = np.zeros((n, 3, 64, 64, 3), np.uint8)
-    images[..., 0], images[..., 1] = subject[:, :, None, None], 200 * intensity[:, :, None, None]
-    label = np.repeat(intensity[:, :, None], 64, axis=2).astype(np.float32)
-    ones = np.ones(n, np.float32)
-    order = np.sign(intensity[:, 1] - intensity[:, 0]).astype(np.float32)
-    labelled, action = np.ones((n, 3), np.float32), np.ones((n, 64), np.float32)
-    between = (images[:, 0], np.zeros(n, np.float32), np.zeros(n, np.float32))
-    batch = Batch(images, intensity.astype(np.float32), label, labelled, ones, ones, order, action, *between)
-    return Batch(*map(jnp.asarray, batch._replace(**changes)))
-
-
-def floats(batch):
-    return jnp.asarray(batch.images, jnp.float32) / 255
-
-
 def exact_encode(config, params, images):
-    """A perfect encoder of those pictures: subject and intensity, apart."""
+    """A perfect encoder of the images of `batch_of`: subject and intensity, apart."""
     red, green = images[:, 0, 0, 0], images[:, 0, 0, 1]
     logit = jnp.where(green > 0.5, 30.0, -30.0)
     return EncoderOutput(jnp.tile(red[:, None], (1, 64)), jnp.tile(logit[:, None], (1, 64)))
 
 
 def exact_decode(config, params, codes):
-    picture = jnp.zeros((len(codes.identity), 64, 64, 3))
+    image = jnp.zeros((len(codes.identity), 64, 64, 3))
     red, green = codes.identity[:, 0], codes.expression[:, 0] * 200 / 255
-    return picture.at[..., 0].set(red[:, None, None]).at[..., 1].set(green[:, None, None])
+    return image.at[..., 0].set(red[:, None, None]).at[..., 1].set(green[:, None, None])
 
 
 def test_swaps_of_a_perfect_network_hit_their_targets():
     batch = batch_of()
     with mock.patch.multiple(objective, encode_logits=exact_encode, decode=exact_decode):
-        values = objective.loss_terms(CONFIG, {}, floats(batch), batch)
+        terms = objective.loss_terms(CONFIG, {}, floats(batch), batch)
     for name in ("reconstruction", "swap", "identity_l1", "expression_l1", "label"):
-        assert float(values[name]) == pytest.approx(0, abs=1e-6), name
+        assert float(terms[name]) == pytest.approx(0, abs=1e-6), name
 
 
 def test_there_are_five_swaps_and_each_names_its_target_by_subject_and_intensity():
     subject, intensity = {0: "s", 1: "s", 2: "t"}, {0: "y", 1: "z", 2: "y"}
-    wanted = {
+    expected = {
         (i, e): t
         for i in range(3)
         for e in range(3)
         for t in range(3)
         if i != e and subject[t] == subject[i] and intensity[t] == intensity[e]
     }
-    assert {(s.identity, s.expression): s.target for s in objective.SWAPS} == wanted and len(objective.SWAPS) == 5
+    assert {(s.identity, s.expression): s.target for s in objective.SWAPS} == expected and len(objective.SWAPS) == 5
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +63,13 @@ def params():
 
 def head_gradient(params, names):
     """Largest gradient of the named terms into the encoder's identity head and into its expression head."""
-    batch = batch_of()._replace(intensity=jnp.array([[0.0, 0.3, 0.0]] * 4))  # an expression triplet needs a gap
+    batch = batch_of()._replace(
+        intensity=jnp.array([[0.0] * 4, [0.3] * 4, [0.0] * 4])
+    )  # an expression triplet needs a gap
 
     def loss(params):
-        values = objective.loss_terms(CONFIG, params, floats(batch), batch)
-        return sum(values[name] for name in names)
+        terms = objective.loss_terms(CONFIG, params, floats(batch), batch)
+        return sum(terms[name] for name in names)
 
     gradient = jax.jit(jax.grad(loss))(params)["encoder"]
     return tuple(float(jnp.abs(gradient[head]["kernel"]).max()) for head in ("identity", "expression"))
@@ -100,7 +82,7 @@ def test_identity_terms_send_no_gradient_into_the_expression_head_and_the_revers
     assert into_identity == 0 and into_expression > 0
 
 
-def test_expression_numbers_beside_the_label_are_held_by_the_pictures_alone(params):
+def test_only_image_terms_constrain_the_expression_dimensions_beyond_the_label(params):
     batch = batch_of()
 
     config = replace(CONFIG, objective=ObjectiveConfig(label_dims=16))
@@ -111,7 +93,7 @@ def test_expression_numbers_beside_the_label_are_held_by_the_pictures_alone(para
         terms = objective.loss_terms(config, params | {"encoder": encoder}, floats(batch), batch)
         return jnp.stack([terms[name] for name in names])
 
-    # [term, number of the code]
+    # [term, dimension of the code]
     gradients = np.asarray(jax.jit(jax.jacrev(values))(params["encoder"]["expression"]["bias"]))
     for name, gradient in zip(names[:3], gradients, strict=False):
         assert abs(gradient[:16]).min() > 0 and not gradient[16:].any(), name
@@ -126,7 +108,7 @@ def test_swap_and_reconstruction_teach_both_heads_and_the_decoder(params):
 def test_a_missing_pair_or_peer_changes_nothing_but_its_own_terms(params):
     batch = batch_of()
     none = jnp.zeros(4)
-    garbage = batch.images.at[:, 2].set(jax.random.randint(jax.random.key(2), (4, 64, 64, 3), 0, 255, jnp.uint8))
+    garbage = batch.images.at[2].set(jax.random.randint(jax.random.key(2), (4, 64, 64, 3), 0, 255, jnp.uint8))
     for changed in (batch, batch._replace(images=garbage)):
         changed = changed._replace(has_peer=none)
         values = objective.loss_terms(CONFIG, params, floats(changed), changed)
@@ -137,17 +119,17 @@ def test_a_missing_pair_or_peer_changes_nothing_but_its_own_terms(params):
     assert values["expression_l1"] == 0 and values["expression_triplet"] == 0 and values["identity_l1"] > 0
 
 
-def test_unlabelled_pictures_train_reconstruction_only(params):
+def test_unlabelled_images_train_reconstruction_only(params):
     none = jnp.zeros(4)
-    batch = batch_of(labelled=jnp.zeros((4, 3)), has_pair=none, has_peer=none, order=none)
+    batch = batch_of(is_labelled=jnp.zeros((3, 4)), has_pair=none, has_peer=none, order=none)
     values = objective.loss_terms(CONFIG, params, floats(batch), batch)
     assert values["reconstruction"] > 0
     assert all(value == 0 for name, value in values.items() if name != "reconstruction")
 
 
 def terms_of(batch, code, loss=POSTER_LOSS, **settings) -> dict:
-    """Terms of a network whose expression codes are `code`, [4, 3], in all their numbers."""
-    logit = jnp.repeat(jnp.log(code / (1 - code)).T.reshape(-1, 1), 64, axis=1)
+    """Terms of a network whose expression codes are `code`, [3, 4], in all their dimensions."""
+    logit = jnp.repeat(jnp.log(code / (1 - code)).reshape(-1, 1), 64, axis=1)
     encode = lambda config, params, images: EncoderOutput(jnp.ones_like(logit), logit)  # noqa: E731
     config = replace(CONFIG, loss=loss, objective=ObjectiveConfig(**settings))
     with mock.patch.multiple(objective, encode_logits=encode, decode=exact_decode):
@@ -155,23 +137,25 @@ def terms_of(batch, code, loss=POSTER_LOSS, **settings) -> dict:
 
 
 def test_ranking_wants_the_code_to_rise_with_the_intensity_by_a_margin_in_proportion():
-    batch = batch_of(intensity=jnp.tile(jnp.array([0.2, 0.7, 0.2]), (4, 1)), order=jnp.array([1.0, 1.0, -1.0, 0.0]))
-    code = jnp.array([[0.2, 0.7, 0.5], [0.2, 0.9, 0.5], [0.2, 0.7, 0.5], [0.9, 0.1, 0.5]])
+    batch = batch_of(
+        intensity=jnp.tile(jnp.array([[0.2], [0.7], [0.2]]), (1, 4)), order=jnp.array([1.0, 1.0, -1.0, 0.0])
+    )
+    code = jnp.array([[0.2, 0.2, 0.2, 0.9], [0.7, 0.9, 0.7, 0.1], [0.5, 0.5, 0.5, 0.5]])
     rises = np.array([0.5, 0.7, -0.5])  # of the first three; the fourth has no order
     expected = np.mean(0.1 * np.log1p(np.exp((0.8 * 0.5 - rises) / 0.1)))
     assert float(terms_of(batch, code, ranking_margin=0.8)["ranking"]) == pytest.approx(expected, rel=1e-4)
 
 
 def test_ranking_by_order_alone_has_no_margin():
-    unknown = jnp.tile(jnp.array([1.0, 0.0, 1.0]), (4, 1))
-    batch = batch_of(labelled=unknown, order=jnp.ones(4), intensity=jnp.zeros((4, 3)))
-    code = jnp.tile(jnp.array([0.4, 0.5, 0.4]), (4, 1))
+    b_is_unlabelled = jnp.tile(jnp.array([[1.0], [0.0], [1.0]]), (1, 4))
+    batch = batch_of(is_labelled=b_is_unlabelled, order=jnp.ones(4), intensity=jnp.zeros((3, 4)))
+    code = jnp.tile(jnp.array([[0.4], [0.5], [0.4]]), (1, 4))
     assert float(terms_of(batch, code)["ranking"]) == pytest.approx(0.1 * np.log1p(np.exp(-1)), rel=1e-4)
 
 
-def test_ranking_moves_the_numbers_of_its_own_action_alone():
-    action = jnp.tile((jnp.arange(64) < 10).astype(jnp.float32), (4, 1))
-    batch = batch_of(order=jnp.ones(4), action=action)
+def test_ranking_moves_the_dimensions_of_its_own_expression_alone():
+    label = jnp.tile((jnp.arange(64) < 10).astype(jnp.float32), (4, 1))
+    batch = batch_of(order=jnp.ones(4), action_label=label)
 
     def loss(logits):
         encode = lambda config, params, images: EncoderOutput(jnp.ones_like(logits), logits)  # noqa: E731
@@ -183,22 +167,21 @@ def test_ranking_moves_the_numbers_of_its_own_action_alone():
     assert (a[:, :10] > 0).all() and (b[:, :10] < 0).all() and not gradient[:, 10:].any() and not c.any()
 
 
-def test_the_label_can_hold_neutral_and_apex_alone():
-    intensity = jnp.tile(jnp.array([0.0, 0.5, 1.0]), (4, 1))
+def test_the_label_can_constrain_neutral_and_apex_alone():
+    intensity = jnp.tile(jnp.array([[0.0], [0.5], [1.0]]), (1, 4))
     batch = batch_of(intensity=intensity, label=jnp.repeat(intensity[..., None], 64, -1))
-    right, wrong = jnp.full((4, 3), 0.5).at[:, 0].set(0.01), jnp.full((4, 3), 0.9).at[:, 0].set(0.01)
-    code, other = right.at[:, 2].set(0.99), wrong.at[:, 2].set(0.99)
-    held, free = (float(terms_of(batch, c, label_intermediate=False)["label"]) for c in (code, other))
-    assert held == pytest.approx(free) == pytest.approx(-np.log(0.99), rel=1e-3)
-    assert float(terms_of(batch, other)["label"]) > float(terms_of(batch, code)["label"]) + 0.1
+    right, wrong = (jnp.tile(jnp.array([[0.01], [middle], [0.99]]), (1, 4)) for middle in (0.5, 0.9))
+    of_right, of_wrong = (float(terms_of(batch, c, label_intermediate=False)["label"]) for c in (right, wrong))
+    assert of_right == pytest.approx(of_wrong) == pytest.approx(-np.log(0.99), rel=1e-3)
+    assert float(terms_of(batch, wrong)["label"]) > float(terms_of(batch, right)["label"]) + 0.1
 
 
 def test_cosine_terms_leave_out_codes_without_direction(params):
-    batch = batch_of(intensity=jnp.full((4, 3), 0.45))
+    batch = batch_of(intensity=jnp.full((3, 4), 0.45))
     assert objective.loss_terms(CONFIG, params, floats(batch), batch)["expression_cosine"] == 0
 
 
-def test_total_is_the_weighted_sum():
+def test_the_loss_is_the_weighted_sum_of_its_terms():
     values = {name: jnp.float32(k) for k, name in enumerate(["reconstruction", "label"], 1)}
     expected = POSTER_LOSS.reconstruction + 2 * POSTER_LOSS.label
     assert float(objective.weighted_sum(CONFIG, values)) == pytest.approx(expected)

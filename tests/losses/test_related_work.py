@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_objective import batch_of, floats
-from test_triplets import face, pairs
+from tiny_triplets import batch_of, face, floats, pairs
 
 from facedisent_jax import models
 from facedisent_jax.config import Config, LossWeights, ModelConfig
@@ -25,13 +24,13 @@ def codes(n=5):
     return jnp.asarray(np.random.default_rng(0).uniform(size=(n, 64)).astype(np.float32))
 
 
-def test_one_turn_after_another_is_the_turn_of_their_sum():
+def test_two_rotations_are_the_rotation_by_their_sum():
     a, b = jnp.array([0.3, -0.2, 1.0, 0.5, 0.0]), jnp.array([0.4, 0.9, -1.0, 0.5, 0.7])
     np.testing.assert_allclose(rotate(rotate(codes(), a), b), rotate(codes(), a + b), atol=1e-6)
     np.testing.assert_allclose(rotate(codes(), jnp.zeros(5)), codes(), atol=1e-6)
 
 
-def test_a_turn_keeps_the_length_and_a_full_change_is_a_quarter_turn():
+def test_a_rotation_keeps_the_length_and_a_full_change_is_a_quarter_turn():
     before, after = 2 * codes() - 1, 2 * rotate(codes(), jnp.ones(5)) - 1
     np.testing.assert_allclose(jnp.linalg.norm(after, axis=1), jnp.linalg.norm(before, axis=1), rtol=1e-6)
     np.testing.assert_allclose(jnp.sum(after * before, axis=1), np.zeros(5), atol=1e-5)
@@ -53,22 +52,22 @@ def params():
 def test_rotation_decodes_each_from_the_other_and_only_where_the_change_is_known(params):
     config = replace(CONFIG, method="rotation", loss=LossWeights(rotation=1.0))
     batch = batch_of()
-    encoded = [models.encode(CONFIG.model, params, floats(batch)[:, k]) for k in (0, 1)]
-    change = batch.intensity[:, 1] - batch.intensity[:, 0]
+    encoded = [models.encode(CONFIG.model, params, floats(batch)[k]) for k in (0, 1)]
+    change = batch.intensity[1] - batch.intensity[0]
     error = []
-    for a, b, turn in ((0, 1, change), (1, 0, -change)):
-        turned = Codes(encoded[a].identity, rotate(encoded[a].expression, turn))
-        error.append(jnp.mean((models.decode(CONFIG.model, params, turned) - floats(batch)[:, b]) ** 2, axis=(1, 2, 3)))
+    for a, b, rise in ((0, 1, change), (1, 0, -change)):
+        rotated = Codes(encoded[a].identity, rotate(encoded[a].expression, rise))
+        error.append(jnp.mean((models.decode(CONFIG.model, params, rotated) - floats(batch)[b]) ** 2, axis=(1, 2, 3)))
     found = objective.loss_terms(config, params, floats(batch), batch)["rotation"]
     np.testing.assert_allclose(found, jnp.mean(jnp.stack(error)), rtol=1e-4)
-    some = batch._replace(has_pair=jnp.array([0.0, 1.0, 0.0, 1.0]), labelled=jnp.ones((4, 3)).at[3].set(0))
-    found = objective.loss_terms(config, params, floats(some), some)["rotation"]
+    half = batch._replace(has_pair=jnp.array([0.0, 1.0, 0.0, 1.0]), is_labelled=jnp.ones((3, 4)).at[:, 3].set(0))
+    found = objective.loss_terms(config, params, floats(half), half)["rotation"]
     np.testing.assert_allclose(found, (error[0][1] + error[1][1]) / 2, rtol=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("same", ["label", "image"])
-def test_pictures_teach_the_code_of_what_varies_and_the_other_is_pulled_together(params, same):
+def test_images_teach_the_code_of_what_varies_and_the_other_code_is_pulled_together(params, same):
     """Batches of one label vary in identity, others in expression."""
     config = replace(CONFIG, method="clamping", loss=LossWeights(clamping=1.0))
     batch = batch_of()
@@ -80,13 +79,13 @@ def test_pictures_teach_the_code_of_what_varies_and_the_other_is_pulled_together
         return objective.loss_terms(config, params, images, batch)["clamping"]
 
     gradient = jax.grad(loss)(params)["encoder"]["pixels"]
-    z = models.encode(CONFIG.model, params, images[:, 0])
+    z = models.encode(CONFIG.model, params, images[0])
     clamped = z.expression if same == "label" else z.identity
 
     def pull(params):  # what a squared distance to the mean of the batch would do alone
-        z = models.encode(CONFIG.model, params, images[:, 0])
+        z = models.encode(CONFIG.model, params, images[0])
         z = z.expression if same == "label" else z.identity
-        return jnp.sum(z * CLAMP_GRADIENT_SCALE * (clamped - clamped.mean(0)[None])) / images[:, 0].size
+        return jnp.sum(z * CLAMP_GRADIENT_SCALE * (clamped - clamped.mean(0)[None])) / images[0].size
 
     half = slice(-64, None) if same == "label" else slice(-128, -64)  # of the linear path, the last of the matrix
     np.testing.assert_allclose(gradient[:, half], jax.grad(pull)(params)["encoder"]["pixels"][:, half], atol=1e-10)
@@ -95,18 +94,18 @@ def test_pictures_teach_the_code_of_what_varies_and_the_other_is_pulled_together
 
 @pytest.mark.slow
 def test_augmentation_varies_nothing_within_a_clamped_batch():
-    """Light or a shift that differed from picture to picture would have to go into the code of what varies."""
+    """Light or a shift that differed from image to image would have to go into the code of what varies."""
     batch = batch_of()
-    picture = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
-    batch = batch._replace(images=jnp.broadcast_to(jnp.asarray(picture), batch.images.shape))
-    seen = [
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    batch = batch._replace(images=jnp.broadcast_to(jnp.asarray(image), batch.images.shape))
+    outputs = [
         augment_batch(replace(CONFIG, method="clamping", loss=LossWeights(clamping=1.0)), jax.random.key(k), batch)
         for k in range(2)
     ]
-    np.testing.assert_allclose(seen[0], jnp.broadcast_to(seen[0][0, 0], seen[0].shape), atol=1e-6)
-    assert float(jnp.abs(seen[0] - seen[1]).mean()) > 0.01
-    apart = augment_batch(CONFIG, jax.random.key(0), batch)
-    assert float(jnp.abs(apart[0] - apart[1]).mean()) > 0.01
+    np.testing.assert_allclose(outputs[0], jnp.broadcast_to(outputs[0][0, 0], outputs[0].shape), atol=1e-6)
+    assert float(jnp.abs(outputs[0] - outputs[1]).mean()) > 0.01
+    unclamped = augment_batch(CONFIG, jax.random.key(0), batch)
+    assert float(jnp.abs(unclamped[:, 0] - unclamped[:, 1]).mean()) > 0.01
 
 
 def test_batches_of_one_factor_show_one_person_or_one_intensity():
@@ -116,11 +115,11 @@ def test_batches_of_one_factor_show_one_person_or_one_intensity():
         face("s9", "smile", 0.5, value=200),
         face("", "", value=250),
     ]
-    drawn = OneFactor(Faces.of(records))
+    triplets = OneFactor(Faces.of(records))
     for step in range(20):
-        index = drawn.index(0, step, 8)
-        shown = [records[row] for row in index.a]
-        people, levels = {one.subject for one in shown}, {one.intensity for one in shown}
+        index = triplets.index(0, step, 8)
+        batch = [records[row] for row in index.a]
+        people, levels = {record.subject for record in batch}, {record.intensity for record in batch}
         assert (len(levels), len(people)) == (1, 6) if step % 2 else (len(people), len(levels)) == (1, 2)
         assert (index.a == index.b).all() and not index.has_pair.any()
-    np.testing.assert_array_equal(drawn.index(1, 3, 8), OneFactor(Faces.of(records)).index(1, 3, 8))
+    np.testing.assert_array_equal(triplets.index(1, 3, 8), OneFactor(Faces.of(records)).index(1, 3, 8))

@@ -1,4 +1,4 @@
-"""Augmentation changes the three pictures of a triplet alike, and does nothing when it is off."""
+"""Augmentation changes the three images of a triplet alike, and does nothing when it is off."""
 
 import jax
 import jax.numpy as jnp
@@ -7,15 +7,15 @@ import pytest
 
 from facedisent_jax.config import AugmentConfig
 from facedisent_jax.models.sampling import sample_bilinear
-from facedisent_jax.training.augment import augment, partners
+from facedisent_jax.training.augment import augment, random_partner
 
 OFF = AugmentConfig(face_mix_prob=0, flip=False, shift=0, warp=0, light=0, colour=0)
 KEY = jax.random.key(0)
-LABEL = jnp.zeros((6, 3, 64))
+LABEL = jnp.zeros((3, 6, 64))
 
 
-def pictures(n=6):
-    return jax.random.uniform(jax.random.key(1), (n, 3, 64, 64, 3), minval=0.3, maxval=0.7)
+def images(n=6):
+    return jax.random.uniform(jax.random.key(1), (3, n, 64, 64, 3), minval=0.3, maxval=0.7)
 
 
 def changed(**settings):
@@ -23,43 +23,43 @@ def changed(**settings):
 
 
 def test_off_is_off():
-    x = pictures()
+    x = images()
     np.testing.assert_array_equal(augment(AugmentConfig(enabled=False), KEY, x, LABEL), x)
     np.testing.assert_allclose(augment(OFF, KEY, x, LABEL), x, atol=1e-6)
 
 
 @pytest.mark.parametrize("settings", [{"flip": True}, {"shift": 2.0}, {"warp": 2.0}, {"light": 0.1}, {"colour": 0.1}])
 def test_the_three_pictures_of_a_triplet_change_alike(settings):
-    x = jnp.broadcast_to(pictures()[:, :1], (6, 3, 64, 64, 3))
+    x = jnp.broadcast_to(images()[:1], (3, 6, 64, 64, 3))
     y = augment(changed(**settings), KEY, x, LABEL)
     assert float(jnp.abs(y - x).max()) > 0.01
     for k in (1, 2):
-        np.testing.assert_allclose(y[:, k], y[:, 0], atol=1e-6)
+        np.testing.assert_allclose(y[k], y[0], atol=1e-6)
 
 
 def test_flip_mirrors_some_triplets_and_leaves_the_others():
-    x = pictures()
+    x = images()
     y = augment(changed(flip=True), KEY, x, LABEL)
-    mirrored = np.array([np.allclose(y[k], x[k, :, :, ::-1], atol=1e-6) for k in range(6)])
-    same = np.array([np.allclose(y[k], x[k], atol=1e-6) for k in range(6)])
+    mirrored = np.array([np.allclose(y[:, k], x[:, k, :, ::-1], atol=1e-6) for k in range(6)])
+    same = np.array([np.allclose(y[:, k], x[:, k], atol=1e-6) for k in range(6)])
     assert (mirrored ^ same).all() and mirrored.any() and same.any()
 
 
 def test_mix_joins_only_triplets_with_equal_labels():
-    x = jnp.broadcast_to(jnp.linspace(0.1, 0.9, 6)[:, None, None, None, None], (6, 3, 64, 64, 3))
-    label = jnp.zeros((6, 3, 64)).at[3:].set(1).at[5].set(0.5)  # 0 1 2 alike, 3 4 alike, 5 alone
+    x = jnp.broadcast_to(jnp.linspace(0.1, 0.9, 6)[None, :, None, None, None], (3, 6, 64, 64, 3))
+    label = jnp.zeros((3, 6, 64)).at[:, 3:].set(1).at[:, 5].set(0.5)  # 0 1 2 alike, 3 4 alike, 5 alone
     y = augment(changed(face_mix_prob=1.0), KEY, x, label)
-    low, high = y.min(axis=(1, 2, 3, 4)), y.max(axis=(1, 2, 3, 4))
+    low, high = y.min(axis=(0, 2, 3, 4)), y.max(axis=(0, 2, 3, 4))
     assert (low[:3] >= 0.1 - 1e-5).all() and (high[:3] <= 0.42 + 1e-5).all()
     assert (low[3:5] >= 0.58 - 1e-5).all() and (high[3:5] <= 0.74 + 1e-5).all()
     assert (high[:5] - low[:5] > 0.05).all()
-    np.testing.assert_allclose(y[5], x[5], atol=1e-6)
+    np.testing.assert_allclose(y[:, 5], x[:, 5], atol=1e-6)
 
 
-def test_each_of_the_others_with_an_equal_label_is_as_likely_a_partner():
+def test_every_row_with_an_equal_label_is_equally_likely_as_a_partner():
     kinds = np.array([0, 1, 0, 2, 0, 1, 0, 0.5])
     label = jnp.asarray(np.stack([kinds / 2, kinds == 0.5, *np.zeros((62, 8))], axis=1), jnp.float32)
-    found = np.asarray(jax.jit(jax.vmap(partners, (0, None)))(jax.random.split(KEY, 400), label))
+    found = np.asarray(jax.jit(jax.vmap(random_partner, (0, None)))(jax.random.split(KEY, 400), label))
     assert (kinds[found] == kinds).all()
     assert (found[:, [3, 7]] == [3, 7]).all()  # they are alone
     for row in (0, 2, 4, 6):
