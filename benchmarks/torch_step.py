@@ -58,12 +58,12 @@ def mean(values: Tensor, mask: Tensor) -> Tensor:
 
 def terms(config: Config, channels_last: bool, params: Any, batch: Batch) -> dict[str, Tensor]:
     """`objective.terms` of a batch of tensors, without augmentation."""
-    model, c, n = config.model, config.objective, len(batch.images)
+    model, c, n = config.model, config.objective, batch.images.shape[1]
 
     def pictures(images: Tensor) -> Tensor:
         return net.placed(images.permute(0, 3, 1, 2).float() / 255, channels_last)
 
-    picture = pictures(batch.images.transpose(0, 1).reshape(3 * n, *batch.images.shape[2:]))
+    picture = pictures(batch.images.reshape(3 * n, *batch.images.shape[2:]))
     encoded = net.encode_logits(model, params, picture, channels_last)
     identity = encoded.identity.reshape(3, n, -1)
     logits = encoded.expression.reshape(3, n, -1)
@@ -81,24 +81,20 @@ def terms(config: Config, channels_last: bool, params: Any, batch: Batch) -> dic
     error = torch.stack([mse(decoded[k], picture[part.target], mouth) for k, part in enumerate(parts)])
     weight = torch.stack([known[part.identity] * known[part.expression] * known[part.target] for part in parts])
 
-    labelled = batch.labelled.T
+    labelled = batch.is_labelled
     both = batch.has_pair * batch.has_peer * labelled[SAME_SUBJECT]
-    gap = (
-        (batch.intensity[:, ANCHOR] - batch.intensity[:, SAME_SUBJECT]).abs()
-        * labelled[ANCHOR]
-        * labelled[SAME_SUBJECT]
-    )
-    clear = ((batch.intensity - 0.5).abs() > 0.2).float().T * labelled
+    gap = (batch.intensity[ANCHOR] - batch.intensity[SAME_SUBJECT]).abs() * labelled[ANCHOR] * labelled[SAME_SUBJECT]
+    clear = ((batch.intensity - 0.5).abs() > 0.2).float() * labelled
     opposite = clear[ANCHOR] * clear[SAME_SUBJECT] * (gap > 0.5)
     degree = expression[..., : c.label_dims]
     face = 2 * degree - 1
     action = batch.action_label[:, : c.label_dims]
     extent = action.sum(-1).clamp(min=1.0)
     rise = batch.order * (((degree[SAME_SUBJECT] - degree[ANCHOR]) * action).sum(-1) / extent)
-    end = (batch.intensity - batch.intensity.round()).abs().T < ENDPOINT_TOLERANCE
+    end = (batch.intensity - batch.intensity.round()).abs() < ENDPOINT_TOLERANCE
     held = labelled if c.label_intermediate else labelled * end
     bce = F.binary_cross_entropy_with_logits(
-        logits[..., : c.label_dims], batch.label[..., : c.label_dims].transpose(0, 1), reduction="none"
+        logits[..., : c.label_dims], batch.label[..., : c.label_dims], reduction="none"
     )
     values = {
         "reconstruction": mean(error[:3], weight[:3]),
@@ -123,7 +119,7 @@ def terms(config: Config, channels_last: bool, params: Any, batch: Batch) -> dic
         "ranking": mean(0.1 * F.softplus((c.ranking_margin * gap - rise) / 0.1), batch.order.abs() * batch.has_pair),
     }
     if model.kind == "warp":
-        between = pictures(batch.middle)
+        between = pictures(batch.middle[0])
         codes = Codes(identity, expression)
         values |= source_terms(config, channels_last, params, picture, between, batch, codes, decoded[:2])
     return values
@@ -147,7 +143,7 @@ def source_terms(
     strength = torch.cat([of_c[:, :numbers], torch.where(even, of_b[:, numbers:], of_c[:, numbers:])], dim=1)
     share = batch.alpha[:, None]
     line = Codes((1 - share) * who_a + share * who_b, (1 - share) * of_a + share * of_b)
-    gap = batch.has_middle * (batch.intensity[:, 0] - batch.intensity[:, 1]).abs()
+    gap = batch.has_middle * (batch.intensity[0] - batch.intensity[1]).abs()
 
     first, second = Source(a, who_a, of_a, decoded[0]), Source(b, who_b, of_b, decoded[1])
     one = Source._make(torch.cat(parts) for parts in zip(first, second, first, strict=True))
@@ -165,10 +161,10 @@ def source_terms(
     cycle = l1(again.identity, who_a.detach()) + l1(again.expression, strength.detach())
     variation = [bend.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (1, 2)]
     return {
-        "source": mean(error, known),
-        "between": mean(structural(pair.pictures, between, mouth), gap),
-        "smooth": (variation[0] + variation[1]).mean(),
-        "paint": (alone.mask.mean() + pair.mask.mean()) / 2,
+        "one_source": mean(error, known),
+        "two_sources": mean(structural(pair.pictures, between, mouth), gap),
+        "flow_tv": (variation[0] + variation[1]).mean(),
+        "mask_area": (alone.mask.mean() + pair.mask.mean()) / 2,
         "cycle": mean(cycle, batch.has_pair * batch.has_peer),
     }
 

@@ -91,6 +91,7 @@ def main(spec: dict) -> None:
     import optax
 
     import train
+    from facedisent_jax.data.triplets import BATCH_AXIS
     from facedisent_jax.errors import UserError
     from facedisent_jax.training import checkpoint, distributed, loop, run, step
     from facedisent_jax.training.signals import Stopped
@@ -100,11 +101,12 @@ def main(spec: dict) -> None:
         step.optimizer = lambda config: optax.sgd(0.5)
     split, steps = distributed.shard_batch, [0]
 
-    def seen(batch, axis=0):
-        rows = jax.tree.leaves(jax.tree.map(lambda a: np.moveaxis(a, axis, 0), batch))
+    def seen(batch, leading_axes=0):
+        axes = jax.tree.map(lambda axis: axis + leading_axes, BATCH_AXIS)
+        rows = jax.tree.leaves(jax.tree.map(lambda a, axis: np.moveaxis(a, axis, 0), batch, axes))
         hashes = [hashlib.sha256(b"".join(a[k].tobytes() for a in rows)).hexdigest()[:16] for k in range(len(rows[0]))]
         print(f"<rows {json.dumps(hashes)}>", file=sys.stderr, flush=True)
-        return split(batch, axis)
+        return split(batch, leading_axes)
 
     def stepping(config, state, batch, pictures=None, step=loop.train_step):
         steps[0] += 1
