@@ -8,12 +8,9 @@ from typing import Any, Literal
 
 from facedisent_jax.errors import UserError
 
-IMAGE_SIZE = 64
-"""Height and width of an image, in pixels."""
-CODE_DIMS = 64
-"""Dimensions of each of the two codes, as on the poster."""
-VERSION = "0.1"
-"""Written into every run folder and checkpoint. Runs of another version cannot be loaded."""
+IMAGE_SIZE = 64  # height and width of an image, in pixels
+CODE_DIMS = 64  # dimensions of each of the two codes, as on the poster
+VERSION = "0.1"  # written into every run folder and checkpoint; runs of another version are refused
 
 
 @dataclass(frozen=True)
@@ -21,12 +18,9 @@ class ModelConfig:
     """The encoder and the decoder."""
 
     kind: Literal["hybrid", "plain", "warp"] = "hybrid"
-    """hybrid: convolutions and dense blocks beside a linear path that starts at the principal components of the
-    training images. plain: the poster's stack of convolutions. warp: hybrid, and a decoder that warps and paints an
-    image of the person."""
+    """hybrid: convolutions, dense blocks and a linear path. plain: the poster's. warp: hybrid, warps a source image."""
     width: int = 512
-    """hybrid and warp: units of a dense layer, a multiple of 128. plain: channels at the finest scale, a multiple of 8;
-    each coarser scale has twice as many."""
+    """hybrid, warp: units of a dense layer, a multiple of 128. plain: channels at the finest scale, a multiple of 8."""
     blocks: int = 2
     """Dense blocks in the encoder and in the decoder (hybrid and warp)."""
     warp_ablation: Literal["both", "flow", "paint"] = "both"
@@ -44,11 +38,17 @@ class LossWeights:
     swap: float = 1.0
     """Squared error of the five swaps of a triplet that have a target."""
     identity_cosine: float = 0.0
+    """Identity codes point the same way for one person, and not for two people."""
     identity_triplet: float = 0.0
+    """Identity codes of one person are nearer to each other than to another person's, by a margin."""
     identity_l1: float = 0.0
+    """Identity codes of one person are equal."""
     expression_cosine: float = 0.0
+    """Expression codes point the same way for one expression, and the opposite way for neutral and full."""
     expression_triplet: float = 0.0
+    """Expression codes of one intensity are nearer to each other than to another intensity's, by a margin."""
     expression_l1: float = 0.0
+    """Expression codes of one intensity are equal."""
     label: float = 0.0
     """Cross-entropy of the expression code with the label vector."""
     ranking: float = 0.0
@@ -74,13 +74,11 @@ class ObjectiveConfig:
     """What the terms of the loss compare, and their margins."""
 
     label_dims: int = CODE_DIMS
-    """How many leading dimensions of the expression code the label, the ranking and the code losses constrain: the
-    intensity. The rest are free: how this person smiles."""
+    """Leading dimensions of the expression code that labels and code losses constrain. The rest are personal style."""
     label_intermediate: bool = True
-    """Whether intensities between 0 and 1 have a label. If not, neutral and full expression anchor the ranking."""
+    """Label the intensities between 0 and 1 too. If not, only neutral and full expression have labels."""
     mouth_weight: float = 1.0
-    """Weight of the mouth region in image errors, relative to the rest of the face. Also used by the PCA that
-    initializes the expression code."""
+    """Weight of the mouth region, relative to the rest, in image errors and in the PCA that starts the network."""
     ranking_margin: float = 1.0
     """Margin at an intensity difference of 1, in proportion below. 0 where only the order is known."""
     identity_margin: float = 1.0
@@ -94,14 +92,15 @@ class AugmentConfig:
     """Random changes of the training images, the same for all images of a triplet. 0 switches one off."""
 
     enabled: bool = True
+    """Augment at all."""
     face_mix_prob: float = 0.5
-    """Share of the triplets whose person is mixed from parts of two."""
+    """Probability that the person of a triplet is mixed from parts of two people."""
     flip: bool = True
     """Mirror half of the triplets."""
     shift: float = 1.0
     """Standard deviation of a shift, in pixels."""
     motion: float = 0.0
-    """Standard deviation of a random head motion of b against a, in pixels, and in proportion of the middle frame."""
+    """Standard deviation, in pixels, of a random head motion between two images of a person."""
     warp: float = 1.0
     """Standard deviation of a smooth random warp, in pixels."""
     light: float = 0.05
@@ -119,13 +118,13 @@ class OptimConfig:
     warmup_steps: int = 100
     """Steps of linear warm-up."""
     decay_steps: int = 3000
-    """Steps until the learning rate has fallen to a hundredth. Independent of --steps, so a run can be stopped
-    early and continued without change."""
+    """Steps until the learning rate has fallen to a hundredth of its peak. Does not follow --steps."""
     weight_decay: float = 1e-4
+    """Of all matrices but those of the linear path."""
     grad_clip_norm: float = 1.0
     """Largest global norm of the gradient."""
     ema_decay: float = 0.998
-    """Decay of the moving average of the weights. Checkpoints are judged and loaded by this average."""
+    """Decay of the moving average of the weights, which is what is validated, saved and loaded."""
 
 
 @dataclass(frozen=True)
@@ -145,15 +144,15 @@ class RuntimeConfig:
     memory: float = 8.0
     """GiB of training images to hold in memory. Larger data sets are read from disk as needed."""
     dataset_on_device: bool = False
-    """Hold all training images on every device (12 kB each). Only their indices are sent then."""
+    """Keep all training images on every device (12 kB each), so that a step sends only indices."""
     steps_per_call: int = 1
-    """Steps per call to the devices. On a GPU or TPU a step is so short that the call itself costs as much."""
+    """Steps per call to the devices. More than 1 can be faster on a GPU or TPU, where a step is short."""
     profile: int = 0
     """Steps to trace after the first call, into RUN/profile, for TensorBoard and Perfetto."""
     distributed: bool = False
-    """This process is one of several. SLURM, MPI, GKE and TPU pods say which."""
+    """Train in several processes, of which this is one. SLURM, MPI, GKE and TPU pods tell which."""
     coordinator: str = ""
-    """HOST:PORT of process 0, where no scheduler says it. Needs --processes and --process."""
+    """HOST:PORT of process 0, if no scheduler tells it. Needs --processes and --process."""
     processes: int = 0
     """Number of processes."""
     process: int = -1
@@ -173,6 +172,7 @@ class Config(RuntimeConfig):
     batch: int = 32
     """Triplets per step."""
     seed: int = 0
+    """Random seed of the weights, the triplets and the augmentation."""
     init_from: str = ""
     """Run folder whose weights this run starts from."""
     intensity_step: float = 0.1
@@ -202,10 +202,10 @@ def validate(config: Config) -> None:
         "optim.warmup-steps": (warmup, 0),
         "optim.decay-steps": (config.optim.decay_steps, warmup + 1),
     }
-    for option, (value, least) in minimum.items():
-        if value < least:
-            why = f" (--optim.warmup-steps is {warmup})" if option == "optim.decay-steps" else ""
-            raise UserError(f"--{option} must be a whole number of at least {least}{why}, got {value}.")
+    for option, (value, lowest) in minimum.items():
+        if value < lowest:
+            reason = f" (--optim.warmup-steps is {warmup})" if option == "optim.decay-steps" else ""
+            raise UserError(f"--{option} must be at least {lowest}{reason}, got {value}.")
     multiple = 8 if config.model.kind == "plain" else 128
     if config.model.width < multiple or config.model.width % multiple:
         raise UserError(
@@ -218,11 +218,11 @@ def validate(config: Config) -> None:
         raise UserError(f"--objective.mouth-weight must be above 0, got {config.objective.mouth_weight:g}.")
     if not 0 < config.intensity_step <= 1:
         raise UserError(f"--intensity-step must be above 0 and at most 1, got {config.intensity_step:g}.")
-    addressed = bool(config.coordinator), config.processes > 0, config.process >= 0
-    if any(addressed) and not (all(addressed) and config.distributed and config.process < config.processes):
+    address = bool(config.coordinator), config.processes > 0, config.process >= 0
+    if any(address) and not (all(address) and config.distributed and config.process < config.processes):
         raise UserError(
             "--coordinator HOST:PORT, --processes N and --process K (0 to N - 1) must be given together, with "
-            "--distributed. --distributed alone asks SLURM, MPI, GKE or the TPU pod."
+            "--distributed. --distributed alone is enough with SLURM, MPI, GKE or a TPU pod."
         )
 
 
@@ -232,12 +232,14 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
-    """The inverse of `to_dict`. A missing key has its default. Raises UserError for a config of another version, an
-    unknown key or a value of another type."""
+    """The inverse of `to_dict`; missing keys get their defaults.
+
+    Raises UserError for a config of another version, an unknown key, or a value of another type.
+    """
     version = values.get("version") if isinstance(values, Mapping) else None
     if version != VERSION:
-        older = "an older version" if version is None else f"version {version}"
-        raise UserError(f"The run must be of facedisent-jax {VERSION}, got one of {older}. Train it again.")
+        saved_version = "one from before 0.1" if version is None else f"one of {version}"
+        raise UserError(f"The run must be of facedisent-jax version {VERSION}, got {saved_version}. Train it again.")
     return _build(Config, {name: value for name, value in values.items() if name != "version"}, "")
 
 
@@ -262,10 +264,10 @@ def _build(cls, values: Any, prefix: str):
     return cls(**kwargs)
 
 
-def differences(config: Config, other: Config, where: str = "there") -> list[str]:
+def differences(config: Config, saved: Config, location: str = "there") -> list[str]:
     """Settings that differ and would make another run, as `model.width 96 here, 64 there`.
 
-    `RuntimeConfig` may differ and is left out. where: how the message calls `other`.
+    Settings of `RuntimeConfig` may differ and are left out. location: how the message calls `saved`.
     """
 
     def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -274,6 +276,6 @@ def differences(config: Config, other: Config, where: str = "there") -> list[str
             flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
         return flat
 
-    a, b = flatten(to_dict(config)), flatten(to_dict(other))
-    free = {f.name for f in fields(RuntimeConfig)}
-    return [f"{name} {a[name]} here, {b[name]} {where}" for name in a if a[name] != b[name] and name not in free]
+    a, b = flatten(to_dict(config)), flatten(to_dict(saved))
+    may_change = {f.name for f in fields(RuntimeConfig)}
+    return [f"{k} {a[k]} here, {b[k]} {location}" for k in a if a[k] != b[k] and k not in may_change]

@@ -1,4 +1,4 @@
-"""The presets of `train.py`: each one says what it is for, what it costs, and how it differs from the defaults."""
+"""The presets of `train.py`: what each is for, what it costs, and how it differs from the defaults."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -17,15 +17,18 @@ POSTER_LOSS = LossWeights(
     expression_l1=0.001,
     label=0.003,
 )
-"""All the terms of the poster. Squared errors of images in [0, 1] are about 0.003, so the terms on codes have small
-weights."""
+"""All terms of the poster. Squared errors of images in [0, 1] are about 0.003, hence the small weights on codes."""
 CLIP_LOSS = replace(POSTER_LOSS, reconstruction=4.0, label=0.1, expression_l1=0.01)
 CLIP_OBJECTIVE = ObjectiveConfig(label_dims=16)
 PLAIN_NETWORK = ModelConfig(kind="plain", width=32)
 
 
 class Preset(NamedTuple):
-    """about: what it is, in a line, for the help. cost: minutes on which machine, and the result to expect."""
+    """One entry of the table below.
+
+    about: what it is, in one line.
+    cost:  minutes on which machine, and the result to expect (PSNR on people never seen in training).
+    """
 
     about: str
     cost: str
@@ -44,7 +47,7 @@ _ALL = [
     _preset(
         "smile",
         "the built-in faces with all losses of the poster (the default)",
-        "TODO",
+        "1.9 minutes on 2 AMD EPYC cores. Held-out people: reconstruction 30.6 dB, swap 29.4 dB, Spearman 0.97.",
         steps=700,
         loss=replace(POSTER_LOSS, label=0.1, expression_l1=0.01),
         augment=AugmentConfig(face_mix_prob=0, warp=0, shift=0, light=0.02, colour=0.01),
@@ -52,7 +55,7 @@ _ALL = [
     _preset(
         "binary",
         "the poster's experiment, neutral and smiling photographs, with our best network",
-        "TODO",
+        "Minutes not measured. 66 London people: reconstruction 26.4 dB, swap 22.5 dB on 8 held-out ones.",
         steps=800,
         validate_every=100,
         loss=replace(POSTER_LOSS, reconstruction=4.0),
@@ -60,7 +63,7 @@ _ALL = [
     _preset(
         "poster",
         "the poster's experiment with the poster's plain network and no augmentation",
-        "TODO",
+        "0.54 s a step on 2 AMD EPYC cores. After 240 steps on 66 London people: reconstruction 20.6 dB, swap 20.2 dB.",
         steps=3000,
         model=PLAIN_NETWORK,
         augment=AugmentConfig(enabled=False),
@@ -69,7 +72,7 @@ _ALL = [
     _preset(
         "autoencoder",
         "the plain network trained on reconstruction alone: the poster's baseline",
-        "TODO",
+        "Minutes not measured. After 240 steps on 66 London people: reconstruction 19.6 dB, swap 19.3 dB.",
         steps=3000,
         model=PLAIN_NETWORK,
         augment=AugmentConfig(enabled=False),
@@ -78,7 +81,7 @@ _ALL = [
     _preset(
         "intensity",
         "frames between neutral and smile, labelled with their intensity",
-        "TODO",
+        "Minutes not measured. After 500 steps on the London clips: path 26.6 dB, Spearman in a clip 0.97.",
         steps=1200,
         validate_every=200,
         loss=CLIP_LOSS,
@@ -87,7 +90,7 @@ _ALL = [
     _preset(
         "ranking",
         "frames between neutral and smile, ranked by their order instead of labelled",
-        "TODO",
+        "Minutes not measured. After 500 steps on the London clips: Spearman in a clip 0.77.",
         steps=1200,
         validate_every=200,
         loss=replace(CLIP_LOSS, ranking=0.1),
@@ -96,7 +99,7 @@ _ALL = [
     _preset(
         "warp",
         "as intensity, with a decoder that warps and paints an image of the person",
-        "TODO",
+        "9.6 minutes on 2 AMD EPYC cores. London clips: path between two images 37.1 dB, R2 of the smile 0.98.",
         steps=1800,
         batch=8,
         validate_every=200,
@@ -109,7 +112,7 @@ _ALL = [
     _preset(
         "rotation",
         "the poster's reference Worrall et al. 2017: expression codes rotated by an angle, no label",
-        "TODO",
+        "Minutes not measured. After 500 steps on the London clips: path 26.6 dB, R2 of the smile 0.89.",
         steps=1200,
         validate_every=200,
         method="rotation",
@@ -118,7 +121,7 @@ _ALL = [
     _preset(
         "clamping",
         "the poster's reference Kulkarni et al. 2015: batches vary in one factor, the other code is clamped",
-        "TODO",
+        "Minutes not measured. After 500 steps on the London clips: path 26.3 dB, R2 of the smile 0.87.",
         steps=1200,
         validate_every=200,
         method="clamping",
@@ -129,7 +132,7 @@ PRESETS: dict[str, Preset] = {preset.config.preset: preset for preset in _ALL}
 
 
 def split_arguments(arguments: list[str]) -> tuple[Config, list[str]]:
-    """The config of the preset that a command line starts with ("smile" if with an option), and the other arguments.
+    """The config of the preset at the start of a command line ("smile" if there is none), and the other arguments.
 
     Raises UserError for an unknown preset.
     """
@@ -139,3 +142,10 @@ def split_arguments(arguments: list[str]) -> tuple[Config, list[str]]:
     if name not in PRESETS:
         raise UserError(f"The preset must be one of {', '.join(PRESETS)}, got {name!r}.{did_you_mean(name, PRESETS)}")
     return PRESETS[name].config, rest
+
+
+def describe(name: str) -> str:
+    """The text above the options in `train.py --help`."""
+    lines = [f"  {preset_name:12} {preset.about}" for preset_name, preset in PRESETS.items()]
+    about = f"Train a network. Preset {name}: {PRESETS[name].about}. {PRESETS[name].cost}"
+    return "\n".join([about, "", "Presets:", *lines])

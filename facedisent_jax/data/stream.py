@@ -1,9 +1,9 @@
 """TODO."""
 
-import os
 from collections.abc import Iterator
 
 from facedisent_jax.data.triplets import Batch, Triplets
+from facedisent_jax.data.tf_environment import quiet_tensorflow
 from facedisent_jax.errors import UserError
 
 GATHER_TRIPLETS = 128
@@ -24,7 +24,7 @@ def batches(
     Step k's batch is `triplets.batch(seed, k, batch, rows, pictures)` however the stream was opened, so a resumed run
     needs no iterator state. Raises RecordError for a picture left on disk that is damaged since the folder was opened.
     """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    quiet_tensorflow()
     import tensorflow as tf
 
     tf.config.set_visible_devices([], "GPU")  # the GPU is JAX's

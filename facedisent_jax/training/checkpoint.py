@@ -1,4 +1,4 @@
-"""Checkpoints of a run. The only file that knows Orbax; imports training's state type, model and config."""
+"""Checkpoints of a run. The only file that imports Orbax."""
 
 import json
 import os
@@ -20,17 +20,14 @@ from facedisent_jax.errors import UserError
 from facedisent_jax.training.step import TrainState
 
 FOLDER = "checkpoints"
-METRIC = "validation/error"
-"""Lower is better: mean of reconstruction and swap MSE on the validation split."""
+METRIC = "validation/error"  # decides the best checkpoint: mean of reconstruction and swap MSE, lower is better
 
 
 class Checkpoint(NamedTuple):
     """What is needed to use a trained model.
 
-    params: plain pytree of numpy arrays, the averaged weights.
-    config: the run's configuration.
+    params: plain pytree of numpy arrays, the moving average of the weights (`ema_params`).
     info:   "data": folders trained on, "crop": {"detector", "margin"}, "train_subjects": sorted list.
-    step:   the training step of the checkpoint.
     """
 
     params: Any
@@ -40,21 +37,21 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-    """The writer of a run's checkpoints; the best by validation error and the last are kept. There must be but one.
+    """Writes the checkpoints of a run and keeps the best, by validation error, and the last. One writer at a time.
 
-    A checkpoint is written beside the training, under another name, and gets its own once it is whole; only then are
-    older ones deleted, after they have lost their name. So a kill leaves nothing behind that looks like a checkpoint.
+    A checkpoint is written in the background under a temporary name and renamed when it is whole. Only then are older
+    ones renamed and deleted. So whatever a crash leaves behind, it never looks like a checkpoint.
     """
 
     def __init__(self, run: str | Path):
-        """run: its folder, which must be there. Raises CheckpointError where nothing can be written to it."""
+        """run: an existing run folder. Raises UserError where it cannot be written to."""
         self.run, self.folder = Path(run), Path(run).absolute() / FOLDER
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._writing: Future | None = None
         self._step = 0
         try:
             self.folder.mkdir(exist_ok=True)
-            self._tidy()
+            self._prune()
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written to ({_reason(error)}).") from error
         self._orbax = _writer()
@@ -67,12 +64,12 @@ class Checkpoints:
         metrics: dict[str, float] | None,
         unlogged: Sequence[tuple[int, dict]] = (),
     ) -> None:
-        """Save the training state; its averaged weights apart, with all that is needed to use them.
+        """Save the training state, and beside it all that is needed to use the model.
 
-        metrics:  the validation figures; None: it was not judged, and is never the best.
-        unlogged: step and terms of the steps since the last logged one, so that the next log line is the same.
-        Returns while the files are still being written; the next `save` or `wait` raises CheckpointError if they
-        could not be.
+        metrics:  validation metrics. None: the checkpoint was not validated and is never the best.
+        unlogged: steps since the last line of the log, and their terms; the next line is then the same after a restart.
+
+        Returns while files are still being written. If that fails, the next `save` or `wait` raises UserError.
         """
         import orbax.checkpoint as ocp
 
@@ -89,14 +86,14 @@ class Checkpoints:
         self._step = step
         try:
             if not self.folder.is_dir():  # Orbax would make a new one
-                raise FileNotFoundError(f"{self.folder} is gone")
+                raise FileNotFoundError(f"{self.folder} no longer exists")
             self._orbax.save(self.folder / str(step), args=ocp.args.Composite(**items))
         except Exception as error:
             raise self._failure(error) from error
         self._writing = self._thread.submit(self._finish)
 
     def wait(self) -> None:
-        """Wait for the files of the last save. Raises CheckpointError if it failed; the ones before it are kept."""
+        """Wait for the files of the last save. Raises UserError if it failed; earlier checkpoints are kept."""
         writing, self._writing = self._writing, None
         if writing:
             try:
@@ -104,13 +101,8 @@ class Checkpoints:
             except Exception as error:
                 raise self._failure(error) from error
 
-    def poll(self) -> None:
-        """Raise CheckpointError if the last save is known to have failed, without waiting for it."""
-        if self._writing and self._writing.done():
-            self.wait()
-
     def close(self) -> None:
-        """Wait for the files of the last save, whether or not they could be written."""
+        """Wait for the files of the last save, even if it fails."""
         self._thread.shutdown()
         self._orbax.close()
 
@@ -122,112 +114,92 @@ class Checkpoints:
 
     def _finish(self) -> None:
         self._orbax.wait_until_finished()
-        self._tidy()
+        self._prune()
 
     def _failure(self, error: Exception) -> UserError:
         self._orbax = _writer()  # the old one would repeat its error
-        last = (steps(self.run) or [None])[-1]
-        kept = "there is no earlier one" if last is None else f"the last good one is of step {last}"
-        return UserError(f"No checkpoint of step {self._step} in {self.folder} ({_reason(error)}); {kept}.")
+        saved_steps = steps(self.run)
+        last_good = f"the last good one is of step {saved_steps[-1]}" if saved_steps else "there is no earlier one"
+        return UserError(
+            f"No checkpoint of step {self._step} could be written to {self.folder} ({_reason(error)}); {last_good}."
+        )
 
-    def _tidy(self) -> None:
-        """Delete what a kill or an error has left unfinished, and what is neither best nor last (process 0 does)."""
+    def _prune(self) -> None:
+        """Delete unfinished checkpoints, and those that are neither best nor last. Only process 0 does so."""
         if jax.process_index():
             return
         for unfinished in self.folder.glob("[0-9]*.*"):
             shutil.rmtree(unfinished)
-        present = steps(self.run)
-        for step in set(present) - {*present[-1:], best_step(self.run)}:
-            unnamed = self.folder / f"{step}.deleted"
-            (self.folder / str(step)).rename(unnamed)
-            shutil.rmtree(unnamed)
+        saved_steps = steps(self.run)
+        for step in set(saved_steps) - {*saved_steps[-1:], best_step(self.run)}:
+            renamed = self.folder / f"{step}.deleted"
+            (self.folder / str(step)).rename(renamed)
+            shutil.rmtree(renamed)
 
 
 def restore(run: str | Path, state: TrainState, config: Config) -> tuple[TrainState, list[tuple[int, dict]]]:
-    """The last saved training state of a run, in the shapes and on the devices of `state`; and `unlogged` of `save`.
+    """The last saved training state of a run, on the devices of `state`, and `unlogged` as passed to `save`.
 
-    Raises CheckpointError where there is none, where it is of another network, and where it is damaged.
+    Raises UserError where there is none, where it has another network or version, and where it is damaged.
     """
     import orbax.checkpoint as ocp
 
     last = resolve_step(run, "last")
-    where = f"{run}, step {last}"
-    meta = _read_json(run, last, "meta")
-    there = _config_of(meta, where)
-    if config.model != there.model:
-        both = configs.differences(config, replace(config, model=there.model), "in the checkpoint")
-        raise UserError(f"{where}, is of another network: {'; '.join(both)}.")
+    meta, saved_config = _read_meta(run, last)
+    if config.model != saved_config.model:
+        differing = configs.differences(config, replace(config, model=saved_config.model), "in the checkpoint")
+        raise UserError(f"{run}, step {last}, has another network: {'; '.join(differing)}.")
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, state)
-    kept = {"step": abstract.step, "params": abstract.params, "opt_state": abstract.opt_state}
-    restored = _read_arrays(run, last, "state", kept)
-    average = _read_arrays(run, last, "params", abstract.ema_params)
-    unlogged = [(k, {name: np.float32(v) for name, v in values.items()}) for k, values in meta.get("unlogged", [])]
-    return TrainState(**restored, ema_params=average), unlogged
+    items = {"step": abstract.step, "params": abstract.params, "opt_state": abstract.opt_state}
+    restored = _read_arrays(run, last, "state", items)
+    ema_params = _read_arrays(run, last, "params", abstract.ema_params)
+    unlogged = [(k, {name: np.float32(v) for name, v in values.items()}) for k, values in meta["unlogged"]]
+    return TrainState(**restored, ema_params=ema_params), unlogged
 
 
 def best_step(run: str | Path) -> int | None:
-    """The step of the finished checkpoint with the least validation error; None where none was judged."""
+    """The step of the finished checkpoint with the lowest validation error. None where none was validated."""
     folder = Path(run) / FOLDER
-    judged = [step for step in steps(run) if (folder / str(step) / "metrics").is_dir()]
-    return min(judged, key=lambda step: (_read_json(run, step, "metrics")[METRIC], -step), default=None)
+    validated = [step for step in steps(run) if (folder / str(step) / "metrics").is_dir()]
+    return min(validated, key=lambda step: (_read_json(run, step, "metrics")[METRIC], -step), default=None)
 
 
 def steps(run: str | Path) -> list[int]:
-    """The steps of the finished checkpoints of a run, in order; empty where there are none."""
+    """The steps of the finished checkpoints of a run, in order."""
     folder = Path(run) / FOLDER
     return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
 
 
-def _differing_shapes(here, there) -> str:
-    """The first weight whose shape differs, as `encoder/pixels (12288, 384) here, (12288, 640) in the checkpoint`."""
-
-    def shapes(tree) -> dict[str, tuple]:
-        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-        return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
-
-    a, b = shapes(here), shapes(there)
-    wrong = [name for name in sorted(a | b) if a.get(name) != b.get(name)]
-    return f"{wrong[0]} {a.get(wrong[0])} here, {b.get(wrong[0])} in the checkpoint" if wrong else ""
-
-
 def load(run: str | Path, step: str | int = "best") -> Checkpoint:
-    """Load the parameters of a run: its best checkpoint by validation error, its "last", or that of a step.
+    """Load a checkpoint of a run: the "best" by validation error, the "last", or that of a step.
 
-    Raises CheckpointError where there is no such run or step, and where it is damaged or of another version.
+    Raises UserError where there is no such run or step, and where it is damaged or of another version.
     """
-    chosen = resolve_step(run, step)
-    meta = _read_json(run, chosen, "meta")
-    config = _config_of(meta, f"{run}, step {chosen}")
+    step = resolve_step(run, step)
+    meta, config = _read_meta(run, step)
     abstract = jax.eval_shape(lambda: models.init(config.model, jax.random.key(0)))
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=here), abstract)
-    params = _read_arrays(run, chosen, "params", abstract)
-    return Checkpoint(jax.tree.map(np.asarray, params), config, meta["info"], chosen)
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), abstract)
+    params = _read_arrays(run, step, "params", abstract)
+    return Checkpoint(jax.tree.map(np.asarray, params), config, meta["info"], step)
 
 
 def resolve_step(run: str | Path, step: str | int) -> int:
+    """The step that "best", "last" or a number stands for. Raises UserError where there is none."""
     if not Path(run).is_dir():
         raise UserError(f"There is no run folder {run}: train one with `python train.py --run {run}`.")
-    present = steps(run)
-    if not present:
+    saved_steps = steps(run)
+    if not saved_steps:
         raise UserError(
-            f"{run} holds no finished checkpoint: give the folder of a run, or train it on with "
-            f"`python train.py --run {run}`."
+            f"{run} has no finished checkpoint: give a run folder, or continue it with `python train.py --run {run}`."
         )
     if step == "best":
         best = best_step(run)
-        return present[-1] if best is None else best
-    chosen = present[-1] if step == "last" else step
-    if chosen not in present:
-        raise UserError(f"{run} has no checkpoint {step!r}; there are best, last and {present}.")
-    return int(chosen)
-
-
-def _config_of(meta: dict, where: str) -> Config:
-    try:
-        return configs.from_dict(meta["config"])
-    except UserError as error:
-        raise UserError(f"{where}, was made by another version: {error}") from error
+        return saved_steps[-1] if best is None else best
+    number = saved_steps[-1] if step == "last" else step
+    if number not in saved_steps:
+        raise UserError(f"--step must be best, last or one of {saved_steps} for {run}, got {step!r}.")
+    return int(number)
 
 
 def _handler():
@@ -244,8 +216,8 @@ def _writer():
 
     import orbax.checkpoint as ocp
 
-    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax reports each of its steps, and errors at length
-    # Where a folder cannot be made, that is known before anything waits for it.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax logs every step, and errors at length
+    # A folder that cannot be created is then an error at once.
     options = ocp.options.AsyncOptions(create_directories_asynchronously=False)
     return ocp.AsyncCheckpointer(_handler(), async_options=options)
 
@@ -254,30 +226,51 @@ def _read_arrays(run: str | Path, step: int, item: str, abstract) -> Any:
     """An item of a checkpoint, in the shapes and on the devices of `abstract`."""
     import orbax.checkpoint as ocp
 
-    where = Path(run).absolute() / FOLDER / str(step)
+    folder = Path(run).absolute() / FOLDER / str(step)
     try:
         with ocp.Checkpointer(_handler()) as reader:
-            saved = reader.metadata(where).item_metadata[item]
-            if differing := _differing_shapes(abstract, saved):
-                raise UserError(f"The weights of {run}, step {step}, do not fit this network: {differing}.")
-            return reader.restore(where, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}))[item]
+            saved = reader.metadata(folder).item_metadata[item]
+            if difference := _first_different_shape(abstract, saved):
+                raise UserError(f"The weights of {run}, step {step}, do not fit this network: {difference}.")
+            return reader.restore(folder, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}))[item]
     except UserError:
         raise
     except Exception as error:
-        raise _damaged(where, error) from error
+        raise _damaged(folder, error) from error
+
+
+def _first_different_shape(expected, saved) -> str:
+    """The first weight whose shape differs, as `encoder/pixels (12288, 384) here, (12288, 640) in the checkpoint`."""
+
+    def shapes(tree) -> dict[str, tuple]:
+        leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+        return {jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape) for path, leaf in leaves}
+
+    a, b = shapes(expected), shapes(saved)
+    names = [name for name in sorted(a | b) if a.get(name) != b.get(name)]
+    return f"{names[0]} {a.get(names[0])} here, {b.get(names[0])} in the checkpoint" if names else ""
+
+
+def _read_meta(run: str | Path, step: int) -> tuple[dict, Config]:
+    """What the checkpoint tells about itself, and its config. Raises UserError where it is of another version."""
+    meta = _read_json(run, step, "meta")
+    try:
+        return meta, configs.from_dict(meta["config"])
+    except UserError as error:
+        raise UserError(f"{run}, step {step}, cannot be used. {error}") from error
 
 
 def _read_json(run: str | Path, step: int, item: str) -> dict:
-    where = Path(run).absolute() / FOLDER / str(step)
+    folder = Path(run).absolute() / FOLDER / str(step)
     try:
-        return json.loads((where / item / {"meta": "metadata", "metrics": "metrics"}[item]).read_text())
+        return json.loads((folder / item / {"meta": "metadata", "metrics": "metrics"}[item]).read_text())
     except (OSError, ValueError) as error:
-        raise _damaged(where, error) from error
+        raise _damaged(folder, error) from error
 
 
-def _damaged(where: Path, error: Exception) -> UserError:
+def _damaged(folder: Path, error: Exception) -> UserError:
     return UserError(
-        f"The checkpoint {where} cannot be read ({_reason(error)}): delete that folder to go back to the one before."
+        f"The checkpoint {folder} cannot be read ({_reason(error)}): delete that folder to return to the one before."
     )
 
 

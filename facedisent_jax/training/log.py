@@ -1,118 +1,95 @@
-"""What a run writes as it goes: its log, and files that are whole or not there. Imports config.
-
-TensorFlow is imported for the TensorBoard events alone.
-"""
+"""The log of a run: metrics.jsonl, TensorBoard events and a progress bar."""
 
 import json
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from facedisent_jax.config import Config
+from facedisent_jax.data.tf_environment import quiet_tensorflow
 from facedisent_jax.errors import UserError
+from facedisent_jax.files import write_atomically
 
 
 class MetricsLog:
-    """The run's metrics.jsonl, TensorBoard events and progress bar.
-
-    Lines that cannot be written (a full disk) are kept and written as soon as they can; `flush` raises RunError while
-    they cannot. `rewind` comes before all else.
-    """
+    """The log of process 0. `rewind` comes before anything else."""
 
     def __init__(self, config: Config):
+        quiet_tensorflow()
         import tensorflow as tf
         from tqdm import tqdm
 
         self.path = Path(config.run) / "metrics.jsonl"
-        self.bar = tqdm(total=config.steps, unit="step", dynamic_ncols=True)
-        self.events, self.scalar = tf.summary.create_file_writer(config.run), tf.summary.scalar
-        self.event_error = tf.errors.OpError
-        self.pictures = 3 * config.batch
+        self._bar = tqdm(total=config.steps, unit="step", dynamic_ncols=True)
+        self._events, self._scalar = tf.summary.create_file_writer(config.run), tf.summary.scalar
+        self._event_error = tf.errors.OpError
+        self._images_per_step = 3 * config.batch
 
     def rewind(self, step: int) -> None:
-        """Go back to a step: the lines after it will be written again."""
+        """Drop the lines after a step: a continued run writes them again."""
         lines = self.path.read_text().splitlines() if self.path.exists() else []
-        kept = "".join(f"{line}\n" for line in lines if _step(line) <= step)
-        write_atomically(self.path, kept)
-        self.size, self.unwritten = len(kept.encode()), ""
-        self.bar.n = self.bar.initial = self.step = step
-        self.time = time.perf_counter()
+        write_atomically(self.path, "".join(f"{line}\n" for line in lines if _step(line) <= step))
+        self._bar.n = self._bar.initial = self._step = step
+        self._time = time.perf_counter()
 
-    def training(self, step: int, terms: dict[str, float], waited: float) -> None:
-        """Terms averaged over the steps since the last call, and the seconds of waiting for data."""
+    def training(self, step: int, terms: dict[str, float], wait_seconds: float) -> None:
+        """Log terms that are averaged over the steps since the last call, and the time spent waiting for data."""
         now = time.perf_counter()
-        rate = (step - self.step) * self.pictures / (now - self.time)
-        self.bar.set_postfix_str(
-            f"loss {terms['loss']:.4f} {rate:.0f} images/s, {waited / (now - self.time):.1%} waiting for data",
+        seconds, n = now - self._time, step - self._step
+        rate = n * self._images_per_step / seconds
+        self._bar.set_postfix_str(
+            f"loss {terms['loss']:.4f} {rate:.0f} images/s, {wait_seconds / seconds:.1%} waiting for data",
             refresh=False,
         )
-        self.bar.update(step - self.step)
-        self.write(step, terms | {"images_per_second": round(rate, 1)})
-        self.time, self.step = now, step
+        self._bar.update(n)
+        self._write(step, terms | {"images_per_second": round(rate, 1)})
+        self._time, self._step = now, step
 
-    def validation(self, step: int, figures: dict[str, float]) -> None:
-        said = ", ".join(f"{k.removeprefix('validation/').removesuffix('_psnr')} {v:.2f} dB" for k, v in figures.items()
-                         if k.endswith("_psnr"))  # fmt: skip
-        self.say(f"step {step}: validation {said}")
-        self.write(step, figures)
-        self.time = time.perf_counter()  # the time of validation is not the training's
-
-    def say(self, sentence: str) -> None:
-        """Print without breaking the progress bar."""
-        self.bar.write(sentence)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        self.unwritten += json.dumps({"step": step} | values) + "\n"
-        with suppress(UserError):  # the next flush tries again
-            self.flush()
-        try:
-            with self.events.as_default(step=step):
-                for name, value in values.items():
-                    self.scalar(name, value)
-        except self.event_error:
-            pass  # the same numbers are in metrics.jsonl
-
-    def flush(self) -> None:
-        """Write all lines to the disk. Raises RunError; what was written in part is written again the next time."""
-        with _writing(self.path), self.path.open("r+b") as file:
-            file.truncate(self.size)
-            file.seek(self.size)
-            text = self.unwritten.encode()
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        self.size, self.unwritten = self.size + len(text), ""
+    def validation(self, step: int, metrics: dict[str, float]) -> None:
+        """Log validation metrics. Their time does not count in images per second."""
+        psnr = {name: value for name, value in metrics.items() if name.endswith("_psnr")}
+        names = {name: name.removeprefix("validation/").removesuffix("_psnr") for name in psnr}
+        self._bar.write(
+            f"step {step}: validation " + ", ".join(f"{names[name]} {value:.2f} dB" for name, value in psnr.items())
+        )
+        self._write(step, metrics)
+        self._time = time.perf_counter()
 
     def close(self) -> None:
-        self.bar.close()
+        self._bar.close()
         try:
-            self.events.close()
-        except self.event_error:
-            pass
+            self._events.close()
+        except self._event_error:
+            pass  # the same numbers are in metrics.jsonl
+
+    def _write(self, step: int, values: dict[str, float]) -> None:
+        try:
+            with self.path.open("a") as file:
+                file.write(json.dumps({"step": step} | values) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # a checkpoint is never ahead of the log
+        except OSError as error:
+            raise UserError(f"{self.path} cannot be written ({error.strerror}).") from error
+        try:
+            with self._events.as_default(step=step):
+                for name, value in values.items():
+                    self._scalar(name, value)
+        except self._event_error:
+            pass  # the same numbers are in metrics.jsonl
 
 
 class NullLog:
-    """What the processes besides the first have for a log."""
+    """The log of every other process: nothing."""
 
     def rewind(self, *_) -> None:
-        """Nothing is written."""
+        pass
 
-    training = validation = say = flush = close = rewind
+    training = validation = close = rewind
 
 
 def _step(line: str) -> float:
-    """The step of a line of metrics.jsonl; of one cut short by a kill, later than all."""
+    """The step of a line of metrics.jsonl; infinity for a line that a crash or a full disk has cut short."""
     try:
         return json.loads(line)["step"]
     except (ValueError, TypeError, KeyError):
         return float("inf")
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}).") from error

@@ -1,134 +1,145 @@
-"""The training of a run in its folder: checkpoints, log, stops, batches left out. Of several processes one writes.
-
-Imports training, checkpoint, devices, preemption, processes, runlog and data.
-"""
+"""A run folder from its config to its last checkpoint. In a distributed run, process 0 alone writes to it."""
 
 import errno
 import json
 import os
 import signal
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from facedisent_jax import config as configs
 from facedisent_jax.config import Config
-from facedisent_jax.data.stream import batches
-from facedisent_jax.data.triplets import Batch, Triplets
-from facedisent_jax.errors import UserError
-from facedisent_jax.files import write_atomically
+from facedisent_jax.data import reading
+from facedisent_jax.data.one_factor import OneFactor
+from facedisent_jax.data.triplets import Triplets
+from facedisent_jax.errors import Stopped, UserError
+from facedisent_jax.files import PARTIAL, write_atomically
 from facedisent_jax.training import checkpoint, distributed
 from facedisent_jax.training.log import MetricsLog, NullLog
-from facedisent_jax.training.loop import NonFiniteError, fit
-from facedisent_jax.training.signals import Stopped, StopRequest
+from facedisent_jax.training.loop import NonFiniteError, StepTerms, TrainingData, fit
+from facedisent_jax.training.signals import StopRequest
 from facedisent_jax.training.step import TrainState, init_state
-from facedisent_jax.training.validation import validate
 
-LOCK, CONFIG, SKIPPED, NOT_FINITE = "lock", "config.json", "skipped.json", "not_finite.json"
-MOST_SKIPPED = 10
-"""Batches that a run may leave out. More is no bad batch but a run that diverges."""
+LOCK, CONFIG, NON_FINITE = "lock", "config.json", "not_finite.json"  # files in a run folder
 
 
-def train(config: Config, triplets: Triplets, held_out: Triplets, info: dict, params, stop: StopRequest) -> int:
-    """Train from the last checkpoint, or from the beginning, to config.steps; returns the step reached.
+def train(config: Config, folders: Sequence[Path]) -> int:
+    """Train or continue the run in the folder config.run, up to config.steps, and return the step reached.
 
-    info:   what each checkpoint says of the run, as in checkpoint.Loaded.
-    params: the weights to begin with; None: new ones.
-    Raises RunError, CheckpointError, NonFiniteError, and Stopped where `stop` was asked for and all is saved.
+    folders: the data folders; config.data, or the built-in faces where that is empty.
+    Raises UserError; Stopped after SIGTERM or Ctrl-C, once the step is finished and saved.
     """
+    configs.validate(config)
+    _use_compilation_cache()
+    with StopRequest() as stop:
+        distributed.check_batch(config.batch)
+        check_config_unchanged(config, Path(config.run))  # before reading the data, which can take minutes
+        data, params = read_data(config, folders)
+        with open_run(config) as (log, checkpoints):
+            return train_until_done(config, data, params, log, checkpoints, stop)
+
+
+def read_data(config: Config, folders: Sequence[Path]) -> tuple[TrainingData, Any]:
+    """The data, checked, and the parameters of config.init_from. None: the run starts from new ones."""
+    names = ", ".join(map(str, folders))
+    print(f"Reading {names}")
+    faces = reading.read_faces(folders, "train", config.memory, config.ends_only)
+    sampler = OneFactor if config.method == "clamping" else Triplets
+    triplets = sampler(faces, config.intensity_step, with_middle=config.model.kind == "warp")
+    if not len(triplets):
+        raise UserError(f"No training image in {names}: see `python -m data_prep inspect`.")
+    held_out = Triplets(
+        reading.read_faces(folders, "validation", config.memory), config.intensity_step, with_middle=False
+    )
+    if not len(held_out):
+        print("No validation image: checkpoints are judged on training images.")
+        held_out = triplets
+    subjects = set(triplets.faces.subject.tolist()) - {""}
+    print(f"{len(triplets)} training images of {len(subjects)} subjects, {len(held_out)} for validation.")
+    print("".join(f"  {sentence}\n" for sentence in triplets.describe_missing_partners()), end="")
+    crop, params = reading.crop_of(folders), None
+    if config.init_from:
+        initial = load_initial_params(config, crop, reading.held_out_subjects(folders))
+        subjects, params = subjects | set(initial.info["train_subjects"]), initial.params
+    info = {"data": [str(folder) for folder in folders], "crop": crop, "train_subjects": sorted(subjects)}
+    return TrainingData(triplets, held_out, info), params
+
+
+def load_initial_params(config: Config, crop: dict, held_out: set[str]) -> checkpoint.Checkpoint:
+    """The checkpoint of config.init_from. Raises UserError where its network or crop differs, or where it was trained
+    on subjects that are held out here."""
+    initial = checkpoint.load(config.init_from)
+    if config.model != initial.config.model:
+        differences = configs.differences(config, replace(config, model=initial.config.model))
+        raise UserError(f"--init-from must have the same network: {'; '.join(differences)} ({config.init_from}).")
+    if crop["margin"] != initial.info["crop"]["margin"]:
+        raise UserError(
+            f"--init-from must be trained on images of the same margin: {crop['margin']:g} here, "
+            f"{initial.info['crop']['margin']:g} in {config.init_from}. Prepare the data alike."
+        )
+    if leaked := sorted(held_out & set(initial.info["train_subjects"])):
+        raise UserError(
+            f"{config.init_from} was trained on {len(leaked)} subjects who are held out here ({shorten(leaked)}). "
+            f"Prepare the data with `--split-like {initial.info['data'][0]}`."
+        )
+    print(f"Starting from the weights of {config.init_from}, step {initial.step}.")
+    return initial
+
+
+@contextmanager
+def open_run(config: Config) -> Iterator[tuple[MetricsLog | NullLog, checkpoint.Checkpoints]]:
+    """Create or open the run folder, keep other runs out of it, and give its log and checkpoints."""
     run = Path(config.run)
-    rows = _share(config)
     with ExitStack() as stack:
         if distributed.is_main_process():
             stack.enter_context(locked(run))
-            check_config_unchanged(config, run)  # here no other process can be writing it
+            check_config_unchanged(config, run)  # again, now that no other process can write it
             write_atomically(run / CONFIG, json.dumps(configs.to_dict(config), indent=2))
-        distributed.barrier("the run's folder is there")
+        distributed.barrier("run folder created")
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run))
-        log = MetricsLog(config) if distributed.is_main_process() else NullLog()
-        pictures = distributed.replicated(triplets.faces.image[:]) if config.dataset_on_device else None
+        log = stack.enter_context(closing(MetricsLog(config) if distributed.is_main_process() else NullLog()))
+        yield log, checkpoints
 
-        def save(state: TrainState, judge: bool, unlogged: list) -> None:
-            step, figures = int(state.step), validate(config, state.ema_params, held_out) if judge else None
-            if figures:
-                log.validation(step, figures)
-            with _going_on(config, log):
-                checkpoints.wait()
-            with _going_on(config, log):
-                log.flush()  # a checkpoint is never ahead of the log
-                checkpoints.save(state, config, info, figures, unlogged)
 
-        def asked() -> bool:
-            with _going_on(config, log):
-                checkpoints.poll()
-            return stop.asked()
+def train_until_done(
+    config: Config,
+    data: TrainingData,
+    params: Any,
+    log: MetricsLog | NullLog,
+    checkpoints: checkpoint.Checkpoints,
+    stop: StopRequest,
+) -> int:
+    """Train from the last checkpoint, or from `params`, to config.steps; returns that step, once it is saved.
 
+    Raises Stopped where a signal stopped the run earlier.
+    """
+    state, unlogged = initial_or_restored_state(config, data.triplets, params)
+    log.rewind(int(state.step))
+    with stop.after_step():
         try:
-            while True:
-                state, unlogged = _begin(config, triplets, params)
-                log.rewind(int(state.step))
-                steps = (int(state.step), config.steps)
-                stream = batches(triplets, config.seed, *steps, config.batch, rows, not config.dataset_on_device)
-                if config.profile and distributed.is_main_process():
-                    stream = _profiled(config, stream)
-                left_out = skipped(run)
-                try:
-                    with stop.after_step():
-                        state = fit(config, state, stream, log.training, save, unlogged, left_out, asked, pictures)
-                        log.flush()
-                        checkpoints.wait()
-                        if int(state.step) not in checkpoint.steps(run):  # with --when-saving-fails go-on
-                            raise UserError(f"{run}: step {int(state.step)}, the last, could not be saved.")
-                    break
-                except NonFiniteError as error:
-                    checkpoints.wait()
-                    if distributed.is_main_process():
-                        _leave_out(config, log, error, record_ids(triplets, config, error.step))
-                    distributed.barrier("the batch is noted")
-        finally:
-            log.close()
-    if stop.number:
-        saved = f"after step {int(state.step)}, saved in {checkpoints.folder / str(int(state.step))}"
-        rest = "the same command goes on from there" if int(state.step) < config.steps else "only the report is left"
-        raise Stopped(stop.number, f"stopped by {signal.Signals(stop.number).name} {saved}; {rest}.")
-    return int(state.step)
-
-
-def _share(config: Config) -> slice:
-    """The rows of each batch that this process reads. Raises RunError where a batch cannot be split alike."""
-    number = jax.device_count()
-    if config.batch % number:
-        raise UserError(
-            f"--batch is {config.batch}, and there are {number} devices: a multiple of {number} was expected, as each "
-            "takes an equal part."
+            state = fit(config, data, state, unlogged, log, checkpoints, stop)
+        except NonFiniteError as error:
+            checkpoints.wait()
+            raise _explain(error, config, record_ids(data.triplets, config, error.step)) from None
+        checkpoints.wait()
+    step = int(state.step)
+    if stop.signal_number:
+        todo = "the same command continues from there" if step < config.steps else "only the report is missing"
+        raise Stopped(
+            stop.signal_number,
+            f"stopped by {signal.Signals(stop.signal_number).name} after step {step}, "
+            f"saved in {checkpoints.folder / str(step)}; {todo}.",
         )
-    return distributed.local_rows(config.batch)
+    return step
 
 
-def _profiled(config: Config, stream: Iterator[Batch]) -> Iterator[Batch]:
-    """The stream; what is done with the batches from the second call to the devices on is traced, for `profile` steps
-    and the call that is then still running."""
-    begin = config.steps_per_call
-    end = begin + config.profile + config.steps_per_call
-    tracing = False
-    try:
-        for k, batch in enumerate(stream):
-            if k == begin:
-                jax.profiler.start_trace(Path(config.run) / "profile", create_perfetto_trace=True)
-                tracing = True
-            if k == end:
-                jax.profiler.stop_trace()
-                tracing = False
-            yield batch
-    finally:
-        if tracing:
-            jax.profiler.stop_trace()
-
-
-def _begin(config: Config, triplets: Triplets, params) -> tuple[TrainState, list]:
-    """The state to go on from, and the steps and terms that are not logged yet."""
+def initial_or_restored_state(config: Config, triplets: Triplets, params: Any) -> tuple[TrainState, list[StepTerms]]:
+    """The state to continue from, and the steps whose terms are not logged yet."""
     state = init_state(config, triplets.faces, params)
     if not checkpoint.steps(config.run):
         return state, []
@@ -138,39 +149,11 @@ def _begin(config: Config, triplets: Triplets, params) -> tuple[TrainState, list
 
 
 @contextmanager
-def _going_on(config: Config, log: MetricsLog | NullLog) -> Iterator[None]:
-    """Within, what cannot be written stops the run or is a warning, as the config says."""
-    try:
-        yield
-    except UserError as error:
-        if True:
-            raise
-        log.say(f"Warning: {error} Training goes on, and tries again at the next checkpoint.")
-
-
-def _leave_out(config: Config, log: MetricsLog | NullLog, error: NonFiniteError, records: list[str]) -> None:
-    """Note the batch of a step that is not finite as one to leave out; or, as the config says, raise the error with
-    what is known of it."""
-    run, last = Path(config.run), (checkpoint.steps(config.run) or [0])[-1]
-    back = f"the checkpoint of step {last}" if last else "the beginning"
-    if False:
-        skip(run, error.step, error.terms, records)
-        log.say(f"Warning: {error} Starting again from {back}, without that batch ({shorten(records)}).")
-        return
-    write_atomically(run / NOT_FINITE, json.dumps({"step": error.step, "terms": error.terms, "records": records}))
-    error.args = (
-        f"Training stopped: {error} In its batch: {shorten(records)}; all in {run / NOT_FINITE}. The last good state "
-        f"is {back}. A lower --optim.lr may help; --when-not-finite skip goes on without that batch.",
-    )
-    raise error
-
-
-@contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Make the folder of a run and keep other processes from training in it. Raises RunError where another does.
+    """Create the run folder and keep other processes from training in it. Raises UserError where another one does.
 
-    The lock goes with its process, however that ends. On a network file system it holds between machines where that
-    file system has locks (NFS, mostly); where it has none, a warning is printed and nothing is locked.
+    The lock ends with its process, however that ends. On a network file system it also holds between machines, if that
+    file system has locks (most NFS). Without locks, a warning is printed and nothing is locked.
     """
     import fcntl
 
@@ -178,7 +161,7 @@ def locked(run: Path) -> Iterator[None]:
         run.mkdir(parents=True, exist_ok=True)
         file = (run / LOCK).open("a+")
     except OSError as error:
-        raise UserError(f"{run} cannot be written to ({error.strerror}): choose another --run.") from error
+        raise UserError(f"--run must be a folder that can be written to, got {run} ({error.strerror}).") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -194,46 +177,50 @@ def locked(run: Path) -> Iterator[None]:
 
 
 def check_config_unchanged(config: Config, run: Path) -> None:
-    """Refuse (RunError) to continue a run with other settings than it was begun with, or a folder that is no run."""
+    """Raises UserError where the run was started with other settings, or where the folder exists and is not a run."""
     if not (run / CONFIG).exists():
-        # A kill in the first moment leaves these two and no config.
-        if run.is_dir() and {p.name for p in run.iterdir() if not p.name.startswith(PARTIAL)} - {LOCK}:
-            raise UserError(f"{run} exists and is not a run (it has no {CONFIG}): choose another --run.")
+        names = {path.name for path in run.iterdir()} if run.is_dir() else set()
+        # A kill in the first moment leaves a lock and an unfinished config.
+        if any(name != LOCK and not name.startswith(PARTIAL) for name in names):
+            raise UserError(f"--run must be a run folder or a new one, got {run} without a {CONFIG}.")
         return
     try:
-        there = configs.from_dict(json.loads((run / CONFIG).read_text()))
+        saved = configs.from_dict(json.loads((run / CONFIG).read_text()))
     except (OSError, ValueError) as error:
-        raise UserError(f"{run / CONFIG} cannot be used ({error}): choose another --run.") from error
-    if differing := configs.differences(config, there):
-        raise UserError(f"{run} was begun with other settings ({'; '.join(differing)}): choose another --run.")
-
-
-def skipped(run: Path) -> frozenset[int]:
-    """The steps whose batches the run leaves out, because a loss was not finite there."""
-    path = run / SKIPPED
-    return frozenset(entry["step"] for entry in json.loads(path.read_text())) if path.exists() else frozenset()
-
-
-def skip(run: Path, step: int, terms: list[str], records: list[str]) -> None:
-    """Leave the batch of a step out from now on, also when the run is continued. Raises RunError for the eleventh."""
-    path = run / SKIPPED
-    entries = json.loads(path.read_text()) if path.exists() else []
-    if len(entries) >= MOST_SKIPPED:
-        raise UserError(f"{run} has left out {len(entries)} batches already: it diverges, a lower --optim.lr may help.")
-    entries.append({"step": step, "terms": terms, "records": records})
-    write_atomically(path, json.dumps(entries, indent=1))
+        raise UserError(f"{run / CONFIG} cannot be used. {error} Or choose another --run.") from error
+    if differences := configs.differences(config, saved):
+        raise UserError(f"{run} was started with other settings ({'; '.join(differences)}): choose another --run.")
 
 
 def record_ids(triplets: Triplets, config: Config, step: int) -> list[str]:
-    """The pictures in the batch of a step (from 1), as subject/sequence/condition/frame without what is empty; each
-    once, in the order of the batch."""
+    """The images in the batch of a step (from 1), as subject/sequence/condition/frame without empty parts. Each once,
+    in the order of the batch."""
     index, faces = triplets.index(config.seed, step - 1, config.batch), triplets.faces
     rows = [int(row) for triplet in zip(index.a, index.b, index.c, strict=True) for row in triplet]
-    names = ((faces.subject[k], faces.sequence[k], faces.condition[k], str(faces.frame[k])) for k in rows)
-    return list(dict.fromkeys("/".join(part for part in name if part) for name in names))
+    ids = ((faces.subject[k], faces.sequence[k], faces.condition[k], str(faces.frame[k])) for k in rows)
+    return list(dict.fromkeys("/".join(part for part in parts if part) for parts in ids))
 
 
 def shorten(names: Iterable[str], most: int = 6) -> str:
     """The first few of many names, for a sentence."""
-    listed = list(names)
-    return ", ".join(listed[:most]) + (f", ... ({len(listed)} in all)" if len(listed) > most else "")
+    names = list(names)
+    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+
+
+def _explain(error: NonFiniteError, config: Config, records: list[str]) -> NonFiniteError:
+    """The error with the images of its batch, all of them in a file, and with what to do."""
+    path, saved_steps = Path(config.run) / NON_FINITE, checkpoint.steps(config.run)
+    if distributed.is_main_process():
+        write_atomically(path, json.dumps({"step": error.step, "terms": error.terms, "records": records}))
+    last_good = f"the checkpoint of step {saved_steps[-1]}" if saved_steps else "the beginning"
+    error.args = (
+        f"Training stopped: {error} Images of its batch: {shorten(records)}; all in {path}. The last good state is "
+        f"{last_good}. A lower --optim.lr may help.",
+    )
+    return error
+
+
+def _use_compilation_cache() -> None:
+    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "facedisent_jax" / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: finish the step, save, stop with the status that says so. Imports none of ours."""
+"""SIGTERM and Ctrl-C: finish the step, save, and exit with the status that says so."""
 
 import os
 import signal
@@ -7,103 +7,80 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import jax
 
-class Stopped(BaseException):
-    """A signal has stopped the run, and nothing is lost; the message says where it stands.
-
-    status: what the process is to exit with: 143 after SIGTERM, 130 after Ctrl-C. A scheduler that saw 0 would take
-    the work for done.
-    """
-
-    def __init__(self, number: int, message: str = "Nothing was lost: the same command starts again."):
-        super().__init__(message)
-        self.status = 128 + number
+from facedisent_jax.errors import Stopped
 
 
 class StopRequest:
-    """Whether a signal has asked the run to stop, while this is open (`with StopRequest() as stop`).
+    """Handles SIGTERM and Ctrl-C while it is open (`with StopRequest() as stop`).
 
-    The first signal raises Stopped at once, but within `after_step` it is only noted. Where Python swallows what is
-    raised (a destructor; JAX's callback after a garbage collection) Stopped is raised once more. The second Ctrl-C ends
-    the process there and then, even in the middle of a compilation: a thread of its own listens, for Python itself
-    would not look at signals before the compilation ends.
+    The first signal raises Stopped at once. Within `after_step` it is only noted, for `stop.requested()`. After the
+    first signal, Ctrl-C has the system's own effect: it ends the process at once, even inside native code.
 
-    In a thread that is not the main one it hears nothing. Of several processes (jax.distributed) it hears nothing
-    either: there JAX listens to SIGTERM, and `asked` tells all processes at the same step.
+    Only the main thread receives signals, so in another thread this does nothing. In a distributed run JAX itself
+    handles SIGTERM, and `requested` is true in all processes after the same step.
     """
 
     def __init__(self):
-        self.number: int | None = None
-        self._times = 0
-        self._swallowed = 0
-        self._at_once = True
-        self._before: dict = {}
+        self.signal_number: int | None = None
+        self._raises = True
+        self._checks = 0
+        self._handlers: dict = {}  # before this was opened
 
     def __enter__(self) -> "StopRequest":
-        if threading.current_thread() is not threading.main_thread() or _distributed():
-            return self
-        reader, self._writer = os.pipe()
-        os.set_blocking(self._writer, False)
-        self._wakeup = signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        self._before = {number: signal.signal(number, self._hear) for number in (signal.SIGTERM, signal.SIGINT)}
-        self._hook = sys.unraisablehook
-        sys.unraisablehook = self._unraisable
-        threading.Thread(target=self._listen, args=(reader,), daemon=True).start()
+        if threading.current_thread() is threading.main_thread() and not jax.distributed.is_initialized():
+            self._handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+            self._listen()
+            self._unraisablehook = sys.unraisablehook
+            sys.unraisablehook = self._raise_again
         return self
 
     def __exit__(self, *_) -> None:
-        if self._before:
-            for number, handler in self._before.items():
+        if self._handlers:
+            for number, handler in self._handlers.items():
                 signal.signal(number, handler)
-            sys.unraisablehook = self._hook
-            signal.set_wakeup_fd(self._wakeup)
-            os.close(self._writer)  # ends the listening thread
+            sys.unraisablehook = self._unraisablehook
 
     @contextmanager
     def after_step(self) -> Iterator[None]:
-        """Within, a signal does not interrupt: `asked` tells of it."""
-        self._at_once = False
+        """Within, a signal does not interrupt: `requested` reports it."""
+        self._raises = False
         try:
             yield
         finally:
-            self._at_once = True
+            self._raises = True
 
-    def asked(self) -> bool:
-        """Whether to stop after this step. Of several processes, each must ask after the same steps."""
-        self._times += 1
-        if _distributed():
+    def requested(self) -> bool:
+        """Whether to stop after this step. In a distributed run, every process must ask after the same steps."""
+        self._checks += 1
+        if jax.distributed.is_initialized():
             from jax.experimental import multihost_utils
 
-            if multihost_utils.reached_preemption_sync_point(self._times):
-                self.number = signal.SIGTERM
-        return self.number is not None
+            if multihost_utils.reached_preemption_sync_point(self._checks):
+                self.signal_number = signal.SIGTERM
+        return self.signal_number is not None
 
-    def _hear(self, number: int, frame) -> None:
-        first, self.number = self.number is None, self.number or number
-        if first and self._at_once:
+    def _listen(self) -> None:
+        self.signal_number = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, _) -> None:
+        if self.signal_number is not None:
+            return  # schedulers repeat SIGTERM
+        self.signal_number = number
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if self._raises:
             raise Stopped(number)
+        name = signal.Signals(number).name
+        os.write(2, f"\n{name}: stopping after this step, once it is saved (Ctrl-C: at once).\n".encode())
 
-    def _unraisable(self, about) -> None:
-        if not isinstance(about.exc_value, Stopped):
-            return self._hook(about)
-        self.number = None
-        self._swallowed += 1
-        again = threading.main_thread().ident, about.exc_value.status - 128
-        threading.Timer(0.01, signal.pthread_kill, again).start()
-
-    def _listen(self, reader: int) -> None:
-        heard, wanted = 0, {signal.SIGTERM, signal.SIGINT}
-        while byte := os.read(reader, 1):
-            if heard > self._swallowed and byte[0] == signal.SIGINT:
-                os._exit(128 + signal.SIGINT)
-            if not heard and byte[0] in wanted and not self._at_once:
-                name = signal.Signals(byte[0]).name
-                os.write(2, f"\n{name}: stopping after this step, once it is saved (Ctrl-C: at once).\n".encode())
-            heard += byte[0] in wanted
-        os.close(reader)
-
-
-def _distributed() -> bool:
-    import jax
-
-    return jax.distributed.is_initialized()
+    def _raise_again(self, unraisable) -> None:
+        """Python swallows what is raised in a destructor, or in JAX's callback after a garbage collection. A Stopped
+        that was swallowed there is raised once more, by the same signal a moment later."""
+        if not isinstance(unraisable.exc_value, Stopped):
+            return self._unraisablehook(unraisable)
+        self._listen()
+        main_thread, number = threading.main_thread().ident, unraisable.exc_value.status - 128
+        threading.Timer(0.01, signal.pthread_kill, (main_thread, number)).start()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tiny_run import flat_face, person, write_folder
 
-import train
+from facedisent_jax.commands import train
 from data_prep.__main__ import main
 from data_prep.output import build, verify
 from data_prep.output.build import Plan

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tiny_run import person, write_folder, write_run
 
-import eval as command
+from facedisent_jax.commands import evaluate
 from facedisent_jax.data.record import PREP_FILE
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import table1
@@ -87,8 +87,7 @@ def test_mean_and_spread_over_seeds():
 
 @pytest.mark.slow
 def test_the_command_trains_every_row_and_writes_the_table(folders, tmp_path, capsys):
-    wanted = command.Table1(tuple(folders), tmp_path / "out", preset="binary", steps=2, seeds=(0,))
-    command.main(wanted)
+    evaluate.table1(tuple(folders), tmp_path / "out", preset="binary", steps=2, seeds=(0,))
     table = json.loads((tmp_path / "out" / "table1.json").read_text())
     assert len(table["rows"]) == 4 and table["pixels"] == 43 and table["steps"] == 2
     assert "margin 0.5, no swap" in capsys.readouterr().out

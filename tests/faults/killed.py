@@ -119,7 +119,7 @@ def train_here(values: dict, job: dict) -> None:
     import jax
     import numpy as np
 
-    import train
+    from facedisent_jax.commands import train
     from facedisent_jax import config
     from facedisent_jax.data.triplets import Triplets
     from facedisent_jax.errors import UserError

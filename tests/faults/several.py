@@ -90,7 +90,7 @@ def main(spec: dict) -> None:
     import numpy as np
     import optax
 
-    import train
+    from facedisent_jax.commands import train
     from facedisent_jax.data.triplets import BATCH_AXIS
     from facedisent_jax.errors import UserError
     from facedisent_jax.training import checkpoint, distributed, loop, run, step

@@ -230,14 +230,14 @@ def test_another_frame_of_a_clip_is_far_away_or_the_end_further_away():
 
 
 def test_the_command_goes_from_one_picture_towards_a_strength(tmp_path):
-    import eval as command
+    from facedisent_jax.commands import evaluate
 
     data = write_folder(tmp_path / "data", {"train": person(0) + person(1)})
     run = write_run(tmp_path / "run", data, model=MODEL)
     for k in range(2):
         Image.fromarray(flat_face(30, float(k))).save(tmp_path / f"{k}.png")
     for rest in (["--to", "0.7"], [str(tmp_path / "1.png"), "--to", "1.3"]):
-        command.run(["interpolate", str(run), str(tmp_path / "0.png"), *rest, "--out", str(tmp_path / "out.png")])
+        evaluate.run(["interpolate", str(run), str(tmp_path / "0.png"), *rest, "--out", str(tmp_path / "out.png")])
         assert (tmp_path / "out.png").is_file()
         (tmp_path / "out.png").unlink()
 

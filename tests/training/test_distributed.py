@@ -12,7 +12,7 @@ from killed import TINY
 from several import begin, ended, perform
 from tiny_run import person, terms, write_folder
 
-import train
+from facedisent_jax.commands import train
 from facedisent_jax import config, presets
 from facedisent_jax.data.record import Faces
 from facedisent_jax.data.triplets import Triplets

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from tiny_run import person, terms, write_folder
 
-import train
+from facedisent_jax.commands import train
 from facedisent_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig, from_dict, to_dict
 from facedisent_jax.data.record import Faces
 from facedisent_jax.data.triplets import Triplets

@@ -1,0 +1,274 @@
+"""`python eval.py COMMAND`: evaluate trained runs, or use one on photographs.
+
+Heavy imports are inside the commands, so that --help and mistakes are answered at once.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, arg
+
+from facedisent_jax.commands.train import settle_environment
+from facedisent_jax.data.tf_environment import quiet_tensorflow
+from facedisent_jax.errors import Stopped, UserError, did_you_mean
+
+Run = Annotated[Positional[Path], arg(metavar="RUN", help="Run folder, made by train.py.")]
+Data = Annotated[
+    tuple[Path, ...],
+    arg(help="Data folders, made by `python -m data_prep`. None: those of the (first) run."),
+]
+Split = Annotated[
+    Literal["test", "validation", "train"],
+    arg(help="Which subjects. Subjects that a run was trained on are refused."),
+]
+Step = Annotated[
+    str,
+    arg(
+        metavar="best|last|N",
+        help="Checkpoint: the best on validation subjects, the last, or the one of training step N.",
+    ),
+]
+Clips = Annotated[int, arg(help="At most this many clips, a first one of every subject before a second. 0: all.")]
+FaceMesh = Annotated[
+    Path | None,
+    arg(
+        metavar="FILE",
+        help="Model file of the face mesh, which measures the smile. None: the one fetched by data_prep, if any.",
+    ),
+]
+CropMesh = Annotated[
+    Path | None, arg(metavar="FILE", help="Model file of the face mesh, if the run's data was cropped with it.")
+]
+
+
+def report(run: Run, data: Data = (), split: Split = "test", step: Step = "best", landmarker: FaceMesh = None) -> None:
+    """Evaluate a run on people it never saw: RUN/report/index.html, metrics.json and figures."""
+    from facedisent_jax.reporting.report import write
+
+    mesh, _ = _face_mesh(landmarker)
+    metrics = write(run, data, split, _parse_step(step), mesh)
+    print(f"{metrics['data']['pictures']} {split} images of {metrics['data']['subjects']} held-out subjects")
+    rows = {"reconstruction": metrics["reconstruction"], "swap": metrics["swap"]}
+    rows |= {name: values for name, values in metrics["baselines"].items() if isinstance(values, dict)}
+    for name, values in rows.items():
+        if values["psnr"] is not None:
+            print(f"{name.replace('_', ' '):15s} {values['psnr']:6.2f} dB   SSIM {values['ssim']:.3f}")
+    if metrics["intensity"]["spearman"] is not None:
+        print(f"{'intensity':15s} Spearman {metrics['intensity']['spearman']:.3f}")
+    print(run / "report" / "index.html")
+
+
+def video(
+    run: Run,
+    data: Data = (),
+    split: Split = "test",
+    step: Step = "best",
+    clips: Clips = 32,
+    landmarker: FaceMesh = None,
+) -> None:
+    """Compare the path from neutral to full expression with real clips: RUN/video/index.html, metrics.json, figures."""
+    from facedisent_jax.reporting import video_report
+
+    metrics = video_report.write(run, _video_options(data, split, step, clips, landmarker))
+    about = metrics["data"]
+    print(
+        f"{about['clips']} clips of {about['subjects']} held-out subjects, {about['onset_frames']['all']} onset frames"
+    )
+    for reason, count in about["rejected"].items():
+        print(f"rejected {count:4d} takes: {reason}")
+    for sentence in dict.fromkeys([*about["easier_than_video"], *metrics["missing"]]):
+        print(f"Note: {sentence}")
+    print(video_report.as_text(metrics))
+    print(run / "video" / "index.html")
+
+
+def compare(
+    runs: Annotated[
+        Positional[tuple[str, ...]],
+        arg(
+            metavar="RUN [RUN ...]",
+            help="Two or more run folders. Several seeds count as one when given as NAME=RUN,RUN,...",
+        ),
+    ],
+    data: Data = (),
+    split: Split = "test",
+    step: Step = "best",
+    clips: Clips = 32,
+    landmarker: FaceMesh = None,
+    out: Annotated[Path | None, arg(help=".csv or .json: also write the table to this file.")] = None,
+) -> None:
+    """Video metrics of several runs in one table, with paired differences to the first."""
+    from facedisent_jax.reporting import comparison
+
+    if out is not None:
+        comparison.check_out(out)
+        _check_files(out)
+    options = _video_options(data, split, step, clips, landmarker)
+    groups = comparison.groups(runs)
+    table = comparison.compare(groups, options, lambda run: print(f"Evaluating {run}", file=sys.stderr))
+    print(table.text())
+    if out is not None:
+        comparison.save(table, out)
+        print(out)
+
+
+def table1(
+    data: Annotated[
+        tuple[Path, ...],
+        arg(help="Data folders of the same people in the same splits, one with a tight crop, others with a margin."),
+    ],
+    out: Annotated[Path, arg(help="Folder of the runs and of table1.json. The same command again continues.")] = Path(
+        "runs/table1"
+    ),
+    preset: Annotated[
+        Literal["poster", "binary", "intensity", "smile"], arg(help="Settings of all runs, but for crop and swap loss.")
+    ] = "poster",
+    steps: Annotated[int | None, arg(help="Steps and learning-rate decay of each run. None: the preset's.")] = None,
+    seeds: Annotated[tuple[int, ...], arg(help="Random seeds, each a run of every row.")] = (0, 1, 2),
+) -> None:
+    """The poster's Table 1: tight and loose crops, with and without the swap loss, trained and compared."""
+    from facedisent_jax.commands import train
+    from facedisent_jax.evaluation import table1
+    from facedisent_jax.presets import PRESETS
+
+    rows, size = table1.train_and_judge(data, out, PRESETS[preset].config, seeds, steps, train.main)
+    print(f"\nPSNR in dB on the face at {size}x{size} pixels, held-out people, mean and spread over seeds")
+    print(table1.text(rows))
+    print(out / table1.FILE)
+
+
+def interpolate(
+    run: Run,
+    a: Annotated[
+        Positional[Path],
+        arg(metavar="A", help="First photograph. Cropped as the training data was, unless it has 64x64 pixels."),
+    ],
+    b: Annotated[Positional[Path | None], arg(metavar="[B]", help="Last photograph. None: A begins to smile.")] = None,
+    to: Annotated[
+        float, arg(help="Where the path ends: 1 is B, more is beyond B. Without B: the intensity of the smile.")
+    ] = 1.0,
+    steps: Annotated[int, arg(help="Images on the path, both ends included.")] = 11,
+    move: Annotated[
+        Literal["expression", "identity", "both"], arg(help='What changes. "expression": the person stays that of A.')
+    ] = "expression",
+    out: Annotated[
+        Path, arg(help=".png or .jpg: a strip with both photographs. .gif, .webp or .mp4: an animation there and back.")
+    ] = Path("strip.png"),
+    landmarker: CropMesh = None,
+    step: Step = "best",
+) -> None:
+    """Move from one face to another, or towards a smile, along a straight line in the codes."""
+    from data_prep.cropping import user_photos
+    from facedisent_jax import trained_model
+    from facedisent_jax.reporting import figures
+
+    figures.check_suffix(out, figures.STILLS + figures.ANIMATIONS)
+    ends = [a] if b is None else [a, b]
+    _check_files(out, *ends)
+    trained_model.check_steps(steps)
+    model = trained_model.load(run, _parse_step(step))
+    photos = user_photos.crop_photos(ends, model.info["crop"], landmarker)
+    frames = model.interpolate(photos[0], None if b is None else photos[1], steps, move, to)
+    if out.suffix.lower() in figures.ANIMATIONS:
+        figures.animate(frames, out)
+    else:
+        alphas = [f"{to * k / (steps - 1):.2f}".removesuffix("0") for k in range(steps)]
+        labels = [a.stem, *alphas, *(path.stem for path in ends[1:])]
+        cells = [[photos[0], *frames, *photos[1:]]]
+        figures.save(figures.grid(cells, labels, margin_columns=1, end_columns=len(ends) - 1), out)
+    print(out)
+
+
+def swap(
+    run: Run,
+    photos: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(
+            metavar="PHOTO [PHOTO ...]",
+            help="Two or more photographs. Cropped as the training data was, unless they have 64x64 pixels.",
+        ),
+    ],
+    out: Annotated[Path, arg(help=".png or .jpg.")] = Path("grid.png"),
+    landmarker: CropMesh = None,
+    step: Step = "best",
+) -> None:
+    """Give every person the expression of every other: a grid with people down and expressions across."""
+    from data_prep.cropping import user_photos
+    from facedisent_jax import trained_model
+    from facedisent_jax.reporting import figures
+
+    figures.check_suffix(out, figures.STILLS)
+    _check_files(out, *photos)
+    if len(photos) < 2:
+        raise UserError(f"swap needs two photographs or more, got {len(photos)}.")
+    model = trained_model.load(run, _parse_step(step))
+    faces = user_photos.crop_photos(photos, model.info["crop"], landmarker)
+    names = [path.stem for path in photos]
+    rows = [[face, *row] for face, row in zip(faces, model.swap_grid(faces, faces), strict=True)]
+    labels = ["expression\nof", *names]
+    figures.save(figures.grid([[None, *faces], *rows], ["", *names], labels, margin_rows=1, margin_columns=1), out)
+    print(out)
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "report": report,
+    "video": video,
+    "compare": compare,
+    "table1": table1,
+    "interpolate": interpolate,
+    "swap": swap,
+}
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Carry out a command line. A mistake of the user ends in one sentence."""
+    name, *options = arguments or ["--help"]
+    if name in ("-h", "--help"):
+        about = "Evaluate trained runs, or use one on photographs. `python eval.py COMMAND --help` lists its options."
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="eval.py", description=about, args=arguments)
+    if name not in COMMANDS:
+        sys.exit(f"The command must be one of {', '.join(COMMANDS)}, got {name!r}.{did_you_mean(name, COMMANDS)}")
+    quiet_tensorflow()
+    if name == "table1":  # the one command that trains
+        settle_environment()
+    try:
+        tyro.cli(COMMANDS[name], prog=f"eval.py {name}", args=options)
+    except Stopped as stopped:
+        print(f"eval.py: {stopped}", file=sys.stderr)
+        sys.exit(stopped.status)
+    except (UserError, OSError) as error:
+        sys.exit(f"eval.py: {error}")
+
+
+def _video_options(data: tuple[Path, ...], split: str, step: str, clips: int, landmarker: Path | None) -> Any:
+    from tqdm import tqdm
+
+    from facedisent_jax.evaluation.video import VideoEvalOptions
+
+    mesh, why_none = _face_mesh(landmarker)
+    progress = lambda clips: tqdm(clips, unit="clip", dynamic_ncols=True)  # noqa: E731
+    return VideoEvalOptions(data, split, _parse_step(step), clips, mesh, why_none, progress)
+
+
+def _face_mesh(landmarker: Path | None) -> tuple[Any, str]:
+    """The face mesh that judges smiles, and why there is none."""
+    from data_prep.cropping import user_photos
+
+    mesh = user_photos.crop_landmark_finder(landmarker)
+    return (None, mesh) if isinstance(mesh, str) else (mesh, "")
+
+
+def _parse_step(step: str) -> str | int:
+    return int(step) if step.isdecimal() else step
+
+
+def _check_files(out: Path, *photos: Path) -> None:
+    """Raises UserError before any work is done."""
+    if not out.parent.is_dir():
+        raise UserError(f"--out must be in an existing folder, got {out}.")
+    for path in photos:
+        if not path.is_file():
+            raise UserError(f"A photograph must be an existing file, got {path}.")
