@@ -10,15 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from facedisent_jax.data.record import NAME, Record, features
+from facedisent_jax.data.tf_environment import quiet_tensorflow as quiet_tensorflow
 
 VERSION = "1.0.0"
 Stream = Iterator[tuple[str, Record]]
-
-
-def quiet_tensorflow() -> None:
-    """Before TensorFlow is imported: none of its lines about the processor (oneDNN's comes at any level)."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 def write(folder: Path, splits: Mapping[str, Callable[[], Stream]]) -> Path:

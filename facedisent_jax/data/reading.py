@@ -14,6 +14,7 @@ from facedisent_jax.config import IMAGE_SIZE
 from facedisent_jax.data.mapped_images import MappedImages
 from facedisent_jax.data.record import BYTES, NAME, PREP_FILE, SPLITS, Faces
 from facedisent_jax.data.stream import without_autotune
+from facedisent_jax.data.tf_environment import quiet_tensorflow
 from facedisent_jax.errors import UserError
 
 GIB = 1024**3
@@ -223,6 +224,7 @@ class _Chunk(NamedTuple):
 
 def _read(path: Path, size: int) -> Iterator[_Chunk]:
     """The records of a file, `size` at a time. Raises _Fault."""
+    quiet_tensorflow()
     import tensorflow as tf
 
     spec = {field.name: tf.io.FixedLenFeature([], tf.string) for field in fields(Faces)}

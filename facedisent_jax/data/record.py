@@ -12,6 +12,7 @@ import numpy as np
 
 from facedisent_jax.config import IMAGE_SIZE
 from facedisent_jax.data.mapped_images import MappedImages
+from facedisent_jax.data.tf_environment import quiet_tensorflow
 
 NEUTRAL = "neutral"
 """The expression of a picture that shows none: intensity 0 of any action."""
@@ -82,6 +83,7 @@ _DTYPES = (np.uint8, str, str, str, str, np.int64, np.float32)
 
 def features():
     """The TFDS features of a record. The image as raw bytes: decoding PNG or JPEG costs 7-14 times more."""
+    quiet_tensorflow()
     import tensorflow_datasets as tfds
 
     raw = tfds.features.Tensor(shape=(IMAGE_SIZE, IMAGE_SIZE, 3), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from tiny_run import flat_face, person, write_folder
 
-from facedisent_jax.commands import train
 from data_prep.__main__ import main
 from data_prep.output import build, verify
 from data_prep.output.build import Plan
 from data_prep.output.spool import Item
+from facedisent_jax.commands import train
 from facedisent_jax.config import Config
 from facedisent_jax.data import reading
 from facedisent_jax.data.reading import read_split

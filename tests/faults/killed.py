@@ -119,8 +119,8 @@ def train_here(values: dict, job: dict) -> None:
     import jax
     import numpy as np
 
-    from facedisent_jax.commands import train
     from facedisent_jax import config
+    from facedisent_jax.commands import train
     from facedisent_jax.data.triplets import Triplets
     from facedisent_jax.errors import UserError
     from facedisent_jax.training import checkpoint, run

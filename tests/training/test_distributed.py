@@ -12,8 +12,8 @@ from killed import TINY
 from several import begin, ended, perform
 from tiny_run import person, terms, write_folder
 
-from facedisent_jax.commands import train
 from facedisent_jax import config, presets
+from facedisent_jax.commands import train
 from facedisent_jax.data.record import Faces
 from facedisent_jax.data.triplets import Triplets
 from facedisent_jax.errors import UserError

@@ -10,10 +10,11 @@ from extras import needs
 from PIL import Image
 from tiny_run import ROOT, SHARED, flat_face, person, write_folder, write_run
 
+from facedisent_jax.commands import evaluate
 
-def evaluate(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, ROOT / "eval.py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+
+def command(*arguments: object) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, ROOT / "eval.py", *map(str, arguments)], capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -29,23 +30,24 @@ def run(tmp_path_factory):
 
 def test_help_and_typos_are_answered_without_jax_or_tensorflow():
     start = time.perf_counter()
-    assert "interpolate" in evaluate("--help").stdout
-    assert "--step" in evaluate("report", "--help").stdout
-    typo = evaluate("reprot", "runs/x")
-    assert typo.returncode and typo.stderr.strip() == 'eval.py has no command "reprot". Did you mean report?'
-    option = evaluate("interpolate", "runs/x", "a.png", "b.png", "--stps", "3")
+    assert "interpolate" in command("--help").stdout
+    assert "--step" in command("report", "--help").stdout
+    typo = command("reprot", "runs/x")
+    assert typo.returncode and typo.stderr.strip().endswith("got 'reprot'. Did you mean report?")
+    option = command("interpolate", "runs/x", "a.png", "b.png", "--stps", "3")
     assert option.returncode and "--steps" in option.stdout + option.stderr
     assert (time.perf_counter() - start) / 4 < 2  # 0.3 s each on an idle machine
-    script = "import sys, eval; print([m for m in ('jax', 'flax', 'tensorflow', 'matplotlib') if m in sys.modules])"
+    heavy = "('jax', 'flax', 'tensorflow', 'matplotlib')"
+    script = f"import sys, facedisent_jax.commands.evaluate; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_report_writes_the_page_and_says_where(run):
-    done = evaluate("report", run, "--data", run.parent / "data")
+    done = command("report", run, "--data", run.parent / "data")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith(str(run / "report" / "index.html"))
-    assert "4 test pictures of 2 held-out subjects" in done.stdout and "pca 128" in done.stdout
+    assert "4 test images of 2 held-out subjects" in done.stdout and "pca 128" in done.stdout
     assert (run / "report" / "metrics.json").is_file()
 
 
@@ -61,24 +63,22 @@ def clips(run):
 @pytest.mark.slow
 def test_video_and_compare_write_their_tables_and_say_where(run, clips, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no face mesh that happens to be there
-    done = evaluate("video", run, "--data", clips, "--clips", "2")
+    done = command("video", run, "--data", clips, "--clips", "2")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith(str(run / "video" / "index.html"))
     assert "2 clips of 2 held-out subjects, 22 onset frames" in done.stdout and "cross-fade" in done.stdout
     assert "by a fallback. The face mesh needs pip install" in done.stdout
-    done = evaluate("compare", run, f"again={run}", "--data", clips, "--clips", "2", "--out", tmp_path / "table.csv")
+    done = command("compare", run, f"again={run}", "--data", clips, "--clips", "2", "--out", tmp_path / "table.csv")
     assert done.returncode == 0, done.stderr
-    assert "Judging" not in done.stderr  # what the first command measured is used
+    assert "Evaluating" not in done.stderr  # what the first command measured is used
     assert "difference to the first" in done.stdout and (tmp_path / "table.csv").read_text().startswith("what,figure")
 
 
 def test_interpolate_writes_strips_and_animations(run, tmp_path):
-    import eval as command
-
     a, b = (run.parent / f"photo{k}.png" for k in (0, 1))
     sizes = {}
     for name in ("strip.jpg", "film.gif", "film.mp4"):
-        command.main(command.Interpolate(run, a, b, steps=4, move="both", out=tmp_path / name))
+        evaluate.interpolate(run, a, b, steps=4, move="both", out=tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
     for name in ("strip.jpg", "film.gif"):
         with Image.open(tmp_path / name) as image:
@@ -87,11 +87,10 @@ def test_interpolate_writes_strips_and_animations(run, tmp_path):
 
 
 def test_a_strip_begins_and_ends_with_the_photographs(run, tmp_path):
-    import eval as command
     from facedisent_jax.reporting.figures import BORDER
 
     a, b = (run.parent / f"photo{k}.png" for k in (0, 1))
-    command.main(command.Interpolate(run, a, b, steps=3, move="both", out=tmp_path / "strip.png"))
+    evaluate.interpolate(run, a, b, steps=3, move="both", out=tmp_path / "strip.png")
     with Image.open(tmp_path / "strip.png") as image:
         strip, side = np.asarray(image.convert("RGB")), 192
     for path, columns in ((a, slice(BORDER, BORDER + side)), (b, slice(-BORDER - side, -BORDER))):
@@ -102,7 +101,7 @@ def test_a_strip_begins_and_ends_with_the_photographs(run, tmp_path):
 
 def test_swap_writes_a_grid_of_all_with_all(run, tmp_path):
     photos = [run.parent / f"photo{k}.png" for k in range(3)]
-    done = evaluate("swap", run, *photos, "--out", tmp_path / "grid.png")
+    done = command("swap", run, *photos, "--out", tmp_path / "grid.png")
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / "grid.png") as image:
         assert image.width > 4 * 192 and image.height > 4 * 192
@@ -137,8 +136,8 @@ def test_where_no_face_is_looked_for_that_is_said_of_photographs_and_not_of_crop
     ("arguments", "said"),
     [
         (["report", "{there}/nowhere"], "no run folder"),
-        (["report", "{run}", "--step", "7"], "no checkpoint"),
-        (["report", "{run}", "--step", "bst"], "no checkpoint"),
+        (["report", "{run}", "--step", "7"], "--step must be best, last or one of [0]"),
+        (["report", "{run}", "--step", "bst"], "--step must be best, last or one of [0]"),
         (["report", "{run}", "--data", "{there}/nothing"], "no data folder"),
         (["report", "{run}", "--split", "train"], "was trained on 3 of the 3 subjects (p000, p001, p002)"),
         (["video", "{run}"], "no clips in"),
@@ -152,12 +151,15 @@ def test_where_no_face_is_looked_for_that_is_said_of_photographs_and_not_of_crop
         (["compare", "{run}"], "two runs or groups, 1 given"),
         (["compare", "{run}", "{run}"], "given twice"),
         (["compare", "{run}", "b={run}", "--out", "{there}/table.tex"], ".csv or .json"),
-        (["compare", "{run}", "b={run}", "--out", "{there}/no/table.csv"], "no folder"),
+        (["compare", "{run}", "b={run}", "--out", "{there}/no/table.csv"], "--out must be in an existing folder"),
         (["compare", "{run}", "b={there}/nowhere"], "no clips in"),
-        (["interpolate", "{run}", "{there}/photo0.png", "{there}/nobody.jpg"], "no photograph"),
+        (["interpolate", "{run}", "{there}/photo0.png", "{there}/nobody.jpg"], "photograph must be an existing file"),
         (["interpolate", "{run}", "{photo}", "{photo}", "--out", "{there}/strip.tif"], '".tif"'),
-        (["interpolate", "{run}", "{photo}", "{photo}", "--out", "{there}/no/strip.png"], "no folder"),
-        (["interpolate", "{run}", "{photo}", "{photo}", "--steps", "1"], "2 or more"),
+        (
+            ["interpolate", "{run}", "{photo}", "{photo}", "--out", "{there}/no/strip.png"],
+            "--out must be in an existing folder",
+        ),
+        (["interpolate", "{run}", "{photo}", "{photo}", "--steps", "1"], "at least 2"),
         (["interpolate", "{run}", "{there}/run/metrics.jsonl", "{photo}"], "cannot be used"),
         (["interpolate", "{run}", "{there}/wall.png", "{photo}"], "No face"),
         (["swap", "{run}", "{photo}"], "two photographs"),
@@ -166,19 +168,15 @@ def test_where_no_face_is_looked_for_that_is_said_of_photographs_and_not_of_crop
 )
 def test_mistakes_are_sentences(run, arguments, said, monkeypatch, capsys):
     """In this process, for speed, through the same entry as the command line's."""
-    import eval as command
-
     there = run.parent
     Image.new("RGB", (200, 150), "grey").save(there / "wall.png")
     filled = [a.format(run=run, there=there, photo=there / "photo0.png") for a in arguments]
     with pytest.raises(SystemExit) as left:
-        command.run(filled)
+        evaluate.run(filled)
     assert said in str(left.value.code) and "\n" not in str(left.value.code)
 
 
-def test_a_bug_keeps_its_traceback(run, monkeypatch):
-    import eval as command
-
-    monkeypatch.setattr(command, "report", lambda _: [][0])
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    monkeypatch.setitem(evaluate.COMMANDS, "report", lambda: [][0])
     with pytest.raises(IndexError):
-        command.run(["report", str(run)])
+        evaluate.run(["report"])
