@@ -1,11 +1,11 @@
-"""Tables that a user gives beside the pictures: boxes, points and intensities by CSV. Imports sources and faces.
+"""CSV tables that a user gives with the images: tight crops, landmarks and intensities.
 
-Every error names the file, the line, what was found and what was expected.
+Every error names the file, the line, what was expected and what was found.
 """
 
 import csv
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,103 +15,137 @@ from data_prep.cropping.face_crop import square_on_eyes, square_on_points
 from data_prep.layouts.scan import Rejected, Source
 from facedisent_jax.errors import UserError
 
-Square = tuple[float, float, float, float]
-BOX = ("left", "top", "right", "bottom")
-EYES = ("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y")
-POINTS = tuple(f"{axis}{number}" for number in range(68) for axis in "xy")
-UNUSABLE = "line of labels that cannot be used"
-FRAME = ("subject", "take", "frame", "intensity")
-NAMES = {"person": "subject"}
-"""Columns that may name a picture in place of `path`, beside subject and expression themselves."""
+BoxEdges = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the upright image
+ImageKey = tuple[str, ...]  # ("path", path) or ("subject", subject, expression): how a line names images
+FrameKey = tuple[str, str, str, int]  # subject, expression, take, frame
+
+BOX_COLUMNS = ("left", "top", "right", "bottom")
+EYE_COLUMNS = ("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y")
+LANDMARK_COLUMNS = tuple(f"{axis}{number}" for number in range(68) for axis in "xy")
+FRAME_COLUMNS = ("subject", "take", "frame", "intensity")
+COLUMN_ALIASES = {"person": "subject"}
 
 
-def read_boxes(path: Path) -> dict[tuple[str, ...], Square]:
-    """Columns path, left, top, right, bottom (pixels of the upright picture) -> the box of each picture."""
+def read_boxes(path: Path) -> dict[ImageKey, BoxEdges]:
+    """Read the tight crop of each image from the columns path, left, top, right, bottom."""
     table = {}
-    for line, key, (left, top, right, bottom) in _rows(path, BOX):
+    for line, key, (left, top, right, bottom) in _read_numbers(path, BOX_COLUMNS):
         if right <= left or bottom <= top:
             raise UserError(
-                f"{path}, line {line}: the box from ({left:g}, {top:g}) to ({right:g}, {bottom:g}) has no area; "
-                "right must be larger than left, and bottom than top."
+                f"{path}, line {line}: right must be larger than left, and bottom than top, "
+                f"got the corners ({left:g}, {top:g}) and ({right:g}, {bottom:g})."
             )
         table[key] = (left, top, right, bottom)
     return table
 
 
-def read_points(path: Path) -> dict[tuple[str, ...], Square]:
-    """Columns path and x0, y0 ... x67, y67 (the usual 68 points), or the positions of the eyes -> tight crops."""
-    with_eyes = EYES[0] in _header(path)
+def read_points(path: Path) -> dict[ImageKey, BoxEdges]:
+    """Read the tight crop of each image from its landmarks.
+
+    The columns are path and the usual 68 landmarks, x0, y0 ... x67, y67, or path and the positions of both eyes.
+    """
+    has_eyes = EYE_COLUMNS[0] in _read_header(path)
     table = {}
-    for line, key, values in _rows(path, EYES if with_eyes else POINTS):
-        at = np.reshape(values, (-1, 2))
-        square = square_on_eyes(*at) if with_eyes else square_on_points(at)
+    for line, key, values in _read_numbers(path, EYE_COLUMNS if has_eyes else LANDMARK_COLUMNS):
+        points = np.reshape(values, (-1, 2))
+        square = square_on_eyes(*points) if has_eyes else square_on_points(points)
         if square.side <= 0:
-            raise UserError(f"{path}, line {line}: both eyes are at the same point.")
+            raise UserError(f"{path}, line {line}: the eyes must be at different points, got the same for both.")
         table[key] = tuple(square)
     return table
 
 
-def read_intensities(path: Path) -> dict[tuple[str, ...], float]:
-    """Columns path, intensity (0 neutral to 1) -> the intensity of each picture."""
+def read_intensities(path: Path) -> dict[ImageKey, float]:
+    """Read the intensity of each image, 0 (neutral) to 1, from the columns path, intensity."""
     table = {}
-    for line, key, (value,) in _rows(path, ("intensity",)):
+    for line, key, (value,) in _read_numbers(path, ("intensity",)):
         if not 0 <= value <= 1:
-            raise UserError(f"{path}, line {line}: intensity {value:g}; a number from 0 (neutral) to 1 was expected.")
+            raise UserError(f"{path}, line {line}: intensity must be from 0 (neutral) to 1, got {value:g}.")
         table[key] = value
     return table
 
 
-class FrameLabels(NamedTuple):
-    """Intensities of frames by CSV.
+def add_boxes(sources: list[Source], boxes: Path | None, points: Path | None) -> list[Source]:
+    """Return the sources with their tight crops from the table of boxes or of points, if one is given."""
+    path = boxes or points
+    if path is None:
+        return sources
+    table = read_boxes(path) if boxes else read_points(path)
+    require_matches(path, table, sources)
+    return [source._replace(box=lookup(table, source)) for source in sources]
 
-    path:           the file.
-    values:         (subject, expression, take, frame) -> intensity; the expression is "" if there is no such column.
-    faults:         the same key -> what is wrong with what the file says of that frame.
+
+def lookup(table: dict, source: Source):
+    """Return what a table says about an image, None if nothing."""
+    value = table.get(("path", source.key))
+    if value is None and source.subject:
+        value = table.get(("subject", source.subject, source.expression))
+    return value
+
+
+def require_matches(path: Path, table: dict, sources: Sequence[Source]) -> None:
+    """Raise UserError if a table names none of the images."""
+    if table and not any(lookup(table, source) is not None for source in sources):
+        first = " ".join(next(iter(table))[1:])
+        example = f" (such as {sources[0].key})" if sources else ""
+        raise UserError(
+            f"{path} must name some of the {len(sources)} images{example}, got {first!r} in its first line. "
+            "Paths are relative to RAW."
+        )
+
+
+class FrameLabels(NamedTuple):
+    """Intensities of frames from a table.
+
+    values:         intensity of each frame, 0 (neutral) to 1; the expression in a key is "" without a column for it.
+    errors:         what is wrong with the label of a frame.
     remarks:        lines that name no frame.
-    with_expression: whether there is a column `expression`.
+    has_expression: whether the table has a column `expression`.
     """
 
     path: Path
-    values: dict[tuple[str, str, str, int], float]
-    faults: dict[tuple[str, str, str, int], str]
+    values: dict[FrameKey, float]
+    errors: dict[FrameKey, str]
     remarks: list[Rejected]
-    with_expression: bool
+    has_expression: bool
 
-    def key(self, subject: str, expression: str, take: str, frame: int) -> tuple[str, str, str, int]:
-        return subject, expression if self.with_expression else "", take, frame
+    def key(self, subject: str, expression: str, take: str, frame: int) -> FrameKey:
+        return subject, expression if self.has_expression else "", take, frame
 
 
 def read_frame_labels(path: Path) -> FrameLabels:
-    """Columns subject, take, frame, intensity (0 neutral to 1) and, if there is one, expression; others are ignored.
+    """Read the columns subject, take, frame, intensity and optionally expression. Other columns are ignored.
 
-    A line that is wrong costs its frame alone. Raises PrepError if a column is missing.
+    A faulty line costs its frame alone. Raises UserError if a column is missing.
     """
     with _open(path) as file:
-        rows = _cells(path, file)
+        rows = _read_rows(path, file)
         header = [name.strip().lower() for name in next(rows, (1, []))[1]]
-        if missing := [name for name in FRAME if name not in header]:
+        if missing := [name for name in FRAME_COLUMNS if name not in header]:
             raise UserError(
-                f"{path}, line 1: no column {missing[0]!r}; the columns {', '.join(FRAME)} (and maybe expression) "
-                f"were expected, found {', '.join(header[:8]) or 'nothing'}."
+                f"{path}, line 1: the columns must be {', '.join(FRAME_COLUMNS)} (and optionally expression), "
+                f"got {_shorten(header)}, without {missing[0]!r}."
             )
         labels = FrameLabels(path, {}, {}, [], "expression" in header)
-        lines: dict[tuple[str, str, str, int], int] = {}
+        line_of_frame: dict[FrameKey, int] = {}
         for line, cells in rows:
             if any(cells):
-                _one_frame(labels, lines, line, header, [cell.strip() for cell in cells])
+                _add_frame(labels, line_of_frame, line, header, [cell.strip() for cell in cells])
     return labels
 
 
-def _one_frame(labels: FrameLabels, lines: dict, line: int, header: list[str], cells: list[str]) -> None:
+def _add_frame(
+    labels: FrameLabels, line_of_frame: dict[FrameKey, int], line: int, header: list[str], cells: list[str]
+) -> None:
     where = f"{labels.path}, line {line}"
     if len(cells) != len(header):
-        said = f"{len(cells)} columns, {len(header)} were expected as in line 1"
-        labels.remarks.append(Rejected(where, f"{UNUSABLE}: {said}"))
+        message = f"must have {len(header)} columns as line 1 has, got {len(cells)}"
+        labels.remarks.append(Rejected(where, f"unusable line of labels: {message}"))
         return
     row = dict(zip(header, cells, strict=True))
     if not row["frame"].isdecimal() or len(row["frame"]) > 18:
-        said = f"frame is {row['frame']!r}, a whole number was expected"
-        labels.remarks.append(Rejected(where, f"{UNUSABLE}: {said}"))
+        message = f"frame must be a whole number, got {row['frame']!r}"
+        labels.remarks.append(Rejected(where, f"unusable line of labels: {message}"))
         return
     key = labels.key(row["subject"], row.get("expression", "").lower(), row["take"], int(row["frame"]))
     try:
@@ -119,66 +153,57 @@ def _one_frame(labels: FrameLabels, lines: dict, line: int, header: list[str], c
     except ValueError:
         value = math.nan
     if not 0 <= value <= 1:
-        said = f"{where}: {row['intensity']!r}, a number from 0 (neutral) to 1 was expected"
-        labels.faults[key] = f"intensity outside 0 to 1 in the labels: {said}"
+        message = f"must be from 0 (neutral) to 1, got {row['intensity']!r}"
+        labels.errors[key] = f"unusable intensity in the labels: {where}: {message}"
     elif labels.values.get(key, value) != value:
-        said = f"{where}: {value:g}, but {labels.values[key]:g} in line {lines[key]}"
-        labels.faults[key] = f"two intensities in the labels: {said}"
+        message = f"{value:g}, but {labels.values[key]:g} in line {line_of_frame[key]}"
+        labels.errors[key] = f"two intensities in the labels: {where}: {message}"
     else:
-        labels.values[key], lines[key] = value, line
+        labels.values[key], line_of_frame[key] = value, line
 
 
-def lookup(table: dict, source: Source):
-    """What `table` says of the picture, None if nothing."""
-    found = table.get(("path", source.key))
-    if found is None and source.subject:
-        found = table.get(("subject", source.subject, source.expression))
-    return found
-
-
-def require_matches(path: Path, table: dict, sources: list[Source]) -> None:
-    """Refuse a table none of whose lines is about one of the pictures."""
-    if table and not any(lookup(table, source) is not None for source in sources):
-        first = " ".join(next(iter(table))[1:])
-        known = f" (such as {sources[0].key})" if sources else ""
-        raise UserError(
-            f"{path} names none of the {len(sources)} pictures: its first line is about {first!r}; "
-            f"paths are relative to RAW{known}."
-        )
-
-
-def _header(path: Path) -> list[str]:
+def _read_header(path: Path) -> list[str]:
     with _open(path) as file:
-        return next(_cells(path, file), (1, []))[1]
+        return next(_read_rows(path, file), (1, []))[1]
 
 
-def _rows(path: Path, wanted: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...], list[float]]]:
-    """Line number, the picture that the line is about, and the numbers in the wanted columns."""
+def _read_numbers(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, ImageKey, list[float]]]:
+    """For each line its number, the image it names, and the numbers in the given columns."""
     with _open(path) as file:
-        rows = _cells(path, file)
-        header = [NAMES.get(name.strip().lower(), name.strip().lower()) for name in next(rows, (1, []))[1]]
-        missing = [name for name in wanted if name not in header]
-        by_path = "path" in header
-        if not by_path and not {"subject", "expression"} <= set(header):
-            missing.insert(0, "path")
-        if missing:
-            listed = ", ".join(wanted) if len(wanted) < 10 else f"{', '.join(wanted[:4])} ... {wanted[-1]}"
-            raise UserError(
-                f"{path}, line 1: no column {missing[0]!r}; the columns path, {listed} were expected, "
-                f"found {', '.join(header[:8]) or 'nothing'}{', ...' if len(header) > 8 else ''}."
-            )
-        at = [header.index(name) for name in wanted]
+        rows = _read_rows(path, file)
+        names = [name.strip().lower() for name in next(rows, (1, []))[1]]
+        header = [COLUMN_ALIASES.get(name, name) for name in names]
+        _check_columns(path, header, columns)
         for line, cells in rows:
             if not any(cells):
                 continue
             if len(cells) != len(header):
-                raise UserError(f"{path}, line {line}: {len(cells)} columns, {len(header)} were expected as in line 1.")
-            if by_path:
-                named = cells[header.index("path")].strip().replace("\\", "/").removeprefix("./")
-                key: tuple[str, ...] = ("path", named)
-            else:
-                key = ("subject", *(cells[header.index(name)].strip() for name in ("subject", "expression")))
-            yield line, key, [_number(path, line, name, cells[k]) for name, k in zip(wanted, at, strict=True)]
+                raise UserError(
+                    f"{path}, line {line}: a line must have {len(header)} columns as line 1 has, got {len(cells)}."
+                )
+            row = dict(zip(reversed(header), reversed(cells), strict=True))  # of equal names the first one counts
+            yield line, _image_key(row), [_parse_number(path, line, name, row[name]) for name in columns]
+
+
+def _check_columns(path: Path, header: list[str], columns: tuple[str, ...]) -> None:
+    missing = [name for name in columns if name not in header]
+    if "path" not in header and not {"subject", "expression"} <= set(header):
+        missing.insert(0, "path")
+    if missing:
+        expected = ", ".join(columns) if len(columns) < 10 else f"{', '.join(columns[:4])} ... {columns[-1]}"
+        raise UserError(
+            f"{path}, line 1: the columns must be path, {expected}, got {_shorten(header)}, without {missing[0]!r}."
+        )
+
+
+def _image_key(row: dict[str, str]) -> ImageKey:
+    if "path" in row:
+        return "path", row["path"].strip().replace("\\", "/").removeprefix("./")
+    return "subject", row["subject"].strip(), row["expression"].strip()
+
+
+def _shorten(header: list[str]) -> str:
+    return f"{', '.join(header[:8]) or 'nothing'}{', ...' if len(header) > 8 else ''}"
 
 
 def _open(path: Path):
@@ -187,20 +212,21 @@ def _open(path: Path):
     return path.open(newline="", encoding="utf-8-sig")
 
 
-def _cells(path: Path, file) -> Iterator[tuple[int, list[str]]]:
+def _read_rows(path: Path, file) -> Iterator[tuple[int, list[str]]]:
+    """The number and the cells of each line."""
     reader = csv.reader(file)
     try:
         for cells in reader:
             yield reader.line_num, cells
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path}, after line {reader.line_num}: not a CSV file in UTF-8 ({error}).") from error
+        raise UserError(f"{path} must be a CSV file in UTF-8, got {error} after line {reader.line_num}.") from error
 
 
-def _number(path: Path, line: int, column: str, cell: str) -> float:
+def _parse_number(path: Path, line: int, column: str, cell: str) -> float:
     try:
         value = float(cell)
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise UserError(f"{path}, line {line}: {column} is {cell.strip()!r}; a number was expected.")
+        raise UserError(f"{path}, line {line}: {column} must be a number, got {cell.strip()!r}.")
     return value

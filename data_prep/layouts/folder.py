@@ -1,8 +1,6 @@
-"""Anybody's photographs: a regular expression on the paths tells who they show and with which expression.
+"""Layout of anybody's photographs: a regular expression on the path gives the subject, the expression and the rest."""
 
-Imports sources, tables, splits and the name of the neutral expression.
-"""
-
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -13,8 +11,7 @@ from data_prep.output.splits import compiled
 from facedisent_jax.data.record import NEUTRAL
 from facedisent_jax.errors import UserError, did_you_mean
 
-GROUPS = ("subject", "expression", "sequence", "frame", "condition", "intensity")
-"""The named groups that a pattern may have."""
+GROUPS = ("subject", "expression", "sequence", "frame", "condition", "intensity")  # named groups of a pattern
 
 
 def scan_folder(
@@ -25,122 +22,137 @@ def scan_folder(
     boxes: Path | None = None,
     points: Path | None = None,
 ) -> ScanResult:
-    """The pictures below `raw`. Those whose path (relative, with /) does not match `pattern` stay unlabelled.
+    """List the images below `raw`. Those whose path does not match `pattern` stay unlabelled.
 
-    A picture has intensity 0 if its expression is the word `neutral`, else what `intensities` or the group intensity
-    says, else 1 (a still) or unknown (a frame of a clip: a sequence with several pictures of the same expression and no
-    neutral one). Pictures of one sequence share one crop: those whose paths agree up to the end of the group sequence.
+    pattern:       regular expression with named groups, searched in the path relative to `raw`, with / as separator.
+    neutral:       what the group expression matches for a neutral face.
+    intensities:   table of intensities. An image that it does not name has 0 if it is neutral, else what the group
+                   intensity says, else 1 if it is a still. For a frame of a clip the intensity is then unknown (NaN):
+                   a clip is a sequence with several images of one expression and no neutral image.
+    boxes, points: table of tight crops, or of landmarks that define them.
+
+    The images of one sequence share one crop. Their paths agree up to the end of the group sequence.
     """
-    matcher = _compiled(pattern) if pattern else None
-    files, passed_over = list_images(raw)
-    given = csv_labels.read_intensities(intensities) if intensities else {}
-    squares = csv_labels.read_boxes(boxes) if boxes else csv_labels.read_points(points) if points else {}
-    sources, unmatched = [], 0
+    matcher = _compile_pattern(pattern) if pattern else None
+    files, left_out = list_images(raw)
+    sources, n_unmatched = [], 0
     for path, key in files:
-        found = matcher.search(key) if matcher else None
-        unmatched += matcher is not None and found is None
-        source = _source(path, key, found, neutral) if found else Source(path, key, key)
-        sources.append(source._replace(box=csv_labels.lookup(squares, source)))
-    if unmatched == len(sources) > 0:
+        match = matcher.search(key) if matcher else None
+        n_unmatched += matcher is not None and match is None
+        sources.append(_labelled_source(path, key, match, neutral) if match else Source(path, key, key))
+    if n_unmatched == len(sources) > 0:
         raise UserError(
-            f"--pattern {pattern} matches none of the {unmatched} pictures (such as {sources[0].key}): without "
-            "--pattern all stay unlabelled."
+            f"--pattern must match some of the {n_unmatched} images (such as {sources[0].key}), got {pattern}. "
+            "Without --pattern all images stay unlabelled."
         )
-    for csv_path, table in ((intensities, given), (boxes or points, squares)):
-        if csv_path:
-            csv_labels.require_matches(csv_path, table, sources)
-    sources, clips = _with_intensities(sources, given, intensities)
+    sources = csv_labels.add_boxes(sources, boxes, points)
+    sources, n_unknown = _add_intensities(sources, intensities)
     sources.sort(key=lambda s: (s.crop_group, s.expression != NEUTRAL, s.frame, s.key))
-    return ScanResult(sources, [], passed_over, _notes(sources, pattern, unmatched, clips, neutral), [])
+    return ScanResult(sources, [], left_out, _notes(sources, pattern, n_unmatched, n_unknown, neutral), [])
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
+def _compile_pattern(pattern: str) -> re.Pattern[str]:
     matcher = compiled(pattern, "--pattern")
-    names = list(matcher.groupindex)
-    for name in names:
+    for name in matcher.groupindex:
         if name not in GROUPS:
             hint = did_you_mean(name, GROUPS)
-            raise UserError(f"The groups of --pattern must be among {', '.join(GROUPS)}, got {name!r}.{hint}")
-    if not names:
-        raise UserError(f"--pattern {pattern!r} has no named group such as (?P<subject>\\d+).")
+            raise UserError(f"The named groups of --pattern must be among {', '.join(GROUPS)}, got {name!r}.{hint}")
+    if not matcher.groupindex:
+        raise UserError(f"--pattern must have a named group such as (?P<subject>\\d+), got {pattern!r}.")
     return matcher
 
 
-def _source(path: Path, key: str, found: re.Match[str], neutral: str) -> Source:
-    said = {name: (value or "") for name, value in found.groupdict().items()}
-    frame = said.get("frame", "")
+def _labelled_source(path: Path, key: str, match: re.Match[str], neutral: str) -> Source:
+    groups = dict.fromkeys(GROUPS, "") | match.groupdict(default="")
+    frame = groups["frame"]
     if frame and not frame.isdecimal():
-        raise UserError(f"{key}: the group frame of --pattern matched {frame!r}; digits were expected.")
-    expression = said.get("expression", "")
-    expression = NEUTRAL if expression == neutral else expression
-    subject, sequence, condition = (said.get(name, "") for name in ("subject", "sequence", "condition"))
-    intensity = float("nan")
-    if said.get("intensity"):
-        try:
-            intensity = float(said["intensity"])
-        except ValueError:
-            pass
-        if not 0 <= intensity <= 1:
-            raise UserError(
-                f"{key}: the group intensity of --pattern matched {said['intensity']!r}; "
-                "a number from 0 (neutral) to 1 was expected."
-            )
-    group = key
-    if sequence:
-        group = "\n".join((_until_sequence(key, found), subject, condition))
-    return Source(path, key, group, subject, expression, sequence, condition, int(frame or 0), intensity)
+        raise UserError(f"{key}: the group frame of --pattern must match digits, got {frame!r}.")
+    subject, sequence, condition = groups["subject"], groups["sequence"], groups["condition"]
+    return Source(
+        path,
+        key,
+        crop_group="\n".join((_sequence_path(key, match), subject, condition)) if sequence else key,
+        subject=subject,
+        expression=NEUTRAL if groups["expression"] == neutral else groups["expression"],
+        sequence=sequence,
+        condition=condition,
+        frame=int(frame or 0),
+        intensity=_parse_intensity(key, groups["intensity"]),
+    )
 
 
-def _until_sequence(key: str, found: re.Match[str]) -> str:
-    """The path up to the end of the group sequence, but for the frame: take000 of `anger` and of `fear` are two."""
-    end = found.end("sequence")
-    if "frame" in found.re.groupindex and 0 <= found.end("frame") <= end:
-        return key[: found.start("frame")] + "*" + key[found.end("frame") : end]
+def _parse_intensity(key: str, text: str) -> float:
+    if not text:
+        return math.nan
+    try:
+        intensity = float(text)
+    except ValueError:
+        intensity = math.nan
+    if not 0 <= intensity <= 1:
+        raise UserError(
+            f"{key}: the group intensity of --pattern must match a number from 0 (neutral) to 1, got {text!r}."
+        )
+    return intensity
+
+
+def _sequence_path(key: str, match: re.Match[str]) -> str:
+    """The path up to the end of the group sequence, without the frame number.
+
+    It tells take000 of `anger` from take000 of `fear`, where the folder of the expression comes first.
+    """
+    end = match.end("sequence")
+    if "frame" in match.re.groupindex and 0 <= match.end("frame") <= end:
+        return key[: match.start("frame")] + "*" + key[match.end("frame") : end]
     return key[:end]
 
 
-def _with_intensities(sources: list[Source], given: dict, table: Path | None) -> tuple[list[Source], int]:
-    """The sources with their intensities; and how many frames of clips have an unknown one."""
-    neutral_groups = {source.crop_group for source in sources if source.expression == NEUTRAL}
-    alike = Counter((source.crop_group, source.expression) for source in sources if source.sequence)
-    out, unknown = [], 0
+def _add_intensities(sources: list[Source], table_path: Path | None) -> tuple[list[Source], int]:
+    """The sources with their intensities, and the number of frames of clips whose intensity is unknown."""
+    table = csv_labels.read_intensities(table_path) if table_path else {}
+    if table_path:
+        csv_labels.require_matches(table_path, table, sources)
+    groups_with_neutral = {source.crop_group for source in sources if source.expression == NEUTRAL}
+    frame_counts = Counter((source.crop_group, source.expression) for source in sources if source.sequence)
+    out, n_unknown = [], 0
     for source in sources:
-        said = csv_labels.lookup(given, source)
-        intensity = source.intensity if said is None else said
+        table_intensity = csv_labels.lookup(table, source)
+        intensity = source.intensity if table_intensity is None else table_intensity
         if source.expression == NEUTRAL:
             if intensity > 0:
+                where = f" in {table_path}" if table_intensity is not None else ""
                 raise UserError(
-                    f"{source.key} is {NEUTRAL} by its name and has intensity {intensity:g}"
-                    f"{f' in {table}' if said is not None else ''}: a neutral picture has intensity 0."
+                    f"The intensity of {source.key} must be 0 because its expression is {NEUTRAL}, "
+                    f"got {intensity:g}{where}."
                 )
             intensity = 0.0
-        elif intensity != intensity and source.expression:
-            clip = alike[source.crop_group, source.expression] > 1 and source.crop_group not in neutral_groups
-            unknown += clip
-            intensity = float("nan") if clip else 1.0
+        elif math.isnan(intensity) and source.expression:
+            several_frames = frame_counts[source.crop_group, source.expression] > 1
+            in_clip = several_frames and source.crop_group not in groups_with_neutral
+            n_unknown += in_clip
+            intensity = math.nan if in_clip else 1.0
         out.append(source._replace(intensity=intensity))
-    return out, unknown
+    return out, n_unknown
 
 
-def _notes(sources: list[Source], pattern: str | None, unmatched: int, clips: int, neutral: str) -> list[str]:
+def _notes(sources: list[Source], pattern: str | None, n_unmatched: int, n_unknown: int, neutral: str) -> list[str]:
     notes = []
     if pattern is None and sources:
-        notes.append("No --pattern was given: all pictures are unlabelled and train reconstruction only.")
-    if unmatched:
-        first = next((source.key for source in sources if not source.subject and not source.expression), "")
+        notes.append("Without --pattern all images are unlabelled: they train only the reconstruction.")
+    if n_unmatched:
+        example = next((source.key for source in sources if not source.subject and not source.expression), "")
         notes.append(
-            f"--pattern does not match {unmatched} of {len(sources)} pictures (such as {first}): "
-            "they stay unlabelled and train reconstruction only."
+            f"--pattern does not match {n_unmatched} of {len(sources)} images (such as {example}). "
+            "They stay unlabelled and train only the reconstruction."
         )
-    words = Counter(source.expression for source in sources if source.expression)
-    if words and NEUTRAL not in words and not any(source.intensity == 0 for source in sources):
+    expressions = sorted({source.expression for source in sources if source.expression})
+    if expressions and NEUTRAL not in expressions and not any(source.intensity == 0 for source in sources):
         notes.append(
-            f"No picture is neutral: the expressions are {', '.join(sorted(words)[:10])}, and the neutral one is "
-            f"called {neutral!r}; name it by --neutral."
+            f"No image is neutral: --neutral is {neutral!r}, and the expressions are {', '.join(expressions[:10])}. "
+            "Give the name of the neutral one by --neutral."
         )
-    if clips:
+    if n_unknown:
         notes.append(
-            f"{clips} frames of clips have no intensity: give it by --intensities or a group intensity; "
-            "until then they train reconstruction only."
+            f"{n_unknown} frames of clips have no intensity and train only the reconstruction. "
+            "Give it by --intensities or by a group intensity in --pattern."
         )
     return notes

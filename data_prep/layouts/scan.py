@@ -1,7 +1,4 @@
-"""Source: where a picture is and what is known of it. The layouts (multipie, folder, ...) give lists of them.
-
-Imports none of ours.
-"""
+"""What a layout finds in a folder RAW: the images to crop, the files it rejects, and what the user should know."""
 
 import os
 from collections import Counter
@@ -10,31 +7,30 @@ from typing import NamedTuple
 
 from facedisent_jax.errors import UserError
 
-IMAGE_TYPES = frozenset(
-    ".png .jpg .jpeg .jpe .jfif .bmp .webp .tif .tiff .gif .ppm .pgm .pbm .pnm .jp2".split()
-)  # in lower case
+# Suffixes, in lower case.
+IMAGE_TYPES = frozenset(".png .jpg .jpeg .jpe .jfif .bmp .webp .tif .tiff .gif .ppm .pgm .pbm .pnm .jp2".split())
 VIDEO_TYPES = frozenset(".avi .mp4 .m4v .mov .mkv .mpg .mpeg .webm .wmv".split())
 
 
 def decode_file_name(name: str) -> str:
-    """A file's name as text, whatever its bytes: those that are not UTF-8 are written as \\xff."""
+    """Return a file name as valid text: bytes that are not UTF-8 become escapes such as \\xff."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def printable(text: str) -> str:
-    """For a terminal: what would move its cursor, colour it or break the line is written as an escape."""
+    """Return text that is safe to print: characters that move the cursor, colour text or break a line are escaped."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 class Source(NamedTuple):
-    """One picture to be cropped.
+    """One image to be cropped.
 
-    path:       the picture file, or the video (known by its ending) of which it is frame number `frame`, from 0.
-    key:        its name in reports and record keys: the path relative to RAW, with / between parts.
-    crop_group: sources with equal crop_group share one crop, found in the first of them in which a face is found.
-    subject ... intensity: as in facedisent_jax.records.Record.
-    box:        left, top, right, bottom of the tight crop in pixels of the upright picture, if given by the user.
-    points:     path of a file of landmarks (Multi-PIE's .mat), if given.
+    path:          image file, or a video (recognised by its suffix) of which `frame` is the frame number, from 0.
+    key:           name in reports and record keys: the path relative to RAW, with / between the parts.
+    crop_group:    sources with the same group share one crop, located in the first of them that shows a face.
+    subject ... intensity: as in facedisent_jax.data.record.Record.
+    box:           left, top, right, bottom of the tight crop in pixels of the upright image, if the user gave one.
+    landmark_file: Multi-PIE's .mat file with the landmarks of the image, if there is one.
     """
 
     path: Path
@@ -51,10 +47,9 @@ class Source(NamedTuple):
 
 
 class Rejected(NamedTuple):
-    """A file that was left out, and why; or, as a remark, something noticed of a file that is used.
+    """A file that was left out, with the reason; or, as a remark, something noticed in a file that is used.
 
-    reason: a short phrase that names what was found ("no face found"), which is summed up at the end; and after a
-    colon what exactly, and what was expected, where that differs from file to file.
+    reason: a short phrase such as "no face found". Details that differ from file to file follow after a colon.
     """
 
     key: str
@@ -62,18 +57,18 @@ class Rejected(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """The reason as it is summed up."""
+        """The reason without its details: reports count files by kind."""
         return self.reason.partition(": ")[0]
 
 
 class ScanResult(NamedTuple):
-    """What a layout made of a folder RAW.
+    """What a layout found in a folder.
 
-    sources:  pictures to be cropped; those of one crop group follow each other, the best one to find a face in first.
-    rejected: pictures that were meant to be used and cannot be, each with its reason.
-    left_out: files that are not for this data set (other types, cameras not asked for), as counts by kind.
-    notes:    sentences for the person at the keyboard.
-    remarks:  what was noticed of files and takes that are used.
+    sources:  images to crop. Those of one crop group are adjacent, the best one for finding a face first.
+    rejected: files that look as if they belong to the data set and cannot be used.
+    left_out: counts, by kind, of files that do not belong to the data set or that no option selects.
+    notes:    sentences for the user.
+    remarks:  what was noticed in files and takes that are used.
     """
 
     sources: list[Source]
@@ -85,55 +80,68 @@ class ScanResult(NamedTuple):
 
 def list_images(
     raw: Path | str, skip_folders: frozenset[str] = frozenset(), types: frozenset[str] = IMAGE_TYPES
-) -> tuple[list[tuple[Path, str]], dict]:
-    """Every picture file below `raw` as (path, key), in order of the keys, and what was passed over, as counts.
+) -> tuple[list[tuple[Path, str]], Counter[str]]:
+    """List the image files below `raw`, recognised by their suffix alone.
 
-    Pictures are known by the ending of their name alone, which is one of `types`. skip_folders: names of folders (lower
-    case) whose files are counted, not listed. Links to folders are followed, each folder being visited once, but for
-    those to a folder that holds `raw`: these would lead to all that lies beside it.
+    skip_folders: names of folders, in lower case, whose files are counted but not listed.
+    types:        suffixes of the files to list, in lower case.
+
+    Links to folders are followed and each folder is visited once. Links to a folder that contains `raw` are not
+    followed: they would lead to everything beside `raw`.
+
+    Returns (path, key) pairs in order of their keys, and counts, by kind, of what is not listed.
     """
     raw = Path(raw)
-    if not raw.exists():
-        raise UserError(f"There is no folder {raw}: give the folder of the raw pictures.")
     if not raw.is_dir():
-        raise UserError(f"{raw} is a file; a folder of pictures was expected.")
-    found: list[tuple[Path, str]] = []
-    passed_over: Counter[str] = Counter()
+        raise UserError(f"RAW must be a folder of images, got {raw}, which {_why_no_folder(raw)}.")
+    files: list[tuple[Path, str]] = []
+    left_out: Counter[str] = Counter()
     visited = set()
-    above = {(status.st_dev, status.st_ino) for status in map(os.stat, raw.resolve().parents)}
-    waiting = [(str(raw), "", "")]
-    while waiting:
-        folder, prefix, skipped = waiting.pop()
+    parents = {(status.st_dev, status.st_ino) for status in map(os.stat, raw.resolve().parents)}
+    to_visit = [(str(raw), "", "")]  # folder, prefix of its keys, name of the skipped folder that it lies in
+    while to_visit:
+        folder, prefix, skipped = to_visit.pop()
         try:
             status = os.stat(folder)
-            if (status.st_dev, status.st_ino) in visited:
+            folder_id = status.st_dev, status.st_ino
+            if folder_id in visited:
                 continue
-            visited.add((status.st_dev, status.st_ino))
-            if (status.st_dev, status.st_ino) in above:
-                passed_over["links to a folder that holds RAW"] += 1
+            visited.add(folder_id)
+            if folder_id in parents:
+                left_out["links to a folder that contains RAW"] += 1
                 continue
             entries = list(os.scandir(folder))
         except OSError as error:
-            passed_over[f"folders that cannot be read ({error.strerror})"] += 1
+            left_out[f"folders that cannot be read ({error.strerror})"] += 1
             continue
         if any(entry.name == "prep.json" for entry in entries):
-            passed_over["data folders made by this command"] += 1
+            left_out["data folders made by this command"] += 1
             continue
         for entry in entries:
             name = decode_file_name(entry.name)
             if _is_folder(entry):
-                below = skipped or (entry.name.lower() if entry.name.lower() in skip_folders else "")
-                waiting.append((entry.path, f"{prefix}{name}/", below))
-            elif skipped:
-                passed_over[f"files in {skipped} folders"] += 1
-            elif entry.name.startswith("."):
-                passed_over["hidden files"] += 1
-            elif os.path.splitext(name)[1].lower() not in types:
-                passed_over["files that are not pictures by their name"] += 1
+                skipped_below = skipped or (entry.name.lower() if entry.name.lower() in skip_folders else "")
+                to_visit.append((entry.path, f"{prefix}{name}/", skipped_below))
+            elif kind := _why_not_listed(name, types, skipped):
+                left_out[kind] += 1
             else:
-                found.append((Path(entry.path), prefix + name))
-    found.sort(key=lambda item: item[1])
-    return found, dict(passed_over)
+                files.append((Path(entry.path), prefix + name))
+    files.sort(key=lambda item: item[1])
+    return files, left_out
+
+
+def _why_no_folder(path: Path) -> str:
+    return "is a file" if path.exists() else "does not exist"
+
+
+def _why_not_listed(name: str, types: frozenset[str], skipped: str) -> str | None:
+    if skipped:
+        return f"files in {skipped} folders"
+    if name.startswith("."):
+        return "hidden files"
+    if os.path.splitext(name)[1].lower() not in types:
+        return "files that are not images by their suffix"
+    return None
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

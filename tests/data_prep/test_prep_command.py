@@ -54,7 +54,7 @@ def test_photographs_become_a_folder_and_every_file_is_accounted_for(tmp_path, c
     main(["folder", str(raw), str(tmp_path / "out"), *options])
     out = capsys.readouterr().out
     assert "left out           2 pictures" in out and "1 empty file" in out and "1 truncated picture" in out
-    assert "passed over        1 files that are not pictures" in out
+    assert "passed over        1 files that are not images" in out
     rejected = (tmp_path / "out" / "rejected.csv").read_text().splitlines()
     assert rejected == ["file,reason", "s00_smile.png,empty file", "s01_smile.png,truncated picture"]
     info = read_info(tmp_path / "out")

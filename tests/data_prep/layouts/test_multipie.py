@@ -72,8 +72,8 @@ def test_the_basename_alone_counts_whatever_the_folders_suffix_and_extension(tmp
         ("001_01_01_051_077.png", "name does not match"),
         ("001_01_01_051.png", "name does not match"),
         ("x001_01_01_051_07.png", "name does not match"),
-        ("001_05_01_051_07.png", "no recording 01 in a session 05"),
-        ("001_01_03_051_07.png", "no recording 03 in a session 01"),
+        ("001_05_01_051_07.png", "no recording 01 in session 05"),
+        ("001_01_03_051_07.png", "no recording 03 in session 01"),
         ("001_01_01_052_07.png", "no camera 052"),
         ("001_01_01_051_20.png", "no illumination 20"),
     ],
@@ -105,7 +105,7 @@ def test_what_lies_beside_the_pictures_is_counted_not_reported(tmp_path):
         "files in documentation folders": 1,
         "files in meta folders": 1,
         "files in autorun folders": 1,
-        "files that are not pictures by their name": 1,
+        "files that are not images by their suffix": 1,
         "hidden files": 1,
     }
 
@@ -120,8 +120,8 @@ def test_frontal_camera_neutral_and_smile_under_all_lights_unless_asked_otherwis
     found = multipie.scan_multipie(raw)
     assert {s.condition for s in found.sources} == {f"051_{light:02}" for light in range(20)}
     assert {s.expression for s in found.sources} == {"neutral", "smile"} and len(found.sources) == 40
-    assert found.left_out["pictures of cameras that were not asked for"] == 80
-    assert found.left_out["pictures of expressions that were not asked for"] == 20
+    assert found.left_out["images of cameras that are not selected"] == 80
+    assert found.left_out["images of expressions that are not selected"] == 20
     some = multipie.scan_multipie(
         raw, cameras=["05_1", "140"], illuminations=["7", "19"], expressions=["Surprise", "smile"]
     )
@@ -134,7 +134,7 @@ def test_frontal_camera_neutral_and_smile_under_all_lights_unless_asked_otherwis
     [("cameras", "055", "051"), ("illuminations", "20", "19"), ("expressions", "happy", "smile")],
 )
 def test_an_unknown_camera_light_or_expression_is_answered_with_those_there_are(tmp_path, option, value, listed):
-    with pytest.raises(UserError, match=rf"--{option} {value}: Multi-PIE has .*{listed}"):
+    with pytest.raises(UserError, match=rf"--{option} must be among .*{listed}.*, got {value}"):
         multipie.scan_multipie(tree(tmp_path, "001_01_01_051_07.png"), **{option: [value]})
 
 
@@ -189,9 +189,9 @@ def test_a_label_of_a_light_that_was_not_asked_for_still_serves_the_others(tmp_p
 def test_a_labels_folder_without_labels_and_a_missing_raw_folder_are_explained(tmp_path):
     raw = tree(tmp_path / "raw", "001_01_01_051_07.png")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no file named like 001_01_01_051_05_lm.mat"):
+    with pytest.raises(UserError, match="--mat-labels must hold files named like 001_01_01_051_05_lm.mat"):
         multipie.scan_multipie(raw, mat_labels=tmp_path / "empty")
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="RAW must be a folder of images, got .*nowhere, which does not exist"):
         multipie.scan_multipie(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="is a file"):
+    with pytest.raises(UserError, match="_07.png, which is a file"):
         multipie.scan_multipie(raw / "001_01_01_051_07.png")
