@@ -1,5 +1,6 @@
 """README and docs name what is there: links, files, and options of the commands."""
 
+import functools
 import re
 import shlex
 
@@ -8,7 +9,7 @@ import tyro
 from tiny_run import ROOT
 
 from data_prep.__main__ import COMMANDS as PREP_COMMANDS
-from facedisent_jax.presets import split_arguments
+from facedisent_jax.commands import evaluate, train
 
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
 
@@ -63,8 +64,14 @@ def test_files_that_readme_lists_to_change_are_there():
 def test_train_accepts_the_options_that_the_docs_use():
     for arguments in commands("python train.py"):
         if "PRESET" not in arguments and "--help" not in arguments:
-            config, rest = split_arguments(arguments)
-            tyro.cli(type(config), default=config, args=rest)
+            train.parse(arguments)
+
+
+def test_eval_accepts_the_options_that_the_docs_use():
+    parsers = {name: functools.wraps(command)(lambda *_, **__: None) for name, command in evaluate.COMMANDS.items()}
+    for arguments in commands("python eval.py"):
+        if len(arguments) > 1 and "--help" not in arguments:
+            tyro.extras.subcommand_cli_from_dict(parsers, args=arguments)
 
 
 def test_data_prep_accepts_the_options_that_the_docs_use():
