@@ -1,6 +1,6 @@
-"""The encoder and the decoder. The rest of the library sees `init`, `encode`, `decode` and `Codes`; Flax stays here."""
+"""The networks as pure functions of (config, params, inputs). All kinds of network are listed here, in KINDS."""
 
-from typing import Any
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -9,83 +9,113 @@ from jaxtyping import Array, Float
 
 from facedisent_jax.config import CODE_DIMS, IMAGE_SIZE, ModelConfig
 from facedisent_jax.models import warp_decoder
-from facedisent_jax.models.alignment import head_motion
 from facedisent_jax.models.codes import Codes, EncoderOutput, Params
 from facedisent_jax.models.hybrid import HybridDecoder, HybridEncoder
 from facedisent_jax.models.plain import PlainDecoder, PlainEncoder
 from facedisent_jax.models.warp_decoder import Source, WarpOutput
 
+__all__ = [
+    "Codes",
+    "EncoderOutput",
+    "KINDS",
+    "Params",
+    "Source",
+    "WarpOutput",
+    "decode",
+    "decode_from_sources",
+    "encode",
+    "encode_logits",
+    "encode_source",
+    "init",
+]
 
-def _networks(config: ModelConfig) -> tuple[nn.Module, nn.Module]:
-    encoder, decoder = (PlainEncoder, PlainDecoder) if config.kind == "plain" else (HybridEncoder, HybridDecoder)
-    return encoder(config), decoder(config)
+
+class Kind(NamedTuple):
+    """What a value of `ModelConfig.kind` stands for.
+
+    linear_path: whether there is one, which starts at principal components (`pca_init`).
+    uses_source: whether there is a warp decoder besides, for `decode_from_sources`.
+    """
+
+    encoder: type[nn.Module]
+    decoder: type[nn.Module]
+    linear_path: bool
+    uses_source: bool
+
+
+KINDS = {
+    "hybrid": Kind(HybridEncoder, HybridDecoder, linear_path=True, uses_source=False),
+    "plain": Kind(PlainEncoder, PlainDecoder, linear_path=False, uses_source=False),
+    "warp": Kind(HybridEncoder, HybridDecoder, linear_path=True, uses_source=True),
+}
 
 
 def init(config: ModelConfig, key: Array) -> Params:
-    """New weights as a plain pytree {"encoder": ..., "decoder": ...}, float32, from a random key; "warp" besides."""
-    encoder, decoder = _networks(config)
+    """New weights from a random key."""
+    kind = KINDS[config.kind]
     code = jnp.zeros((1, CODE_DIMS))
-    first, second = jax.random.split(key)
+    encoder_key, decoder_key = jax.random.split(key)
     params = {
-        "encoder": encoder.init(first, jnp.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3)))["params"],
-        "decoder": decoder.init(second, code, code)["params"],
+        "encoder": _encoder(config).init(encoder_key, jnp.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3)))["params"],
+        "decoder": _decoder(config).init(decoder_key, code, code)["params"],
     }
-    return params | {"warp": warp_decoder.init(config, jax.random.fold_in(key, 2))} if config.kind == "warp" else params
-
-
-def encode_logits(config: ModelConfig, params: Params, images: Float[Array, "batch 64 64 3"]) -> EncoderOutput:
-    """images: [batch, 64, 64, 3] float in [0, 1] -> identity code and expression logits, [batch, 64] float32 each."""
-    return _networks(config)[0].apply({"params": params["encoder"]}, images)  # type: ignore[return-value]
+    if kind.uses_source:
+        params["warp"] = warp_decoder.init(config, jax.random.fold_in(key, 2))
+    return params
 
 
 def encode(config: ModelConfig, params: Params, images: Float[Array, "batch 64 64 3"]) -> Codes:
-    """images: [batch, 64, 64, 3] float in [0, 1] -> Codes."""
+    """images: in [0, 1]."""
     return encode_logits(config, params, images).codes
 
 
-def encode_source(config: ModelConfig, params: Params, pictures: Float[Array, "batch 64 64 3"]) -> Source:
-    """Pictures as `decode` takes them: [batch, 64, 64, 3] float in [0, 1] with their codes and what these show."""
-    codes = encode(config, params, pictures)
-    return Source(pictures, *codes, decode(config, params, codes))
+def encode_logits(config: ModelConfig, params: Params, images: Float[Array, "batch 64 64 3"]) -> EncoderOutput:
+    """`encode` before the sigmoid of the expression code, as the losses need it."""
+    return _encoder(config).apply({"params": params["encoder"]}, images)  # type: ignore[return-value]
+
+
+def decode(config: ModelConfig, params: Params, codes: Codes) -> Float[Array, "batch 64 64 3"]:
+    """Images from the codes alone; meant for [0, 1], and not clipped to it."""
+    return _decoder(config).apply({"params": params["decoder"]}, *codes)  # type: ignore[return-value]
+
+
+def encode_source(config: ModelConfig, params: Params, images: Float[Array, "batch 64 64 3"]) -> Source:
+    """Images in [0, 1] as sources for `decode_from_sources`."""
+    codes = encode(config, params, images)
+    return Source(images, *codes, decode(config, params, codes))
 
 
 def decode_from_sources(
-    config: ModelConfig, params: Params, codes: Codes, *sources: Source, place: Any = None, sharp: bool = False
+    config: ModelConfig,
+    params: Params,
+    codes: Codes,
+    source: Source,
+    source_b: Source | None = None,
+    alpha: Float[Array, "batch"] | None = None,
+    cubic: bool = False,
 ) -> WarpOutput:
-    """`decode` with one or two sources (kind "warp"), and what was done to them. sharp: as decode, at a higher cost."""
-    if len(sources) == 2:  # the identity code says where the head is, and of two pictures `place` does
-        share = jnp.clip(place, 0, 1)[:, None]
-        codes = codes._replace(identity=(1 - share) * sources[0].identity + share * sources[1].identity)
-    # What the codes alone show is learnt from its own terms of the loss.
-    decoded = jax.lax.stop_gradient(decode(config, params, codes))
-    sources = tuple(source._replace(decoded=jax.lax.stop_gradient(source.decoded)) for source in sources)
-    head = _pose_flow(decoded, sources, place)
-    return warp_decoder.warp_sources(config, params["warp"], codes.expression, decoded, sources, head, place, sharp)
+    """Source images with the expression of the codes, for kind "warp". The sources define the person, the codes the
+    change.
 
+    One source: both codes also set the head pose, and the identity code must belong to this person.
+    Two sources: `alpha` sets the pose, 0 that of `source` and 1 that of `source_b`. The identity code is ignored.
 
-def _pose_flow(decoded: Float[Array, "batch 64 64 3"], sources: tuple[Source, ...], place: Any) -> Array:
-    """What moves the head of each source to where the codes have it, [sources, batch, 64, 64, 2]: no expression, and
-    found without learning. Between two pictures it goes evenly; of one, the pictures decoded from its own codes and
-    from those asked for tell it, as both are blurred alike."""
-    if len(sources) == 2:
-        first, second = sources
-        share = jnp.clip(place, 0, 1)[:, None, None, None]
-        found = head_motion(first.pictures, second.pictures)
-        return jnp.stack([share * found, (share - 1) * found])
-    (only,) = sources
-    return head_motion(only.decoded, decoded)[None]
-
-
-def decode(
-    config: ModelConfig, params: Params, codes: Codes, *sources: Source, place: Any = None
-) -> Float[Array, "batch 64 64 3"]:
-    """Codes -> pictures [batch, 64, 64, 3] float32; meant for [0, 1], and not clipped to it.
-
-    sources: none, or (kind "warp") a picture of each person, or two between which the codes lie: they tell who is
-    shown, and the codes what moves. Of one picture both codes say where the head is, and the identity code must be
-    that of a picture of this person: another's is painted over it. Of two `place` says it, and the identity code is not
-    read. place: [batch] where between two, 0 at the first, 1 at the second.
+    cubic: sample the sources by cubic convolution, which costs more and blurs less.
     """
-    if sources:
-        return decode_from_sources(config, params, codes, *sources, place=place, sharp=True).pictures
-    return _networks(config)[1].apply({"params": params["decoder"]}, *codes)  # type: ignore[return-value]
+    sources = (source,)
+    if source_b is not None and alpha is not None:
+        sources = (source, source_b)
+        weight = jnp.clip(alpha, 0, 1)[:, None]
+        codes = codes._replace(identity=(1 - weight) * source.identity + weight * source_b.identity)
+    # What the codes alone decode to is learnt from other terms of the loss.
+    target_decoded = jax.lax.stop_gradient(decode(config, params, codes))
+    sources = tuple(s._replace(decoded=jax.lax.stop_gradient(s.decoded)) for s in sources)
+    return warp_decoder.warp_sources(config, params["warp"], codes.expression, target_decoded, sources, alpha, cubic)
+
+
+def _encoder(config: ModelConfig) -> nn.Module:
+    return KINDS[config.kind].encoder(config)
+
+
+def _decoder(config: ModelConfig) -> nn.Module:
+    return KINDS[config.kind].decoder(config)

@@ -1,4 +1,4 @@
-"""TODO."""
+"""The two codes of a face, and the types that every network shares."""
 
 from typing import Any, NamedTuple
 
@@ -7,17 +7,16 @@ from jaxtyping import Array, Float
 
 from facedisent_jax.config import IMAGE_SIZE
 
-PIXELS = IMAGE_SIZE * IMAGE_SIZE * 3
+PIXELS = IMAGE_SIZE * IMAGE_SIZE * 3  # values of an image, all channels
 
-
-Params = Any
+Params = Any  # a plain pytree of float32 arrays: {"encoder": ..., "decoder": ...}, for kind "warp" also {"warp": ...}
 
 
 class Codes(NamedTuple):
     """Latent codes of a batch of faces.
 
-    identity:   [batch, 64], unbounded.
-    expression: [batch, 64], in [0, 1]; moves along a line from neutral (label vector 0) to the full expression (1).
+    identity:   unbounded.
+    expression: in [0, 1]; moves along a line from neutral (label vector 0) to the full expression (1).
     """
 
     identity: Float[Array, "batch 64"]
@@ -25,7 +24,7 @@ class Codes(NamedTuple):
 
 
 class EncoderOutput(NamedTuple):
-    """What training sees: the identity code and the logits of the expression code, [batch, 64] each."""
+    """What the encoder returns and training uses: the identity code and the logits of the expression code."""
 
     identity: Float[Array, "batch 64"]
     logits: Float[Array, "batch 64"]

@@ -1,69 +1,85 @@
-"""TODO."""
+"""Starts the linear path of the hybrid network at principal components of the training images."""
+
+from typing import NamedTuple
 
 import numpy as np
 
 from facedisent_jax.config import CODE_DIMS
 from facedisent_jax.models.codes import PIXELS, Params
+from facedisent_jax.models.pca import principal_components
 
 
 def init_from_pca(
-    params: Params, images: np.ndarray, subject: np.ndarray, weight: np.ndarray, label_dims: int
+    params: Params, images: np.ndarray, subject: np.ndarray, pixel_weight: np.ndarray, label_dims: int
 ) -> Params:
-    """Set the linear path of a "hybrid" or "warp" network to principal components of pictures and their mirror images.
+    """Set the linear path of a "hybrid" or "warp" network to principal components of images and their mirror images.
 
-    images: [n, 64, 64, 3] uint8; subject: [n] names, "" where not known. The identity code begins as the scores, at
-    unit variance, of 64 components of the subjects' mean pictures: how people differ. The expression logits begin as
-    those of 64 components of what is left within a subject: how one person's pictures differ. The decoded picture is
-    then nearly the reconstruction from both, which training can only improve on: the decoder's dense blocks begin at
-    nothing.
-    weight: [64, 64] of the pixels in the expression's components. label_dims: so many numbers of the expression
-    code, its first, are to say how much is shown; they begin with the smallest components, as what they held is lost.
+    images: [n, 64, 64, 3] uint8.
+    subject: [n] names, "" where unknown.
+    pixel_weight: [64, 64], of the pixels in the components of the expression.
+    label_dims: the first `label_dims` dimensions of the expression code will be trained towards the label. They get the
+        smallest principal components, because the label overwrites them.
+
+    The identity code starts as the scores, at unit variance, of 64 components of the subjects' mean images: how people
+    differ. The expression logits start as those of 64 components of what is left within a subject: how the images of
+    one person differ. The decoded image is then nearly the reconstruction from both, which training can only improve
+    on: the dense blocks of the decoder start at nothing.
     """
+    mean, subject_means, residuals = _split_by_subject(images, subject)
+    identity = _components(subject_means)
+    residuals -= (residuals @ identity.basis.T) @ identity.basis
+    sqrt_weight = np.repeat(np.sqrt(pixel_weight, dtype=np.float32).ravel(), 3)
+    residuals *= sqrt_weight
+    expression = _Components(*(np.roll(part, label_dims, axis=0) for part in _components(residuals)))
+
+    encode_basis = expression.basis * sqrt_weight
+    encode_basis -= (encode_basis @ identity.basis.T) @ identity.basis
+    encoder_columns = [(identity.basis / identity.scale[:, None]).T, (encode_basis / expression.scale[:, None]).T]
+    # The decoder sees 2 sigmoid(logit) - 1, which is logit / 2 for small logits.
+    decode_basis = 2 * expression.basis / sqrt_weight * expression.scale[:, None]
+    decoder_columns = [(identity.basis * identity.scale[:, None]).T, decode_basis.T]
+
+    encoder, decoder = params["encoder"], params["decoder"]
+    encoder_kernel, decoder_kernel = np.array(encoder["pixel_kernel"]), np.zeros_like(decoder["pixel_kernel"])
+    # The network divides its inputs by these roots.
+    encoder_kernel[:, -2 * CODE_DIMS :] = np.concatenate(encoder_columns, axis=1) * PIXELS**0.5
+    decoder_kernel[:, -2 * CODE_DIMS :] = np.concatenate(decoder_columns, axis=1) * (2 * CODE_DIMS) ** 0.5
+    return params | {
+        "encoder": encoder | {"pixel_kernel": encoder_kernel, "mean": mean},
+        "decoder": decoder | {"pixel_kernel": decoder_kernel, "mean": mean},
+    }
+
+
+class _Components(NamedTuple):
+    """basis: [64, pixels], orthonormal rows, zeros where there are fewer components. scale: [64] standard deviations,
+    1 there."""
+
+    basis: np.ndarray
+    scale: np.ndarray
+
+
+def _components(rows: np.ndarray) -> _Components:
+    """The first 64 principal components of the rows [n, pixels], about 0."""
+    leading, norms = principal_components(rows, CODE_DIMS, tolerance=1e-5)
+    basis, scale = np.zeros((CODE_DIMS, rows.shape[1]), np.float32), np.ones(CODE_DIMS, np.float32)
+    basis[: len(leading)] = leading
+    scale[: len(leading)] = norms / np.sqrt(len(rows))
+    return _Components(basis, scale)
+
+
+def _split_by_subject(images: np.ndarray, subject: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The mean of images and their mirror images [pixels], the subjects' means about it [subjects, pixels], and what
+    is left of every image [2n, pixels]."""
     n = len(images)
     x = np.concatenate([images, images[:, :, ::-1]]).reshape(2 * n, -1).astype(np.float32) / 255
     mean = x.mean(axis=0)
     x -= mean
-    # A picture of nobody known is a person of its own; so is a mirror image, which has its own light and parting.
-    who = np.where(subject == "", np.char.add("?", np.arange(n).astype(str)), subject)
-    person = np.unique(np.concatenate([who, np.char.add(who, "/mirrored")]), return_inverse=True)[1]
-    order, count = np.argsort(person, kind="stable"), np.bincount(person)
-    people = np.empty((len(count), x.shape[1]), np.float32)
+    # An image of an unknown subject counts as a subject. So does a mirror image: it has its own light and parting.
+    name = np.where(subject == "", np.char.add("?", np.arange(n).astype(str)), subject)
+    subject_id = np.unique(np.concatenate([name, np.char.add(name, "/mirrored")]), return_inverse=True)[1]
+    order, count = np.argsort(subject_id, kind="stable"), np.bincount(subject_id)
+    subject_means = np.empty((len(count), x.shape[1]), np.float32)
     for k, rows in enumerate(np.split(order, np.cumsum(count)[:-1])):  # in place: x is large
-        people[k] = x[rows].mean(axis=0)
-        x[rows] -= people[k]
-    between, between_scale = _components(people)
-    x -= (x @ between.T) @ between
-    root = np.repeat(np.sqrt(weight, dtype=np.float32).ravel(), 3)
-    x *= root
-    within, within_scale = (np.roll(part, label_dims, axis=0) for part in _components(x))
-    reading = within * root
-    reading -= (reading @ between.T) @ between
-    encode = np.concatenate([(between / between_scale[:, None]).T, (reading / within_scale[:, None]).T], axis=1)
-    # 2 sigmoid(x) - 1, which the decoder sees of a logit, is x / 2 for small x.
-    shown = 2 * within / root * within_scale[:, None]
-    decode = np.concatenate([(between * between_scale[:, None]).T, shown.T], axis=1)
-    encode, decode = encode * PIXELS**0.5, decode * (2 * CODE_DIMS) ** 0.5  # the network divides by them
-    encoder, decoder = params["encoder"], params["decoder"]
-    first, last = np.array(encoder["pixels"]), np.zeros_like(decoder["pixels"])
-    first[:, -2 * CODE_DIMS :], last[:, -2 * CODE_DIMS :] = encode, decode
-    return params | {
-        "encoder": encoder | {"pixels": first, "mean": mean},
-        "decoder": decoder | {"pixels": last, "mean": mean},
-    }
-
-
-def _components(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The first 64 principal components of the rows of x, about 0.
-
-    x: [n, pixels] -> orthonormal [64, pixels] (rows of zeros where x has fewer) and standard deviations [64].
-    """
-    # By way of the small matrix of inner products: n is far below the 12,288 pixels.
-    values, vectors = np.linalg.eigh(x @ x.T)
-    order = np.argsort(values)[::-1][:CODE_DIMS]
-    order = order[values[order] > 1e-5 * max(float(values[order[0]]), 1e-12)]
-    norm = np.sqrt(values[order])
-    basis = np.zeros((CODE_DIMS, x.shape[1]), np.float32)
-    basis[: len(order)] = (x.T @ vectors[:, order] / norm).T
-    scale = np.ones(CODE_DIMS, np.float32)
-    scale[: len(order)] = norm / np.sqrt(len(x))
-    return basis, scale
+        subject_means[k] = x[rows].mean(axis=0)
+        x[rows] -= subject_means[k]
+    return mean, subject_means, x

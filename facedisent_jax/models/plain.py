@@ -1,7 +1,8 @@
-"""TODO."""
+"""The poster's kind of network: a plain stack of convolutions."""
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from facedisent_jax.config import CODE_DIMS, ModelConfig
 from facedisent_jax.models.codes import EncoderOutput
@@ -9,14 +10,14 @@ from facedisent_jax.models.layers import conv, dense, depth_to_space, space_to_d
 
 
 class PlainEncoder(nn.Module):
-    """The poster's kind of network: four halving convolutions, 64x64 -> 4x4, and a dense layer."""
+    """Four halving convolutions, 64x64 -> 4x4, and a dense layer."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x):
+    def __call__(self, images: Float[Array, "n 64 64 3"]) -> EncoderOutput:
         dtype = self.config.dtype
-        y = x - 0.5
+        y = images - 0.5
         for scale in range(4):
             # Space-to-depth and a dense convolution: the gradient of a strided one is dilated, and slow in XLA on CPU.
             y = conv(dtype, self.config.width << scale)(space_to_depth(y, 2))
@@ -26,12 +27,12 @@ class PlainEncoder(nn.Module):
 
 
 class PlainDecoder(nn.Module):
-    """A dense layer to 4x4, then four doubling sub-pixel convolutions (Shi et al. 2016) instead of transposed ones."""
+    """A dense layer to 4x4, then four doubling sub-pixel convolutions (Shi et al. 2016), not transposed ones."""
 
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, identity, expression):
+    def __call__(self, identity: Float[Array, "n 64"], expression: Float[Array, "n 64"]) -> Float[Array, "n 64 64 3"]:
         dtype = self.config.dtype
         width = self.config.width << 3
         y = dense(dtype, 16 * width)(jnp.concatenate([identity, 2 * expression - 1], axis=-1))

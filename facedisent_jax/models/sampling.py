@@ -1,18 +1,24 @@
-"""Pictures read at fractional places. Imports none of ours."""
+"""Images read at fractional positions, and warped by a flow."""
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
-from facedisent_jax.models.cpu import _scale_gradients, scale_pixels
-
-scale_pixels.defvjp(lambda images, weight: (images * weight, (images, weight)), _scale_gradients)
+from facedisent_jax.models.cpu import scale_pixels
 
 
-def _cell(at: Float[Array, "batch height width"], size: int) -> tuple[Array, Array]:
-    """The pixel before each place along an axis of `size` pixels, and how far beyond it the place is, 0 to 1."""
-    at = jnp.clip(at, 0, size - 1)
-    first = jnp.minimum(jnp.floor(at).astype(jnp.int32), size - 2)
-    return first, at - first
+def warp_image(
+    images: Float[Array, "batch height width channels"],
+    flow: Float[Array, "batch height width 2"],
+    cubic: bool = False,
+) -> Float[Array, "batch height width channels"]:
+    """Images whose every pixel is read `flow` pixels (rows, columns) away. A flow of 0 gives an exact copy.
+
+    cubic: sample by cubic convolution, not bilinearly.
+    """
+    _, height, width, _ = images.shape
+    rows, columns = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None, :]
+    sample = sample_cubic if cubic else sample_bilinear
+    return sample(images, rows + flow[..., 0], columns + flow[..., 1])
 
 
 def sample_bilinear(
@@ -20,23 +26,20 @@ def sample_bilinear(
     rows: Float[Array, "batch height width"],
     columns: Float[Array, "batch height width"],
 ) -> Float[Array, "batch height width channels"]:
-    """Pictures read at fractional pixel places, beyond the edge the edge's colour.
-
-    images: [batch, height, width, channels]; rows, columns: [batch, height, width] in pixels.
-    """
+    """Images read at fractional positions (rows, columns), in pixels. Beyond the edge: the colour at the edge."""
     n, height, width, channels = images.shape
-    top, below = _cell(rows, height)
-    left, beside = _cell(columns, width)
-    down, right = below[..., None], beside[..., None]
+    top, dy = _floor_and_fraction(rows, height)
+    left, dx = _floor_and_fraction(columns, width)
+    dy, dx = dy[..., None], dx[..., None]
     pixels = images.reshape(n * height * width, channels)
-    corner = (jnp.arange(n)[:, None, None] * height + top) * width + left
+    flat_index = (jnp.arange(n)[:, None, None] * height + top) * width + left
 
     def read(offset):
-        return pixels.at[corner + offset].get(mode="promise_in_bounds")
+        return pixels.at[flat_index + offset].get(mode="promise_in_bounds")
 
-    upper = scale_pixels(read(0), 1 - right) + scale_pixels(read(1), right)
-    lower = scale_pixels(read(width), 1 - right) + scale_pixels(read(width + 1), right)
-    return scale_pixels(upper, 1 - down) + scale_pixels(lower, down)
+    upper = scale_pixels(read(0), 1 - dx) + scale_pixels(read(1), dx)
+    lower = scale_pixels(read(width), 1 - dx) + scale_pixels(read(width + 1), dx)
+    return scale_pixels(upper, 1 - dy) + scale_pixels(lower, dy)
 
 
 def sample_cubic(
@@ -44,39 +47,35 @@ def sample_cubic(
     rows: Float[Array, "batch height width"],
     columns: Float[Array, "batch height width"],
 ) -> Float[Array, "batch height width channels"]:
-    """As `sample_bilinear`, by cubic convolution (Keys 1981, a = -1/2): sharper between pixels, 16 reads."""
+    """`sample_bilinear` by cubic convolution (Keys 1981, a = -1/2): sharper between pixels, 16 reads for 4."""
     n, height, width, channels = images.shape
-    top, below = _cell(rows, height)
-    left, beside = _cell(columns, width)
-    pixels, first = images.reshape(n * height * width, channels), jnp.arange(n)[:, None, None] * height
-
-    def weights(t):
-        return (
-            ((1 - t / 2) * t - 0.5) * t,
-            (1.5 * t - 2.5) * t * t + 1,
-            ((2 - 1.5 * t) * t + 0.5) * t,
-            (t - 1) * t * t / 2,
-        )
+    top, dy = _floor_and_fraction(rows, height)
+    left, dx = _floor_and_fraction(columns, width)
+    pixels, first_row = images.reshape(n * height * width, channels), jnp.arange(n)[:, None, None] * height
 
     out = jnp.zeros_like(images)
-    for i, down in enumerate(weights(below)):
-        start = (first + jnp.clip(top + i - 1, 0, height - 1)) * width
-        for j, right in enumerate(weights(beside)):
-            corner = start + jnp.clip(left + j - 1, 0, width - 1)
-            out += (down * right)[..., None] * pixels.at[corner].get(mode="promise_in_bounds")
+    for i, row_weight in enumerate(_cubic_weights(dy)):
+        row_start = (first_row + jnp.clip(top + i - 1, 0, height - 1)) * width
+        for j, column_weight in enumerate(_cubic_weights(dx)):
+            flat_index = row_start + jnp.clip(left + j - 1, 0, width - 1)
+            out += (row_weight * column_weight)[..., None] * pixels.at[flat_index].get(mode="promise_in_bounds")
     return out
 
 
-def warp_image(
-    images: Float[Array, "batch height width channels"],
-    displacement: Float[Array, "batch height width 2"],
-    sharp: bool = False,
-) -> Float[Array, "batch height width channels"]:
-    """Pictures whose every pixel is read `displacement` pixels (rows, columns) away; 0 gives an exact copy.
+def _floor_and_fraction(
+    position: Float[Array, "batch height width"], size: int
+) -> tuple[Int[Array, "batch height width"], Float[Array, "batch height width"]]:
+    """The pixel before each position on an axis of `size` pixels, and the distance beyond it, 0 to 1."""
+    position = jnp.clip(position, 0, size - 1)
+    floor = jnp.minimum(jnp.floor(position).astype(jnp.int32), size - 2)
+    return floor, position - floor
 
-    sharp: read by cubic convolution, not bilinearly.
-    """
-    _, height, width, _ = images.shape
-    rows, columns = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None, :]
-    sample = sample_cubic if sharp else sample_bilinear
-    return sample(images, rows + displacement[..., 0], columns + displacement[..., 1])
+
+def _cubic_weights(t: Float[Array, "batch height width"]) -> tuple[Array, Array, Array, Array]:
+    """Weights of the pixels at -1, 0, 1 and 2, for a position at t in [0, 1]."""
+    return (
+        ((1 - t / 2) * t - 0.5) * t,
+        (1.5 * t - 2.5) * t * t + 1,
+        ((2 - 1.5 * t) * t + 0.5) * t,
+        (t - 1) * t * t / 2,
+    )

@@ -1,12 +1,12 @@
-"""From a picture of a person, or two, and an expression code to that person with that expression.
+"""The decoder that gives the person of one source image, or of two, another expression.
 
-Each source picture is laid on where the head is to be, bent by a displacement field, and what it cannot show (teeth,
-folds) is painted over it through a mask; of two sources the results are blended. After Deforming Autoencoders (Shu et
-al. 2018) and GANimation (Pumarola et al. 2018). What the codes ask for is seen in the blurred pictures that they alone
-decode to: paint adds what these show beyond the bent source. The field and what else is painted are in proportion to
-how far the expression code is from the source's own, so that no change of either code is an exact copy. Two passes: the
-second sees the sources as the first has bent them, and where two still differ.
-Imports config, layers and sampling.
+1. Align the source to the target pose. 2. Warp it by a flow field. 3. Paint what it cannot show (teeth, folds) through
+a mask. 4. Blend, if there are two sources. Flow and paint scale with the change of expression, so an unchanged code
+returns an exact copy.
+
+After Deforming Autoencoders (Shu et al. 2018) and GANimation (Pumarola et al. 2018). The target is seen in the blurred
+image that its codes alone decode to: paint adds what that shows beyond the warped source. The flow is predicted in two
+passes; the second sees the sources as the first has warped them, and where two still differ.
 """
 
 from typing import Any, NamedTuple
@@ -17,79 +17,91 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from facedisent_jax.config import ModelConfig
+from facedisent_jax.config import CODE_DIMS, IMAGE_SIZE, ModelConfig
+from facedisent_jax.models.alignment import head_motion
 from facedisent_jax.models.cpu import scale_pixels
 from facedisent_jax.models.layers import SeparableBlock, dense, depth_to_space, space_to_depth
 from facedisent_jax.models.sampling import warp_image
 
-GRID, PATCH = 16, 4
-"""The network works on 16x16 patches of 4x4 pixels: convolutions at 64x64 are slow on CPU."""
-CONDITION_CHANNELS = 16
-"""Channels by which the codes tell the convolutions what moves where."""
-COARSE_FLOW_SCALE = 4.0
-"""Pixels that a unit of the coarse displacement moves: smiles move lips by 1 to 3."""
-EPSILON = 1e-3
-CHANGE_SOFTENING = 0.02
-"""A change of expression of this extent (a full smile: about 0.4) counts half as a direction."""
-FLOW_CHANNELS = {"coarse": 2, "fine": 2 * PATCH**2}
-OUTPUT_CHANNELS = FLOW_CHANNELS | {"mask": PATCH**2, "texture": 3 * PATCH**2, "preference": PATCH**2}
-"""Channels at 16x16 of what the first pass and the second say of a source."""
+GRID, PATCH = 16, 4  # the network works on 16x16 patches of 4x4 pixels: convolutions at 64x64 are slow on CPU
+CONDITION_CHANNELS = 16  # by which the codes tell the convolutions what moves where
+COARSE_FLOW_SCALE = 4.0  # pixels per unit of the coarse flow: smiles move lips by 1 to 3
+EPSILON = 1e-3  # of `rms`
+CHANGE_SOFTENING = 0.02  # RMS of a change of expression that counts half as a direction (a full smile: about 0.4)
+# Channels at 16x16 of the outputs for each source, in the first pass and in the second.
+FLOW_CHANNELS = {"coarse_flow": 2, "fine_flow": 2 * PATCH**2}
+OUTPUT_CHANNELS = FLOW_CHANNELS | {"mask": PATCH**2, "texture": 3 * PATCH**2, "blend_logit": PATCH**2}
 
 
 class Source(NamedTuple):
-    """Pictures of the people to be shown [n, 64, 64, 3] in [0, 1], their codes [n, 64], and what these alone decode to,
-    as the pictures."""
+    """Source images and what the model knows of them.
 
-    pictures: Float[Array, "batch 64 64 3"]
+    images:               in [0, 1].
+    identity, expression: their codes.
+    decoded:              the reconstruction from these codes alone.
+    """
+
+    images: Float[Array, "batch 64 64 3"]
     identity: Float[Array, "batch 64"]
     expression: Float[Array, "batch 64"]
     decoded: Float[Array, "batch 64 64 3"]
 
 
 class WarpOutput(NamedTuple):
-    """What `show` makes, and of the k sources the displacement in pixels (rows, columns), beside the head's own motion,
-    and the mask in [0, 1]."""
+    """images: the result, meant for [0, 1] and not clipped to it.
+    flow:   by which each source was warped, in pixels (rows, columns), without the flow of the head pose.
+    mask:   where each source was painted over, in [0, 1].
+    """
 
-    pictures: Float[Array, "batch 64 64 3"]
-    displacement: Float[Array, "sources batch 64 64 2"]
+    images: Float[Array, "batch 64 64 3"]
+    flow: Float[Array, "sources batch 64 64 2"]
     mask: Float[Array, "sources batch 64 64 1"]
 
 
-def rms(change: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
-    """Root mean square of a change of expression: exactly 0, with a finite gradient, where there is none."""
-    return jnp.sqrt(jnp.mean(change**2, axis=-1) + EPSILON**2) - EPSILON
-
-
 class FlowNetwork(nn.Module):
-    """Convolutions at 16x16 over a source picture, told by the codes: what moves, what is painted.
+    """Convolutions at 16x16 over a source image, conditioned on the codes: what moves, and what is painted.
 
-    seen [n, 64, 64, 9]: the picture; the second source less this one, zeros where there is none; what the codes alone
-    show beyond it. codes [n, c] -> {name: [n, 16, 16, channels]} of the heads, all zeros at first.
+    inputs:    the image; the other source minus this one, zeros if there is none; what the target decodes to beyond it.
+    condition: from `change_features`.
+    Returns {name: [n, 16, 16, channels]} of `outputs`, all zeros at the start of training.
     """
 
     config: ModelConfig
-    heads: tuple[tuple[str, int], ...]
+    outputs: tuple[tuple[str, int], ...]
 
     @nn.compact
-    def __call__(self, seen, codes):
+    def __call__(self, inputs: Float[Array, "n 64 64 9"], condition: Float[Array, "n c"]) -> dict[str, Array]:
         dtype, width = self.config.dtype, self.config.width
         channels = 3 * width // 8
-        told = nn.silu(dense(dtype, width // 2)(codes))
-        places = dense(dtype, GRID * GRID * CONDITION_CHANNELS)(told).reshape(-1, GRID, GRID, CONDITION_CHANNELS)
-        y = dense(dtype, channels)(jnp.concatenate([space_to_depth(seen, PATCH), places], axis=-1))
+        condition = nn.silu(dense(dtype, width // 2)(condition))
+        spatial_condition = dense(dtype, GRID * GRID * CONDITION_CHANNELS)(condition)
+        spatial_condition = spatial_condition.reshape(-1, GRID, GRID, CONDITION_CHANNELS)
+        y = dense(dtype, channels)(jnp.concatenate([space_to_depth(inputs, PATCH), spatial_condition], axis=-1))
         for k in range(2 * self.config.blocks):
-            y = y + dense(dtype, channels)(told)[:, None, None]
-            y = SeparableBlock(dtype, apart=1 + k % 2)(y)
+            y = y + dense(dtype, channels)(condition)[:, None, None]
+            y = SeparableBlock(dtype, dilation=1 + k % 2)(y)
         y = nn.LayerNorm()(y)
-        names, sizes = zip(*self.heads, strict=True)
+        names, sizes = zip(*self.outputs, strict=True)
         y = dense(dtype, sum(sizes), kernel_init=nn.initializers.zeros)(y)
         return dict(zip(names, jnp.split(y, np.cumsum(sizes)[:-1], axis=-1), strict=True))
 
 
-def _passes(config: ModelConfig) -> dict[str, FlowNetwork]:
+def _networks(config: ModelConfig) -> dict[str, FlowNetwork]:
+    """The networks of the two passes."""
     return {
-        name: FlowNetwork(config, tuple(heads.items()))
-        for name, heads in (("first", FLOW_CHANNELS), ("second", OUTPUT_CHANNELS))
+        "first": FlowNetwork(config, tuple(FLOW_CHANNELS.items())),
+        "second": FlowNetwork(config, tuple(OUTPUT_CHANNELS.items())),
+    }
+
+
+def init(config: ModelConfig, key: Array) -> Any:
+    """New weights, as a plain pytree."""
+    inputs, condition = jnp.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 9)), jnp.zeros((1, 3 * CODE_DIMS + 1))
+    networks = _networks(config)
+    keys = jax.random.split(key, len(networks))
+    return {
+        name: network.init(key, inputs, condition)["params"]
+        for key, (name, network) in zip(keys, networks.items(), strict=True)
     }
 
 
@@ -97,73 +109,158 @@ def warp_sources(
     config: ModelConfig,
     params: Any,
     expression: Float[Array, "batch 64"],
-    decoded: Float[Array, "batch 64 64 3"],
+    target_decoded: Float[Array, "batch 64 64 3"],
     sources: tuple[Source, ...],
-    head: Float[Array, "sources batch 64 64 2"],
-    place: Any = None,
-    sharp: bool = False,
+    alpha: Float[Array, "batch"] | None = None,
+    cubic: bool = False,
 ) -> WarpOutput:
-    """The people of one source, or of two pictures of each, with the expressions of the codes.
+    """The people of one source each, or of two, with the target expression.
 
-    expression: [n, 64]. decoded: what the codes asked for alone decode to. head: displacements that lay each source on
-    where the head is to be, before it is bent. place: [n] where between two sources, 0 at the first and 1 at the
-    second; beyond, the nearer one alone is moved. sharp: the sources are read by cubic convolution, which costs more
-    and blurs less.
+    expression:     the target code.
+    target_decoded: what the target codes alone decode to.
+    alpha:          with two sources, the position between them: 0 at the first, 1 at the second. Beyond, the nearer
+                    one alone is used.
+    cubic:          sample the sources by cubic convolution, which costs more and blurs less.
+    """
+    k, n = len(sources), len(expression)
+    pose_flow = (config.warp_ablation != "paint") * _merge(align(sources, target_decoded, alpha))
+    stack = _stack(expression, target_decoded, sources)
+
+    _, flow = predict_flow(config, params, "first", stack, pose_flow)
+    outputs, flow_update = predict_flow(config, params, "second", stack, pose_flow + flow)
+    flow += flow_update
+
+    painted, mask = paint(config, outputs, stack, pose_flow + flow, cubic)
+
+    source_weight = jnp.ones((1, n)) if alpha is None else jnp.stack([1 - jnp.clip(alpha, 0, 1), jnp.clip(alpha, 0, 1)])
+    blended = blend(
+        painted.reshape(k, n, 64, 64, 3), to_pixels(outputs["blend_logit"]).reshape(k, n, 64, 64, 1), source_weight
+    )
+    return WarpOutput(blended, flow.reshape(k, n, 64, 64, 2), mask.reshape(k, n, 64, 64, 1))
+
+
+def align(
+    sources: tuple[Source, ...], target_decoded: Float[Array, "batch 64 64 3"], alpha: Float[Array, "batch"] | None
+) -> Float[Array, "sources batch 64 64 2"]:
+    """The flow that moves the head of each source to the target pose. It is estimated, not learnt.
+
+    Between two sources the head moves evenly from one to the other. With one source its motion is that between the
+    reconstructions from the source's codes and from the target's, which are equally blurred.
+    """
+    if alpha is None:
+        (source,) = sources
+        return head_motion(source.decoded, target_decoded)[None]
+    first, second = sources
+    alpha = jnp.clip(alpha, 0, 1)[:, None, None, None]
+    motion = head_motion(first.images, second.images)
+    return jnp.stack([alpha * motion, (alpha - 1) * motion])
+
+
+class _Stack(NamedTuple):
+    """All sources of a batch in one axis of rows: the first source of everybody, then the second.
+
+    count:                  of the sources of a person, 1 or 2.
+    images_and_decoded:     channels of the source image, then of its reconstruction.
+    target_decoded:         what the target codes alone decode to.
+    condition, change_norm: from `change_features`.
+    """
+
+    count: int
+    images_and_decoded: Float[Array, "rows 64 64 6"]
+    target_decoded: Float[Array, "rows 64 64 3"]
+    condition: Float[Array, "rows c"]
+    change_norm: Float[Array, "rows 1 1 1"]
+
+
+def _stack(
+    expression: Float[Array, "batch 64"], target_decoded: Float[Array, "batch 64 64 3"], sources: tuple[Source, ...]
+) -> _Stack:
+    condition, change_norm = change_features(expression, sources)
+    images = jnp.stack([source.images for source in sources])
+    decoded = jnp.stack([source.decoded for source in sources])
+    return _Stack(
+        count=len(sources),
+        images_and_decoded=_merge(jnp.concatenate([images, decoded], axis=-1)),
+        target_decoded=jnp.concatenate(len(sources) * [target_decoded]),
+        condition=_merge(condition),
+        change_norm=_merge(change_norm)[:, None, None, None],
+    )
+
+
+def _merge(values: Float[Array, "sources batch *shape"]) -> Float[Array, "rows *shape"]:
+    """The axes of sources and batch as one."""
+    return values.reshape(-1, *values.shape[2:])
+
+
+def change_features(
+    expression: Float[Array, "batch 64"], sources: tuple[Source, ...]
+) -> tuple[Float[Array, "sources batch c"], Float[Array, "sources batch"]]:
+    """The change from each source's expression to the target's, as a condition for the network and as a norm.
+
+    The condition has only the direction of the change, and with it the source's expression and the change from the
+    other source. The norm multiplies the flow, which so grows in proportion along a straight line.
     """
     k, n = len(sources), len(expression)
     change = jnp.stack([expression - source.expression for source in sources])
-    pictures = jnp.stack([source.pictures for source in sources])
-    if k == 2:
-        other_change, share = change[::-1], jnp.clip(place, 0, 1)
-        shares = jnp.stack([1 - share, share])
-    else:
-        other_change, shares = jnp.zeros_like(change), jnp.ones((1, n))
-    far = rms(change)
-    # The network is told the direction of the change, as number and as picture; its size multiplies the field, which
-    # so grows in proportion along a straight line.
-    form = change / (far[..., None] + CHANGE_SOFTENING)
-    begun = jnp.stack([2 * source.expression - 1 for source in sources])
-    codes = jnp.concatenate([form, begun, 2 * other_change, jnp.full((k, n, 1), float(k - 1))], axis=-1)
-    codes, far = codes.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
-    moves = config.warp_ablation != "paint"
-    head = moves * head.reshape(k * n, *head.shape[2:])
-    asked = jnp.concatenate(k * [decoded])
-    both = jnp.concatenate([pictures, jnp.stack([source.decoded for source in sources])], axis=-1)
-    both = both.reshape(k * n, *both.shape[2:])
-
-    def laid(displacement, cubic=False):
-        """The sources where they are to be, and what the codes asked for show beyond that: [k * n, 64, 64, 3] each."""
-        picture, blurred = jnp.split(warp_image(both, displacement, cubic), 2, axis=-1)
-        return picture, asked - blurred
-
-    def heads(name, displacement):
-        picture, new = laid(displacement)
-        pair = picture.reshape(pictures.shape)
-        other = (pair[::-1] - pair).reshape(picture.shape)  # zeros where there is one alone
-        seen = jnp.concatenate([picture - 0.5, 2 * other, 2 * new / (far + CHANGE_SOFTENING)], axis=-1)
-        said = _passes(config)[name].apply({"params": params[name]}, seen, codes)
-        coarse = jax.image.resize(said["coarse"], (k * n, GRID * PATCH, GRID * PATCH, 2), "bilinear")  # type: ignore[index]
-        return said, moves * far * (COARSE_FLOW_SCALE * coarse + depth_to_space(said["fine"], PATCH))  # type: ignore[index]
-
-    _, bent = heads("first", head)
-    said, further = heads("second", head + bent)
-
-    def fine(name):
-        return depth_to_space(said[name], PATCH)
-
-    bent += further
-    mask = nn.sigmoid(fine("mask")) * (config.warp_ablation != "flow")
-    picture, new = laid(head + bent, sharp)
-    made = picture + scale_pixels(new + jnp.minimum(2 * far, 1) * fine("texture"), mask)
-    weight = shares[:, :, None, None, None] * jnp.exp(jnp.clip(fine("preference"), -3, 3)).reshape(k, n, 64, 64, 1)
-    share = weight / jnp.sum(weight, axis=0, keepdims=True)
-    blended = jnp.sum(scale_pixels(made.reshape(k, n, 64, 64, 3), share), axis=0)
-    return WarpOutput(blended, bent.reshape(k, n, 64, 64, 2), mask.reshape(k, n, 64, 64, 1))
+    change_of_other_source = change[::-1] if k == 2 else jnp.zeros_like(change)
+    change_norm = rms(change)
+    change_direction = change / (change_norm[..., None] + CHANGE_SOFTENING)
+    source_expression = jnp.stack([2 * source.expression - 1 for source in sources])
+    has_other_source = jnp.full((k, n, 1), float(k - 1))
+    condition = [change_direction, source_expression, 2 * change_of_other_source, has_other_source]
+    return jnp.concatenate(condition, axis=-1), change_norm
 
 
-def init(config: ModelConfig, key: Array) -> Any:
-    """New weights, as a plain pytree."""
-    seen, codes = jnp.zeros((1, 64, 64, 9)), jnp.zeros((1, 3 * 64 + 1))
-    keys = jax.random.split(key)
-    passes = zip(keys, _passes(config).items(), strict=True)
-    return {name: network.init(key, seen, codes)["params"] for key, (name, network) in passes}
+def rms(change: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
+    """Root mean square of a change of expression: exactly 0, with a finite gradient, if there is none."""
+    return jnp.sqrt(jnp.mean(change**2, axis=-1) + EPSILON**2) - EPSILON
+
+
+def warp_and_residual(
+    stack: _Stack, flow: Float[Array, "rows 64 64 2"], cubic: bool = False
+) -> tuple[Float[Array, "rows 64 64 3"], Float[Array, "rows 64 64 3"]]:
+    """The sources warped by the flow, and what the target decodes to beyond their warped reconstructions."""
+    warped, warped_decoded = jnp.split(warp_image(stack.images_and_decoded, flow, cubic), 2, axis=-1)
+    return warped, stack.target_decoded - warped_decoded
+
+
+def predict_flow(
+    config: ModelConfig, params: Any, name: str, stack: _Stack, flow: Float[Array, "rows 64 64 2"]
+) -> tuple[dict[str, Array], Float[Array, "rows 64 64 2"]]:
+    """One pass: the outputs of the network `name` for the sources warped by the flow so far, and what to add to it."""
+    warped, residual = warp_and_residual(stack, flow)
+    pair = warped.reshape(stack.count, -1, *warped.shape[1:])
+    other_source = (pair[::-1] - pair).reshape(warped.shape)  # zeros if there is one source
+    residual = 2 * residual / (stack.change_norm + CHANGE_SOFTENING)
+    inputs = jnp.concatenate([warped - 0.5, 2 * other_source, residual], axis=-1)
+    outputs: Any = _networks(config)[name].apply({"params": params[name]}, inputs, stack.condition)
+    coarse_flow = jax.image.resize(outputs["coarse_flow"], flow.shape, "bilinear")
+    use_flow = config.warp_ablation != "paint"
+    flow_update = COARSE_FLOW_SCALE * coarse_flow + to_pixels(outputs["fine_flow"])
+    return outputs, use_flow * stack.change_norm * flow_update
+
+
+def paint(
+    config: ModelConfig, outputs: dict[str, Array], stack: _Stack, flow: Float[Array, "rows 64 64 2"], cubic: bool
+) -> tuple[Float[Array, "rows 64 64 3"], Float[Array, "rows 64 64 1"]]:
+    """The warped sources with the residual and the texture painted over them, and the mask of the paint."""
+    mask = nn.sigmoid(to_pixels(outputs["mask"])) * (config.warp_ablation != "flow")
+    warped, residual = warp_and_residual(stack, flow, cubic)
+    texture = jnp.minimum(2 * stack.change_norm, 1) * to_pixels(outputs["texture"])
+    return warped + scale_pixels(residual + texture, mask), mask
+
+
+def blend(
+    painted: Float[Array, "sources batch 64 64 3"],
+    blend_logit: Float[Array, "sources batch 64 64 1"],
+    source_weight: Float[Array, "sources batch"],
+) -> Float[Array, "batch 64 64 3"]:
+    """The mean of the painted sources. At each pixel the network can prefer one, by a factor of up to exp(3)."""
+    weight = source_weight[:, :, None, None, None] * jnp.exp(jnp.clip(blend_logit, -3, 3))
+    weight = weight / jnp.sum(weight, axis=0, keepdims=True)
+    return jnp.sum(scale_pixels(painted, weight), axis=0)
+
+
+def to_pixels(output: Float[Array, "rows 16 16 _"]) -> Float[Array, "rows 64 64 _"]:
+    """An output of the network at 16x16, a patch of pixels per cell, at 64x64."""
+    return depth_to_space(output, PATCH)
