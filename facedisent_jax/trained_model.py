@@ -63,7 +63,7 @@ class TrainedModel:
     @property
     def uses_source(self) -> bool:
         """Whether the decoder can use an image of the person (kind "warp")."""
-        return self.config.model.kind == "warp"
+        return models.KINDS[self.config.model.kind].uses_source
 
     def decode(
         self,
@@ -178,10 +178,13 @@ class TrainedModel:
 
     @cached_property
     def _decode(self) -> Callable:
-        def decode(params, identity, expression, *sources):
-            *images, alpha = sources if len(sources) == 3 else (*sources, None)
-            encoded = [models.encode_source(self.config.model, params, image) for image in images]
-            decoded = models.decode(self.config.model, params, Codes(identity, expression), *encoded, place=alpha)
+        def decode(params, identity, expression, source=None, source_b=None, alpha=None):
+            config, codes = self.config.model, Codes(identity, expression)
+            if source is None:
+                decoded = models.decode(config, params, codes)
+            else:
+                sources = [models.encode_source(config, params, x) for x in (source, source_b) if x is not None]
+                decoded = models.decode_from_sources(config, params, codes, *sources, alpha=alpha, cubic=True).images
             return (jnp.clip(decoded, 0, 1),)
 
         return partial(jax.jit(decode), self._device_params)

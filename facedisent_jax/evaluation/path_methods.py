@@ -20,7 +20,7 @@ from facedisent_jax.evaluation import baselines, judges, metrics
 from facedisent_jax.evaluation.clips import Clip
 from facedisent_jax.losses.related_work import rotate
 from facedisent_jax.models.codes import Codes
-from facedisent_jax.models.pca import Components, fit_pca, reconstruct
+from facedisent_jax.models.pca import PCA, fit_pca, reconstruct
 
 SEED = 0
 COMPONENTS = 128
@@ -76,7 +76,7 @@ class TrainingStatistics(NamedTuple):
     """
 
     faces: Faces | None
-    pca: Components | None
+    pca: PCA | None
     smile_code: dict[str, np.ndarray]
     difference: dict[str, np.ndarray]
     missing: list[str]

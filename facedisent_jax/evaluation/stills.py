@@ -204,7 +204,7 @@ def linear_baselines(face: trained_model.TrainedModel, faces: Faces) -> dict:
     out = {"mean_face": image_metrics(faces, every, rebuilt(0))}
     for k in COMPONENTS:
         out[f"pca_{k}"] = image_metrics(faces, every, rebuilt(k)) | {"components": min(k, len(pca.basis))}
-    return out | {"fitted_pictures": pca.fitted}
+    return out | {"fitted_pictures": pca.n_images}
 
 
 def inter_subject_psnr(faces: Faces, shown: np.ndarray, most: int = 60) -> float:

@@ -19,7 +19,7 @@ from facedisent_jax.losses.functions import (
 )
 from facedisent_jax.losses.related_work import clamping_terms, rotation_terms
 from facedisent_jax.losses.warp_terms import warp_terms
-from facedisent_jax.models import decode, encode_logits
+from facedisent_jax.models import KINDS, decode, encode_logits
 from facedisent_jax.models.codes import Codes, EncoderOutput, Params
 
 A, B, C = ANCHOR, SAME_SUBJECT, SAME_EXPRESSION = 0, 1, 2
@@ -195,7 +195,7 @@ def method_terms(
 ) -> dict[str, Float[Array, ""]]:
     """The terms that only some models and methods have. codes: [3, batch, 64] each."""
     terms = {}
-    if config.model.kind == "warp":
+    if KINDS[config.model.kind].uses_source:
         terms |= warp_terms(config, params, images, batch, codes, decoded[:2])
     if config.method == "rotation":
         terms |= rotation_terms(config, params, images[:3], batch, codes)

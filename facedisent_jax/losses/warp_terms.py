@@ -53,19 +53,19 @@ def warp_terms(
         jnp.concatenate([expression_b, retargeted, interpolated.expression]),
     )
     from_one = decode_from_sources(config.model, params, target_codes, sources)
-    from_two = decode_from_sources(config.model, params, interpolated, source_a, source_b, place=batch.alpha)
+    from_two = decode_from_sources(config.model, params, interpolated, source_a, source_b, alpha=batch.alpha)
 
     pixel_weights = jnp.asarray(mouth_weights(config.objective.mouth_weight))
-    error = structural(from_one.pictures, jnp.concatenate([b, a, middle]), pixel_weights)
+    error = structural(from_one.images, jnp.concatenate([b, a, middle]), pixel_weights)
     weight = jnp.concatenate([batch.has_pair, batch.has_pair * batch.has_peer, middle_weight])
-    flow = jnp.concatenate([from_one.displacement, *from_two.displacement[:, None]], axis=1)[0]
+    flow = jnp.concatenate([from_one.flow, *from_two.flow[:, None]], axis=1)[0]
     # The encoder must not make the cycle easy, so only the decoder learns from it.
-    re_encoded = encode(config.model, jax.lax.stop_gradient(params), from_one.pictures[n : 2 * n])
+    re_encoded = encode(config.model, jax.lax.stop_gradient(params), from_one.images[n : 2 * n])
     cycle_target = jax.lax.stop_gradient(Codes(identity_a, retargeted))
     cycle = l1(re_encoded.identity, cycle_target.identity) + l1(re_encoded.expression, cycle_target.expression)
     return {
         "one_source": masked_mean(error, weight),
-        "two_sources": masked_mean(structural(from_two.pictures, middle, pixel_weights), middle_weight),
+        "two_sources": masked_mean(structural(from_two.images, middle, pixel_weights), middle_weight),
         "flow_tv": jnp.mean(total_variation(flow)),
         "mask_area": (jnp.mean(from_one.mask) + jnp.mean(from_two.mask)) / 2,
         "cycle": masked_mean(cycle, batch.has_pair * batch.has_peer),

@@ -96,7 +96,7 @@ def augment_batch(
         # All images of the batch change alike: augmentation must not vary what the batch does not vary.
         changed = augment(config.augment, key, images[0, :, None], batch.label[0, :, None])
         return jnp.repeat(jnp.moveaxis(changed, 1, 0), 3, axis=0)
-    if config.model.kind != "warp":
+    if not models.KINDS[config.model.kind].uses_source:
         return augment(config.augment, key, images, batch.label)
     images = jnp.concatenate([images, jnp.asarray(batch.middle, jnp.float32) / 255])
     alpha = jnp.asarray(batch.alpha)
@@ -117,7 +117,7 @@ def optimizer(config: OptimConfig) -> optax.GradientTransformation:
 
     def has_decay(params):
         return jax.tree_util.tree_map_with_path(
-            lambda path, p: p.ndim > 1 and not any("pixels" in str(key) for key in path), params
+            lambda path, p: p.ndim > 1 and not any("pixel_kernel" in str(key) for key in path), params
         )
 
     def clip(gradient, _):  # a product: XLA on CPU would write optax's quotient to memory first, which takes 10 ms
@@ -136,7 +136,7 @@ def init_state(config: Config, faces: Faces, params: Params | None = None) -> Tr
     """
     if params is None:
         params = jax.jit(partial(models.init, config.model))(jax.random.key(config.seed))
-        if config.model.kind != "plain":
+        if models.KINDS[config.model.kind].linear_path:
             rows = np.sort(np.random.default_rng(config.seed).permutation(len(faces))[:PCA_IMAGES])
             weights = mouth_weights(config.objective.mouth_weight)
             params = init_from_pca(params, faces.image[rows], faces.subject[rows], weights, config.objective.label_dims)

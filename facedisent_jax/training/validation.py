@@ -27,7 +27,7 @@ def validate(config: Config, params: Params, triplets: Triplets) -> dict[str, fl
     size = BATCH + -BATCH % jax.device_count()
     n = min(len(triplets), MAX_ANCHORS)
     errors: dict[str, list] = {"reconstruction": [], "swap": []}
-    if config.model.kind == "warp":
+    if models.KINDS[config.model.kind].uses_source:
         errors["source"] = []
     for k in range(-(-n // size)):
         index = triplets.index(0, k, size)
@@ -56,7 +56,7 @@ def _validation_mse(config: Config, params: Params, batch: Batch) -> dict[str, F
         "reconstruction": mse(models.decode(config.model, params, a)),
         "swap": mse(models.decode(config.model, params, Codes(b.identity, c.expression))),
     }
-    if config.model.kind == "warp":
+    if models.KINDS[config.model.kind].uses_source:
         source = models.encode_source(config.model, params, images[1])
-        errors["source"] = mse(models.decode(config.model, params, a, source))
+        errors["source"] = mse(models.decode_from_sources(config.model, params, a, source, cubic=True).images)
     return jax.lax.with_sharding_constraint(errors, distributed.replicated_sharding())

@@ -78,7 +78,7 @@ def test_images_teach_the_code_of_what_varies_and_the_other_code_is_pulled_toget
     def loss(params):
         return objective.loss_terms(config, params, images, batch)["clamping"]
 
-    gradient = jax.grad(loss)(params)["encoder"]["pixels"]
+    gradient = jax.grad(loss)(params)["encoder"]["pixel_kernel"]
     z = models.encode(CONFIG.model, params, images[0])
     clamped = z.expression if same == "label" else z.identity
 
@@ -88,7 +88,9 @@ def test_images_teach_the_code_of_what_varies_and_the_other_code_is_pulled_toget
         return jnp.sum(z * CLAMP_GRADIENT_SCALE * (clamped - clamped.mean(0)[None])) / images[0].size
 
     half = slice(-64, None) if same == "label" else slice(-128, -64)  # of the linear path, the last of the matrix
-    np.testing.assert_allclose(gradient[:, half], jax.grad(pull)(params)["encoder"]["pixels"][:, half], atol=1e-10)
+    np.testing.assert_allclose(
+        gradient[:, half], jax.grad(pull)(params)["encoder"]["pixel_kernel"][:, half], atol=1e-10
+    )
     assert float(jnp.abs(gradient).max()) > 0
 
 
