@@ -240,7 +240,7 @@ def _read_arrays(run: str | Path, step: int, item: str, abstract) -> Any:
 
 
 def _first_different_shape(expected, saved) -> str:
-    """The first weight whose shape differs, as `encoder/pixel_kernel (12288, 384) here, (12288, 640) in the checkpoint`."""
+    """The first weight whose shape differs, as `encoder/pixel_kernel (12288, 384) here, (12288, 640) there`."""
 
     def shapes(tree) -> dict[str, tuple]:
         leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
