@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from facedisent_jax.data.record import MOUTH
+
 ONSET_START = 0.05  # fraction of the take's range: the onset starts at the last frame at or below it
 ONSET_END = 0.95  # fraction of the take's range: the onset ends at the first frame at or above it
 SHORT_ONSET_FRAMES = 8  # shorter onsets get a remark: the evaluation on video leaves them out
@@ -26,9 +28,7 @@ OUTER_EYES = (33, 263)
 STEADY = (33, 133, 362, 263, 168, 6, 197, 195, 5, 4, 1, 10, 151, 9, 8, 127, 356, 234, 454, 103, 332, 67, 297, 109, 338)
 FIRST_IRIS_POINT = 468  # points from here on move with the gaze
 
-# Rows and columns of a tight 64x64 crop.
-MOUTH = (slice(38, 60), slice(14, 50))
-FACE = (slice(2, 62), slice(2, 62))  # all but the border
+FACE = (slice(2, 62), slice(2, 62))  # rows and columns of a tight crop: all but the border
 
 
 class TakeError(ValueError):

@@ -57,7 +57,7 @@ def test_tensorflow_is_imported_where_records_and_events_are_read_or_written():
     }
     assert users <= {
         "facedisent_jax/data/record.py",  # TFDS features
-        "facedisent_jax/data/reading.py",
+        "facedisent_jax/data/shards.py",
         "facedisent_jax/data/stream.py",
         "facedisent_jax/training/log.py",  # TensorBoard events
     }

@@ -1,4 +1,4 @@
-"""A data folder and a run small enough for tests: faces of flat colours, an untrained network, a real checkpoint."""
+"""A data folder and a run small enough for tests: flat coloured faces, an untrained network, a real checkpoint."""
 
 import json
 from collections.abc import Iterable
@@ -10,12 +10,11 @@ import numpy as np
 from facedisent_jax.data.record import NAME, PREP_FILE, SPLITS, Record
 
 ROOT = Path(__file__).parents[1]
-SHARED = ROOT.parent / "shared"
-"""Pictures that are not part of the project: tests that use them skip where they are absent."""
+SHARED = ROOT.parent / "shared"  # photographs outside the repository: tests that use them skip without them
 
 
 def flat_face(subject: int, intensity: float) -> np.ndarray:
-    """[64, 64, 3] uint8: the colour tells the subject, a bright lower part tells the intensity."""
+    """[64, 64, 3] uint8: the colour shows the subject, the brightness of the mouth the intensity."""
     rng = np.random.default_rng(subject)
     face = np.broadcast_to(rng.integers(30, 200, 3), (64, 64, 3)).astype(np.uint8).copy()
     face[10:30] += rng.integers(0, 30, (20, 64, 3), np.uint8)
@@ -26,7 +25,7 @@ def flat_face(subject: int, intensity: float) -> np.ndarray:
 def person(
     number: int, levels: Iterable[float] = (0.0, 1.0), name: str | None = None, sequence: str = ""
 ) -> list[Record]:
-    """A person's pictures in one sequence, one for each intensity."""
+    """Images of one person in one sequence, one per intensity."""
     name = f"p{number:03d}" if name is None else name
     return [
         Record(flat_face(number, y), name, "smile" if y > 0 else "neutral", sequence, frame=k, intensity=y)
@@ -35,7 +34,7 @@ def person(
 
 
 def write_folder(folder: Path, splits: dict[str, list[Record]]) -> Path:
-    """A data folder as `python -m data_prep` leaves it, without TFDS's own files."""
+    """A data folder as `python -m data_prep` writes it, without TFDS's own files."""
     import tensorflow as tf
 
     def feature(value):
@@ -69,11 +68,11 @@ def write_folder(folder: Path, splits: dict[str, list[Record]]) -> Path:
     return folder
 
 
-HARM = "<script>alert(1)</script><img src=x onerror='alert(2)'>\"&\n"
+HARM = "<script>alert(1)</script><img src=x onerror='alert(2)'>\"&\n"  # would run in a page
 
 
 def harmful(value):
-    """The same figures, every text in them preceded by one that would run in a page."""
+    """The same values, with HARM before every text in them."""
     if isinstance(value, dict):
         return {name: harmful(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -83,14 +82,14 @@ def harmful(value):
 
 def tags(html: str) -> list[tuple[str, list[str]]]:
     """The tags of a page with the names of their attributes."""
-    found = []
+    out = []
 
     class Reader(HTMLParser):
         def handle_starttag(self, tag, attrs):
-            found.append((tag, [name for name, _ in attrs]))
+            out.append((tag, [name for name, _ in attrs]))
 
     Reader().feed(html)
-    return found
+    return out
 
 
 def write_run(run: Path, data: Path, crop: dict | None = None, model=None) -> Path:
@@ -118,6 +117,6 @@ def write_run(run: Path, data: Path, crop: dict | None = None, model=None) -> Pa
 
 
 def terms(run: Path) -> list[dict]:
-    """The lines of metrics.jsonl without what the clock tells."""
+    """The lines of metrics.jsonl without the timings."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]

@@ -1,4 +1,4 @@
-"""TODO."""
+"""Batches of triplets, prepared ahead of the training step by tf.data."""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,7 @@ from facedisent_jax.data.tf_environment import quiet_tensorflow
 from facedisent_jax.data.triplets import Batch, Triplets
 from facedisent_jax.errors import UserError
 
-GATHER_TRIPLETS = 128
-"""Triplets of several steps that are gathered at once, so that handing them over costs little beside it."""
+GATHER_TRIPLETS = 128  # triplets gathered at once, over several steps: handing them over then costs little
 
 
 def batches(
@@ -17,53 +16,56 @@ def batches(
     stop: int,
     batch: int,
     rows: slice = slice(None),
-    pictures: bool = True,
+    with_images: bool = True,
 ) -> Iterator[Batch]:
-    """The batches of steps start .. stop - 1, prepared ahead in another thread, in order.
+    """The batches of steps start .. stop - 1 in order, prepared ahead in another thread.
 
-    Step k's batch is `triplets.batch(seed, k, batch, rows, pictures)` however the stream was opened, so a resumed run
-    needs no iterator state. Raises RecordError for a picture left on disk that is damaged since the folder was opened.
+    Step k always gets `triplets.batch(seed, k, batch, rows, with_images)`, wherever the stream starts, so a resumed
+    run needs no iterator state. Raises UserError for an image on disk that was damaged after the folder was opened.
     """
     quiet_tensorflow()
     import tensorflow as tf
 
-    tf.config.set_visible_devices([], "GPU")  # the GPU is JAX's
-    picture = tf.uint8 if pictures else tf.int32
-    types = Batch(*[picture if name in ("images", "middle") else tf.float32 for name in Batch._fields])
+    tf.config.set_visible_devices([], "GPU")  # the GPU belongs to JAX
+    image_type = tf.uint8 if with_images else tf.int32
+    types = Batch(*[image_type if name in ("images", "middle") else tf.float32 for name in Batch._fields])
+    errors: list[UserError] = []
+    steps_per_gather = max(1, GATHER_TRIPLETS // batch)
 
-    faults: list[UserError] = []
-    together = max(1, GATHER_TRIPLETS // batch)
-
-    def several(first) -> tuple:
+    def gather_steps(first) -> tuple:
+        steps = range(first, min(first + steps_per_gather, stop))
         try:
-            return tuple(triplets.batches(seed, range(first, min(first + together, stop)), batch, rows, pictures))
+            return tuple(triplets.batches(seed, steps, batch, rows, with_images))
         except UserError as error:
-            faults.append(error)  # TensorFlow would make it one of its own, with a traceback for a message
+            errors.append(error)  # TensorFlow replaces it by its own, with a traceback as its message
             raise
 
     def gather(first):
-        return tf.numpy_function(several, [first], list(types))
+        return tf.numpy_function(gather_steps, [first], list(types))
 
-    # In one thread: two take turns at the interpreter, and give a quarter fewer pictures from disk.
-    stream = without_autotune(tf.data.Dataset.range(start, stop, together).map(gather).prefetch(2))
+    # In one thread: two take turns at the interpreter, and give a quarter fewer images from disk.
+    stream = without_autotune(tf.data.Dataset.range(start, stop, steps_per_gather).map(gather).prefetch(2))
 
-    def opened() -> Iterator[Batch]:
+    def iterate() -> Iterator[Batch]:
         try:
             for fields in stream.as_numpy_iterator():
                 yield from map(Batch, *fields)
         except tf.errors.OpError:
-            if faults:
-                raise faults[0] from None
+            if errors:
+                raise errors[0] from None
             raise
 
-    return opened()
+    return iterate()
 
 
-def without_autotune(stream):
-    """A tf.data.Dataset without TensorFlow's tuner: ours leave it nothing to tune, and their ends would at times wait
-    until it wakes, which takes the longer the longer a stream was open (9 s after 11)."""
+def without_autotune(dataset):
+    """A tf.data.Dataset without TensorFlow's autotuner.
+
+    Our datasets leave it nothing to tune, and closing one would wait until the tuner wakes up: the longer the longer
+    the dataset was open (9 s after 11).
+    """
     import tensorflow as tf
 
     options = tf.data.Options()
     options.autotune.enabled = False
-    return stream.with_options(options)
+    return dataset.with_options(options)

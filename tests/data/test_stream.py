@@ -1,4 +1,4 @@
-"""A record written is a record read; batches do not depend on where pictures lie or where the stream is opened."""
+"""A record written is a record read; batches depend neither on where images lie nor on where the stream starts."""
 
 import json
 import time
@@ -27,12 +27,12 @@ def columns(faces):
 
 
 def test_a_record_written_is_a_record_read(folder):
-    wanted = columns(Faces.of([r for k in range(4) for r in person(k, (0.0, 0.3, 1.0), sequence="take")]))
+    expected = columns(Faces.of([r for k in range(4) for r in person(k, (0.0, 0.3, 1.0), sequence="take")]))
     for in_memory in (True, False):
-        found = read_split(folder, "train", in_memory)
-        for name, value in columns(found).items():
-            np.testing.assert_array_equal(value, wanted[name], err_msg=name)
-    assert isinstance(found.image, MappedImages)
+        faces = read_split(folder, "train", in_memory)
+        for name, value in columns(faces).items():
+            np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    assert isinstance(faces.image, MappedImages)
 
 
 def test_batches_from_disk_equal_batches_from_memory(folder):
@@ -42,9 +42,9 @@ def test_batches_from_disk_equal_batches_from_memory(folder):
         np.testing.assert_array_equal(a, b)
 
 
-def test_the_stream_gives_each_step_its_batch_wherever_it_is_opened(folder):
+def test_each_step_gets_its_batch_wherever_the_stream_starts(folder):
     triplets = Triplets(reading.read_faces([folder], "train"))
-    steps = 2 * (GATHER_TRIPLETS // 4) + 3  # gathered in three parts, of which the last is not full
+    steps = 2 * (GATHER_TRIPLETS // 4) + 3  # three gathers, the last one not full
     whole = list(batches(triplets, seed=5, start=0, stop=steps, batch=4))
     later = list(batches(triplets, seed=5, start=6, stop=steps, batch=4))
     assert len(whole) == steps and len(later) == steps - 6
@@ -56,14 +56,14 @@ def test_the_stream_gives_each_step_its_batch_wherever_it_is_opened(folder):
             np.testing.assert_array_equal(a, b)
 
 
-def test_a_stream_that_has_given_all_ends_at_once(folder):
+def test_a_stream_ends_at_once_after_its_last_batch(folder):
     triplets = Triplets(reading.read_faces([folder], "train"))
     waits = []
     for _ in range(80):
         for _ in batches(triplets, seed=0, start=0, stop=256, batch=4):
             last = time.perf_counter()
         waits.append(time.perf_counter() - last)
-    # At the end of every seventh stream or so TensorFlow's tuner slept on, for 10 to 50 ms; other work may stop a few.
+    # TensorFlow's tuner delayed the end of every seventh stream or so by 10 to 50 ms; a busy machine delays a few.
     assert sum(wait > 0.008 for wait in waits) < 5, waits
 
 
@@ -78,12 +78,12 @@ def test_folders_cropped_with_different_margins_are_refused(folder, tmp_path):
     info = json.loads((other / "prep.json").read_text())
     (other / "prep.json").write_text(json.dumps(info | {"margin": 0.5}))
     assert reading.crop_of([folder]) == {"detector": "none", "margin": 0.0}
-    with pytest.raises(UserError, match="different margins"):
+    with pytest.raises(UserError, match="same margin"):
         reading.crop_of([folder, other])
 
 
 @pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir()])
-def test_a_folder_that_is_no_data_folder_is_a_sentence(tmp_path, make):
+def test_a_folder_without_records_is_refused_with_advice(tmp_path, make):
     make(tmp_path / "faces")
     with pytest.raises(UserError, match="python -m data_prep"):
         read_split(tmp_path / "faces", "train")
