@@ -1,6 +1,6 @@
-"""Pictures for a report or a paper: grids of faces with labels, curves, scatters, animations. Imports none of ours.
+"""Figures for a report or a paper: labelled grids of faces, curves, scatter plots, animations.
 
-Faces are enlarged without smoothing their pixels away (Lanczos), on white, with labels that are fitted and never cut.
+Faces are enlarged so that their pixels stay visible (Lanczos). The background is white, and labels are never cut off.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,34 +9,43 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, Shaped, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
 from facedisent_jax.errors import UserError
 from facedisent_jax.files import replacing
 
+Image64 = UInt8[np.ndarray, "64 64 3"] | Float[np.ndarray, "64 64 3"]  # floats in [0, 1]
+
 STILLS = (".png", ".jpg", ".jpeg")
 ANIMATIONS = (".gif", ".webp", ".mp4")
-SCALE = 3
-"""Enlargement of a face: 192 pixels, so that six to ten fill a page's width at 300 dots an inch."""
-GAP, MARGIN_GAP, BORDER = 6, 30, 24
+SCALE = 3  # enlargement of a face: at 192 pixels, six to ten fill the width of a page at 300 dots per inch
+GAP = 6  # pixels between faces
+MARGIN_GAP = 30  # pixels between the margins and the other faces
+BORDER = 24  # pixels around the figure
 INK, FAINT = "#1a1a1a", "#8a8a8a"
-TEXT = 26
-"""Size of labels in pixels in a figure of up to eight columns, up to twice that in wider ones; down to SMALLEST where
-they would not fit."""
-SMALLEST = 15
-NO_TERMS = ("step", "images_per_second", "learning_rate", "gradient_norm", "seconds")
-"""Numbers of metrics.jsonl that are no terms of the loss."""
+LABEL_SIZE = 26  # pixels, in a figure of up to eight columns; up to twice that in wider ones
+MIN_LABEL_SIZE = 15  # pixels, where a label would not fit otherwise
+NOT_LOSS_TERMS = ("step", "images_per_second", "learning_rate", "gradient_norm", "seconds")  # in metrics.jsonl
 
 
-def check_suffix(path: Path, kinds: Sequence[str]) -> None:
-    """Raises FigureError unless the file's name ends in one of `kinds`."""
-    if path.suffix.lower() not in kinds:
-        found = f'ends in "{path.suffix}"' if path.suffix else "has no ending"
-        raise UserError(f"{path} {found}, which tells no kind of picture: use {', '.join(kinds)}.")
+class ReportFigure(NamedTuple):
+    """A figure of a page. name: of its file, without .png. Without an image, the caption says why it was left out."""
+
+    name: str
+    title: str
+    caption: str
+    image: Image.Image | None = None
+
+
+def check_suffix(path: Path, suffixes: Sequence[str]) -> None:
+    """Raises UserError unless the file name ends in one of `suffixes`."""
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f'The ending of {path} must be one of {", ".join(suffixes)}, got "{path.suffix}".')
 
 
 def grid(
-    cells: Sequence[Sequence[np.ndarray | None]],
+    cells: Sequence[Sequence[Image64 | None]],
     top: Sequence[str] = (),
     left: Sequence[str] = (),
     margin_rows: int = 0,
@@ -44,61 +53,61 @@ def grid(
     end_columns: int = 0,
     scale: int = SCALE,
 ) -> Image.Image:
-    """Rows of faces with labels above the columns and beside the rows.
+    """Rows of faces with labels above the columns and to the left of the rows.
 
-    cells: pictures [64, 64, 3], float in [0, 1] or uint8, or None for an empty place. The first `margin_rows` and
-    `margin_columns` and the last `end_columns` (the real pictures) stand apart from the rest.
+    cells: None leaves a cell empty.
+    margin_rows, margin_columns, end_columns: how many of the first rows, first columns and last columns (usually the
+    real images) are set apart from the rest.
     """
-    top, left = ([_printed(label) for label in labels] for labels in (top, left))
+    top, left = ([_printable(label) for label in labels] for labels in (top, left))
     side = scale * next(len(cell) for row in cells for cell in row if cell is not None)
     columns = max(map(len, cells))
-    text = int(TEXT * min(max(1, columns / 8), 2))  # a wide figure is printed smaller
-    beside = max((_width(label, text) for label in left), default=0)
-    beside = min(beside, 2 * side) + (12 if left else 0)
+    label_size = int(LABEL_SIZE * min(max(1, columns / 8), 2))  # a wide figure is printed smaller
+    left_width = max((_width(label, label_size) for label in left), default=0)
+    left_width = min(left_width, 2 * side) + (12 if left else 0)
     lines = max((label.count("\n") + 1 for label in top), default=0)
-    above = lines * (text + 8) + (8 if lines else 0)
-    xs = _places(columns, side, (margin_columns, columns - end_columns), BORDER + beside)
-    ys = _places(len(cells), side, (margin_rows,), BORDER + above)
-    size = xs[-1] + side + BORDER, ys[-1] + side + BORDER
-    canvas = Image.new("RGB", size, "white")
+    top_height = lines * (label_size + 8) + (8 if lines else 0)
+    xs = _cell_starts(columns, side, (margin_columns, columns - end_columns), BORDER + left_width)
+    ys = _cell_starts(len(cells), side, (margin_rows,), BORDER + top_height)
+    canvas = Image.new("RGB", (xs[-1] + side + BORDER, ys[-1] + side + BORDER), "white")
     draw = ImageDraw.Draw(canvas)
     for c, label in enumerate(top):
-        _text(draw, (xs[c] + side / 2, ys[0] - 10), label, side, text, "md")
+        _draw_text(draw, (xs[c] + side / 2, ys[0] - 10), label, side, label_size, "md")
     for r, label in enumerate(left):
-        _text(draw, (xs[0] - 12, ys[r] + side / 2), label, beside - 12, text, "rm")
+        _draw_text(draw, (xs[0] - 12, ys[r] + side / 2), label, left_width - 12, label_size, "rm")
     for r, row in enumerate(cells):
         for c, cell in enumerate(row):
             if cell is not None:
-                canvas.paste(enlarged(cell, scale), (xs[c], ys[r]))
+                canvas.paste(enlarge(cell, scale), (xs[c], ys[r]))
     return canvas
 
 
-def _places(count: int, side: int, breaks: Sequence[int], start: int) -> list[int]:
-    """Where each of `count` cells begins, with a wider gap before the cells in `breaks`."""
-    apart = [k for k in breaks if 0 < k < count]
-    return [start + k * (side + GAP) + MARGIN_GAP * sum(k >= place for place in apart) for k in range(count)]
+def _cell_starts(count: int, side: int, breaks: Sequence[int], start: int) -> list[int]:
+    """The first pixel of each cell, with a wider gap before the cells in `breaks`."""
+    breaks = [k for k in breaks if 0 < k < count]
+    return [start + k * (side + GAP) + MARGIN_GAP * sum(k >= b for b in breaks) for k in range(count)]
 
 
-def enlarged(face: np.ndarray, scale: int = SCALE) -> Image.Image:
-    """One face, [h, w, 3] float in [0, 1] or uint8, `scale` times as large."""
-    picture = Image.fromarray(_bytes(face))
-    return picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.LANCZOS)
+def enlarge(face: Image64, scale: int = SCALE) -> Image.Image:
+    """One face as an image `scale` times as large."""
+    image = Image.fromarray(_to_uint8(face))
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.LANCZOS)
 
 
-def _bytes(face: np.ndarray) -> np.ndarray:
+def _to_uint8(face: np.ndarray) -> np.ndarray:
     return face if face.dtype == np.uint8 else np.rint(255 * np.clip(face, 0, 1)).astype(np.uint8)
 
 
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans: it knows Greek, Cyrillic and accents, and comes with matplotlib."""
+    """DejaVu Sans, which comes with matplotlib and has Greek, Cyrillic and accents."""
     import matplotlib
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
-def _printed(label: str) -> str:
-    """What a font can draw of a name, whatever it holds; of many lines the first three."""
+def _printable(label: str) -> str:
+    """The label with "?" for what cannot be drawn, and three lines at most."""
     lines = ["".join(letter if letter.isprintable() else "?" for letter in line) for line in label.split("\n")]
     return "\n".join(lines[:3])
 
@@ -107,40 +116,42 @@ def _width(text: str, size: int) -> int:
     return max(int(np.ceil(_font(size).getlength(line))) for line in text.split("\n"))
 
 
-def _text(draw: ImageDraw.ImageDraw, at: tuple[float, float], text: str, width: int, size: int, anchor: str) -> None:
-    """Text no wider than `width`: smaller if need be, and as a last resort with its middle left out."""
-    size = next((size for size in range(size, SMALLEST, -1) if _width(text, size) <= width), SMALLEST)
-    text = "\n".join(_shortened(line, size, width) for line in text.split("\n"))
-    draw.multiline_text(at, text, INK, _font(size), anchor, align="right" if anchor[0] == "r" else "center")
+def _draw_text(
+    draw: ImageDraw.ImageDraw, position: tuple[float, float], text: str, width: int, size: int, anchor: str
+) -> None:
+    """Text no wider than `width`: in smaller letters if needed, and as a last resort without its middle."""
+    size = next((size for size in range(size, MIN_LABEL_SIZE, -1) if _width(text, size) <= width), MIN_LABEL_SIZE)
+    text = "\n".join(_shorten(line, size, width) for line in text.split("\n"))
+    draw.multiline_text(position, text, INK, _font(size), anchor, align="right" if anchor[0] == "r" else "center")
 
 
-def _shortened(text: str, size: int, width: int) -> str:
-    keep = len(text)
+def _shorten(text: str, size: int, width: int) -> str:
+    letters = len(text)
     short = text
-    while _width(short, size) > width and keep > 2:
-        keep -= 1
-        short = text[: (keep + 1) // 2] + "…" + text[len(text) - keep // 2 :]
+    while _width(short, size) > width and letters > 2:
+        letters -= 1
+        short = text[: (letters + 1) // 2] + "…" + text[len(text) - letters // 2 :]
     return short
 
 
-def curves(history: Sequence[Mapping[str, float]]) -> "Image.Image | None":
-    """Loss terms and validation figures over steps, from the lines of metrics.jsonl; None if there are none.
+def training_curves(history: Sequence[Mapping[str, float]]) -> Image.Image | None:
+    """Loss terms (left, logarithmic) and validation PSNR in dB (right) over the steps.
 
-    Left: every loss term, on a logarithmic axis. Right: "validation/..._psnr" in dB.
+    history: the lines of metrics.jsonl. Returns None if they have neither.
     """
     series: dict[str, tuple[list, list]] = {}
     for entry in history:
         for name, value in entry.items():
             usable = isinstance(value, int | float) and np.isfinite(value)
-            if usable and name not in NO_TERMS:
+            if usable and name not in NOT_LOSS_TERMS:
                 xs, ys = series.setdefault(name, ([], []))
                 xs.append(entry["step"])
                 ys.append(value)
     first = ("loss", "reconstruction", "swap")
     names = sorted(series, key=lambda name: (first.index(name) if name in first else len(first), name))
     terms = {name: series[name] for name in names if "/" not in name and max(series[name][1]) > 0}
-    judged = {name.removeprefix("validation/"): line for name, line in series.items() if name.endswith("_psnr")}
-    panels = [(terms, "training: the loss, and its terms unweighted", True), (judged, "validation subjects, dB", False)]
+    psnr = {name.removeprefix("validation/"): line for name, line in series.items() if name.endswith("_psnr")}
+    panels = [(terms, "training: loss and its unweighted terms", True), (psnr, "validation PSNR, dB", False)]
     panels = [panel for panel in panels if panel[0]]
     if not panels:
         return None
@@ -154,28 +165,30 @@ def curves(history: Sequence[Mapping[str, float]]) -> "Image.Image | None":
         if log:
             axis.set_yscale("log")
         axis.legend(fontsize=7.5, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.02))
-    return _drawn(figure)
+    return _render(figure)
 
 
-def readings(truth: np.ndarray, read: np.ndarray, kinds: np.ndarray) -> Image.Image:
-    """Intensity read from the expression code against the true one, one colour for each action."""
+def intensity_scatter(
+    truth: Float[np.ndarray, "n"], read: Float[np.ndarray, "n"], actions: Shaped[np.ndarray, "n"]
+) -> Image.Image:
+    """Intensity read from the expression code against the true intensity, one colour per action."""
     figure, (axis,) = _axes(1, (4.6, 4.2))
     axis.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
-    jitter = np.random.default_rng(0).uniform(-0.012, 0.012, len(truth))  # many pictures share one intensity
-    for kind in np.unique(kinds):
-        chosen = kinds == kind
-        name = str(kind)[:40].replace("$", r"\$")  # no formula
-        axis.scatter(truth[chosen] + jitter[chosen], read[chosen], s=9, alpha=0.5, linewidths=0, label=name)
+    jitter = np.random.default_rng(0).uniform(-0.012, 0.012, len(truth))  # many images share one intensity
+    for action in np.unique(actions):
+        rows = actions == action
+        name = str(action)[:40].replace("$", r"\$")  # not a formula
+        axis.scatter(truth[rows] + jitter[rows], read[rows], s=9, alpha=0.5, linewidths=0, label=name)
     axis.set_xlabel("true intensity")
     axis.set_ylabel("read from the expression code")
     axis.set_xlim(-0.05, 1.05)
     axis.set_ylim(min(-0.05, read.min() - 0.05), max(1.05, read.max() + 0.05))
     axis.legend(fontsize=8, frameon=False, loc="upper left")
-    return _drawn(figure)
+    return _render(figure)
 
 
 class Line(NamedTuple):
-    """One line of a chart. strong: drawn thick; dashed: a rival; faint: one of many, without a name."""
+    """One line of a chart. strong: thick. dashed: a baseline. faint: one of many, not in the legend."""
 
     name: str
     x: np.ndarray
@@ -186,22 +199,22 @@ class Line(NamedTuple):
     faint: bool = False
 
 
-def charts(panels: Sequence[tuple[str, Sequence[Line]]], across: str, up: str) -> Image.Image:
-    """Panels of lines side by side, (title, lines) each, with one legend for all at the right."""
+def line_charts(panels: Sequence[tuple[str, Sequence[Line]]], x_label: str, y_label: str) -> Image.Image:
+    """Panels of lines side by side, each (title, lines), with one legend at the right."""
     figure, axes = _axes(len(panels), (4.1 * len(panels) + 2.3, 3.8))
-    named = {}
+    legend = {}
     for axis, (title, lines) in zip(axes, panels, strict=True):
         for line in lines:
             width = 0.6 if line.faint else 2.2 if line.strong else 1.2
-            style, strength = ("--" if line.dashed else "-"), (0.45 if line.faint else 1.0)
-            (drawn,) = axis.plot(line.x, line.y, style, color=line.colour, linewidth=width, alpha=strength)
+            style, opacity = ("--" if line.dashed else "-"), (0.45 if line.faint else 1.0)
+            (artist,) = axis.plot(line.x, line.y, style, color=line.colour, linewidth=width, alpha=opacity)
             if not line.faint:
-                named.setdefault(line.name, drawn)
+                legend.setdefault(line.name, artist)
         axis.set_title(title, loc="left", fontsize=10)
-        axis.set_xlabel(across)
-    axes[0].set_ylabel(up)
-    figure.legend(list(named.values()), list(named), loc="outside right upper", fontsize=8, frameon=False)
-    return _drawn(figure)
+        axis.set_xlabel(x_label)
+    axes[0].set_ylabel(y_label)
+    figure.legend(list(legend.values()), list(legend), loc="outside right upper", fontsize=8, frameon=False)
+    return _render(figure)
 
 
 def _axes(count: int, size: tuple[float, float]):
@@ -218,39 +231,42 @@ def _axes(count: int, size: tuple[float, float]):
     return figure, axes
 
 
-def _drawn(figure) -> Image.Image:
+def _render(figure) -> Image.Image:
     figure.canvas.draw()
     return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Write a picture whole or not at all; 300 dots an inch."""
+    """Write an image at 300 dots per inch, whole or not at all."""
     check_suffix(path, STILLS)
-    with replacing(path) as unfinished:
-        image.save(unfinished, dpi=(300, 300), quality=95, compress_level=4)  # of JPEG, and of PNG
+    with replacing(path) as partial:
+        image.save(partial, dpi=(300, 300), quality=95, compress_level=4)  # quality for JPEG, compress_level for PNG
 
 
-def animate(frames: np.ndarray, path: Path, per_second: float = 10, scale: int = 4) -> None:
-    """Write frames [n, 64, 64, 3] as .gif or .webp (there and back, for ever) or .mp4 (there and back, once)."""
+def animate(
+    frames: Float[np.ndarray, "n 64 64 3"] | UInt8[np.ndarray, "n 64 64 3"],
+    path: Path,
+    frame_rate: float = 10,
+    scale: int = 4,
+) -> None:
+    """Write frames forwards and backwards: as .gif or .webp, which repeat, or as .mp4, which plays once."""
     check_suffix(path, ANIMATIONS)
-    pictures = [enlarged(frame, scale) for frame in (*frames, *frames[-2:0:-1])]
-    with replacing(path) as unfinished:
+    images = [enlarge(frame, scale) for frame in (*frames, *frames[-2:0:-1])]
+    with replacing(path) as partial:
         if path.suffix.lower() == ".mp4":
-            _mp4(pictures, unfinished, per_second)
+            _write_mp4(images, partial, frame_rate)
         else:
-            pause = [5 if k in (0, len(frames) - 1) else 1 for k in range(len(pictures))]  # rest at both ends
-            duration = [int(1000 * times / per_second) for times in pause]
-            pictures[0].save(
-                unfinished, save_all=True, append_images=pictures[1:], duration=duration, loop=0, quality=95
-            )
+            repeats = [5 if k in (0, len(frames) - 1) else 1 for k in range(len(images))]  # rest at both ends
+            duration = [int(1000 * count / frame_rate) for count in repeats]
+            images[0].save(partial, save_all=True, append_images=images[1:], duration=duration, loop=0, quality=95)
 
 
-def _mp4(pictures: Sequence[Image.Image], path: Path, per_second: float) -> None:
+def _write_mp4(images: Sequence[Image.Image], path: Path, frame_rate: float) -> None:
     import cv2
 
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), per_second, pictures[0].size)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), frame_rate, images[0].size)
     if not writer.isOpened():
-        raise UserError(f"OpenCV cannot write {path.name} on this machine: ask for a .gif or .webp instead.")
-    for picture in pictures:
-        writer.write(np.asarray(picture)[..., ::-1])
+        raise UserError("OpenCV cannot write .mp4 on this machine: use .gif or .webp.")
+    for image in images:
+        writer.write(np.asarray(image)[..., ::-1])
     writer.release()

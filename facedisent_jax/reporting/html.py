@@ -1,13 +1,14 @@
-"""The report as one HTML page: what was judged, the table of figures, the pictures. Imports none of ours.
+"""HTML pages: the skeleton, tables, figures, and writing a page with its files. All text from outside is escaped."""
 
-Everything that comes from data or a command line is escaped.
-"""
-
+import os
+import shutil
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Protocol
+from pathlib import Path
+from typing import NamedTuple
 
-from PIL import Image
+from facedisent_jax.reporting import figures
+from facedisent_jax.reporting.figures import ReportFigure
 
 STYLE = """
 :root { color-scheme: light; }
@@ -22,170 +23,116 @@ table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabu
 th, td { text-align: right; padding: .28rem .9rem; border-bottom: 1px solid #e4e4e4; }
 th { color: #666; font-weight: 500; border-bottom: 1px solid #999; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-td.what { text-align: left; color: #555; }
-tr.own td:not(.what) { font-weight: 600; }
-td:not(.what) { white-space: nowrap; }
+td.remark { text-align: left; color: #555; }
+tr.network td:not(.remark) { font-weight: 600; }
+td:not(.remark) { white-space: nowrap; }
 figure { margin: 0; } img { max-width: 100%; height: auto; display: block; border: 1px solid #eee; }
-figcaption, .note, .foot { color: #555; font-size: .88rem; margin-top: .5rem; max-width: 52rem; }
+figcaption, .note, .definitions { color: #555; font-size: .88rem; margin-top: .5rem; max-width: 52rem; }
 ul.note { padding-left: 1.2rem; }
 @media print { body { margin: 0; max-width: none; } figure, table { break-inside: avoid; } }
 """
 
-
-SOURCES = {"synthetic": "built-in faces", "multipie": "Multi-PIE", "mug": "MUG", "folder": "a folder of pictures"}
-"""Names of prep.json's sources for readers."""
+SOURCE_NAMES = {"synthetic": "built-in faces", "multipie": "Multi-PIE", "mug": "MUG", "folder": "a folder of images"}
 
 
-class Shown(Protocol):
-    """A figure: its file's name without .png, title and caption; image None if it was left out."""
+class MetricRow(NamedTuple):
+    """One metric of a table. reference: the value to compare with, such as chance."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def title(self) -> str: ...
-    @property
-    def caption(self) -> str: ...
-    @property
-    def image(self) -> Image.Image | None: ...
+    name: str
+    value: str
+    reference: str = ""
+    remark: str = ""
 
 
-def render(run: str, figures: dict, shown: Sequence[Shown], notes: Sequence[str]) -> str:
-    """The page. figures: what metrics.json holds (None where a figure could not be computed)."""
-    data = figures["data"]
-    parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
-        f"<title>{escape(run)}: report</title><style>{STYLE}</style></head><body>",
-        f"<h1>{escape(run)}</h1>",
-        f'<p class="lead">Judged on {data["subjects"]} people that the network never saw, '
-        f"{data['pictures']} pictures.</p>",
-        header(data),
-        "<h2>Figures</h2>",
-        pictures_table(figures),
-        codes_table(figures),
-        judged_table(figures["judged_swaps"]),
-        "".join(f'<p class="note">{escape(note)}</p>' for note in notes),
-    ]
-    for item in shown:
-        parts.append(f"<h2>{escape(item.title)}</h2>")
-        if item.image is None:
-            parts.append(f'<p class="note">{escape(item.caption)}</p>')
-        else:
-            source, text = escape(f"figures/{item.name}.png"), escape(item.caption)
-            width = item.image.width // 2  # drawn for 300 dots an inch
-            picture = f'<img src="{source}" alt="{escape(item.title)}" width="{width}">'
-            parts.append(f"<figure>{picture}<figcaption>{text}</figcaption></figure>")
-    return "\n".join([*parts, DEFINITIONS, "</body></html>", ""])
+def page(title: str, heading: str, lead: str, body: Iterable[str]) -> str:
+    """A whole page. body: HTML."""
+    return "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">',
+            f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>",
+            f"<h1>{escape(heading)}</h1>",
+            f'<p class="lead">{escape(lead)}</p>',
+            *body,
+            "</body></html>",
+            "",
+        ]
+    )
 
 
-def header(data: dict) -> str:
-    """Data, split, checkpoint, seed, crop: what every figure below has to name."""
-    learnt = f"{data['train_subjects']} subjects, {crop(data['train_crop'])}"
-    rows = []
-    for folder, source, date, how in zip(*(data[k] for k in ("folders", "sources", "prepared", "crop")), strict=True):
-        rows.append(("data", f"{folder} ({SOURCES.get(source, source)}, prepared {date}; {crop(how)})"))
-    rows += [
-        ("split", f"{data['split']}: {data['subjects']} subjects, {data['pictures']} pictures"),
-        ("checkpoint", f"step {data['step']} of a {data['preset']} run, seed {data['seed']}"),
-        ("trained on", f"{', '.join(data['trained_on'])}: {learnt}"),
-        ("report", f"written {data['written']}"),
-    ]
+def figure(drawing: ReportFigure) -> str:
+    """A figure with its title and caption; without an image, the caption says why."""
+    title, caption = escape(drawing.title), escape(drawing.caption)
+    if drawing.image is None:
+        return f'<h2>{title}</h2><p class="note">{caption}</p>'
+    width = drawing.image.width // 2  # drawn for 300 dots per inch
+    image = f'<img src="{escape(f"figures/{drawing.name}.png")}" alt="{title}" width="{width}">'
+    return f"<h2>{title}</h2><figure>{image}<figcaption>{caption}</figcaption></figure>"
+
+
+def notes(sentences: Iterable[str]) -> str:
+    return "".join(f'<p class="note">{escape(sentence)}</p>' for sentence in sentences)
+
+
+def definitions(html: str) -> str:
+    return f'<h2>Definitions</h2>\n<p class="definitions">{html}</p>'
+
+
+def definition_list(rows: Iterable[tuple[str, str]]) -> str:
     return "<dl>" + "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in rows) + "</dl>"
 
 
-def crop(how: dict) -> str:
-    detector, margin = how.get("detector"), how.get("margin")
+def provenance_list(data: dict) -> str:
+    """What every number of a page depends on: data, split, checkpoint, seed, crop. data: from metrics.json."""
+    folders = zip(*(data[key] for key in ("folders", "sources", "prepared", "crop")), strict=True)
+    rows = [
+        ("data", f"{folder} ({SOURCE_NAMES.get(source, source)}, prepared {date}; {describe_crop(crop)})")
+        for folder, source, date, crop in folders
+    ]
+    train_crop = describe_crop(data["train_crop"])
+    rows += [
+        ("split", f"{data['split']}: {data['subjects']} people, {data['pictures']} images"),
+        ("checkpoint", f"step {data['step']} of a {data['preset']} run, seed {data['seed']}"),
+        ("trained on", f"{', '.join(data['trained_on'])}: {data['train_subjects']} people, {train_crop}"),
+        ("report", f"written {data['written']}"),
+    ]
+    return definition_list(rows)
+
+
+def describe_crop(crop: dict) -> str:
+    detector, margin = crop.get("detector"), crop.get("margin")
     if detector in (None, "none"):
-        return "pictures not cropped"
-    return f"crop by {detector}, " + ("tight" if not margin else f"margin {margin:g}")
+        return "images not cropped"
+    return f"cropped by {detector}, " + ("tight" if not margin else f"margin {margin:g}")
 
 
-def pictures_table(figures: dict) -> str:
-    """Pixel figures of the network beside those of the baselines."""
-    rivals, swap = figures["baselines"], figures["swap"]
-    same, unswapped = ({k: swap.get(f"{kind}_{k}") for k in ("psnr", "ssim")} for kind in ("same_subject", "unswapped"))
-    rows = [
-        ("reconstruction", figures["reconstruction"], "decoded from a picture's own two codes"),
-        ("swap", swap, "expression code of another person, against the real picture"),
-        ("swap within a person", same, "expression code of the real picture itself"),
-        ("no swap", unswapped, "the other expression decoded unchanged: a swap has to beat it"),
-        ("mean face", rivals.get("mean_face"), "of the training pictures and their flips"),
-    ]
-    for name, rival in rivals.items():
-        if name.startswith("pca_"):
-            text = (
-                f"{rival['components']} principal components, fitted on {rivals['fitted_pictures']} pictures and flips"
-            )
-            rows.append((name.replace("pca_", "PCA-"), rival, text))
-    body = []
-    for name, values, what in rows:
-        if values is None:
-            continue
-        low, high = values.get("psnr_ci95") or (None, None)
-        between = f"{low:.1f} to {high:.1f}" if low is not None and high is not None else ""
-        cells = [escape(name), number(values["psnr"], 2), between, number(values["ssim"], 3)]
-        own = ' class="own"' if name in ("reconstruction", "swap") else ""
-        body.append(f"<tr{own}>{''.join(f'<td>{c}</td>' for c in cells)}<td class='what'>{escape(what)}</td></tr>")
-    return table(("", "PSNR, dB", "95 % over people", "SSIM", ""), body)
-
-
-def codes_table(figures: dict) -> str:
-    """What can be read from the codes, chance beside each."""
-    read, probe = figures["intensity"], figures["probes"]
-    ceiling = read.get("spearman_ceiling")
-    most = f"at most {number(ceiling, 2)} with so many equal intensities" if ceiling and ceiling < 0.995 else ""
-    rows = [
-        ("intensity read from the expression code, Spearman", number(read["spearman"], 3), "0", most),
-        ("the same, mean absolute error", number(read["mae"], 3), "", ""),
-    ]
-    return codes_rows(rows + probe_rows(probe, figures["leakage"]))
-
-
-def probe_rows(probe: dict, leakage: float | None) -> list[tuple[str, str, str, str]]:
-    """What linear probes find in the codes: name, figure, chance, explanation."""
+def probe_rows(probes: dict, leakage: float | None) -> list[MetricRow]:
+    """What linear probes find in the codes, and the leakage."""
     rows = []
-    for wanted, of in ((False, "expression"), (True, "identity")):
-        p = probe[f"subject_from_{of}"]
-        what = p["how"] + ("; should be high" if wanted else "; should be at chance")
-        rows.append((f"subject from the {of} code", percent(p["accuracy"]), percent(p["chance"]), what))
-    for wanted, of in ((False, "identity"), (True, "expression")):
-        p = probe[f"intensity_from_{of}"]
-        what = p["how"] + ("; should be high" if wanted else "; should be at chance")
-        rows.append((f"intensity from the {of} code, Spearman", number(p["spearman"], 3), "0", what))
-        rows.append(("the same, mean absolute error", number(p["mae"], 3), number(p["chance_mae"], 3), ""))
-    text = "variance over one person's pictures / variance over people; 0 is none"
-    rows.append(("leakage into the identity code", number(leakage, 3), "", text))
-    return rows
+    for code, goal in (("expression", "should be at chance"), ("identity", "should be high")):
+        probe = probes[f"subject_from_{code}"]
+        name, remark = f"person from the {code} code, accuracy", f"{probe['how']}; {goal}"
+        rows.append(MetricRow(name, percent(probe["accuracy"]), percent(probe["chance"]), remark))
+    for code, goal in (("identity", "should be at chance"), ("expression", "should be high")):
+        probe = probes[f"intensity_from_{code}"]
+        name, remark = f"intensity from the {code} code", f"{probe['how']}; {goal}"
+        rows.append(MetricRow(f"{name}, Spearman", number(probe["spearman"], 3), "0", remark))
+        rows.append(MetricRow(f"{name}, mean absolute error", number(probe["mae"], 3), number(probe["chance_mae"], 3)))
+    remark = "variance within a person / variance between people; 0 is best"
+    return [*rows, MetricRow("leakage into the identity code", number(leakage, 3), "", remark)]
 
 
-def judged_table(judged: dict) -> str:
-    """What independent judges say of the swaps; nothing without a judge."""
-    rows = []
-    if smile := judged["smile"]:
-        what = f"{smile['judge']}; {judged['swaps']} swaps, {smile['no_face']} without a face found"
-        pair = number(smile["correlation"], 2), number(smile["real_correlation"], 2)
-        rows.append(("smile of the swap and of its donor, Spearman", *pair, what))
-        pair = number(smile["followed"], 2), number(smile["real_followed"], 2)
-        rows.append(("share of the donor's smile taken over", *pair, "1: all of it"))
-    if who := judged["identity"]:
-        pair = number(who["distance"], 2), number(who["real_distance"], 2)
-        rows.append(("distance of the swap from the person", *pair, f"{who['judge']}; one person below 0.6"))
-        rows.append(("distance of the swap from the donor", number(who["donor_distance"], 2), "", ""))
-        rows.append(("nearer to the person than to the donor", percent(who["nearer_than_donor"]), "", ""))
-    return codes_rows(rows, "swaps under independent judges", "real picture") if rows else ""
-
-
-def codes_rows(rows: Iterable[tuple[str, str, str, str]], title: str = "codes", mark: str = "chance") -> str:
-    """A table of figures: name, figure, chance or another mark, explanation."""
+def metric_table(rows: Iterable[MetricRow], title: str = "codes", reference: str = "chance") -> str:
     body = []
-    for name, value, chance, what in rows:
-        cells = f"<td>{escape(name)}</td><td>{value}</td><td>{chance}</td><td class='what'>{escape(what)}</td>"
-        body.append(f"<tr>{cells}</tr>")
-    return table((title, "", mark, ""), body)
+    for row in rows:
+        name, value, mark, remark = map(escape, row)
+        body.append(f"<tr><td>{name}</td><td>{value}</td><td>{mark}</td><td class='remark'>{remark}</td></tr>")
+    return table((title, "", reference, ""), body)
 
 
-def table(heads: Iterable[str], rows: Iterable[str]) -> str:
-    head = "".join(f"<th>{escape(name)}</th>" for name in heads)
+def table(headings: Iterable[str], rows: Iterable[str]) -> str:
+    """A table. rows: HTML."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in headings)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -197,11 +144,32 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
-DEFINITIONS = """<h2>Definitions</h2>
-<p class="foot">PSNR: 10 log10(1 / MSE) of a 64x64 picture with values in [0, 1], mean over pictures. The interval: mean
-of each person's mean, 95 % bootstrap over people. SSIM: Wang et al. 2004, Gaussian window of 11x11 (sigma 1.5), mean of
-the colour channels. Swap: the identity code comes from the person's picture farthest in expression within the same
-sequence and condition, the expression code from up to five other people's pictures of the target's expression and step
-of intensity, drawn by seed. Under the judges, "real picture" is the person's own picture with that
-expression in place of the swap. Probes are linear (ridge, strength by leave-one-out on the fitted part). The same
-numbers, and more, are in <a href="metrics.json">metrics.json</a>.</p>"""
+def interval(low: float | None, high: float | None, digits: int) -> str:
+    return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
+
+
+def publish(folder: Path, html: str, metrics: str, drawings: Sequence[ReportFigure]) -> None:
+    """Write index.html, metrics.json and figures/ beside `folder`, then move them into it, the page last.
+
+    An older page is deleted first, together with its figures, so that no page ever stands beside another's figures.
+    metrics: as JSON.
+    """
+    partial = folder.with_name(f"{folder.name}.unfinished")
+    shutil.rmtree(partial, ignore_errors=True)
+    (partial / "figures").mkdir(parents=True)
+    names = [f"figures/{drawing.name}.png" for drawing in drawings]
+    for name, drawing in zip(names, drawings, strict=True):
+        if drawing.image is not None:
+            figures.save(drawing.image, partial / name)
+    (partial / "metrics.json").write_text(metrics + "\n", encoding="utf-8")
+    (partial / "index.html").write_text(html, encoding="utf-8", errors="backslashreplace")
+
+    (folder / "figures").mkdir(parents=True, exist_ok=True)
+    for name in ("index.html", *names):
+        (folder / name).unlink(missing_ok=True)
+    for name in names:
+        if (partial / name).exists():
+            os.replace(partial / name, folder / name)
+    for name in ("metrics.json", "index.html"):
+        os.replace(partial / name, folder / name)
+    shutil.rmtree(partial)

@@ -1,16 +1,26 @@
-"""TODO."""
+"""RUN/report: the page, metrics and figures of a run, evaluated on held-out images."""
 
 import json
-import os
-import shutil
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 
 from facedisent_jax import trained_model
 from facedisent_jax.data.reading import crop_of
 from facedisent_jax.evaluation import judges
 from facedisent_jax.evaluation.stills import evaluate_stills, judge_swaps, load_held_out, provenance, to_json
-from facedisent_jax.reporting import figures, gallery, html
+from facedisent_jax.reporting import gallery, html
+from facedisent_jax.reporting.figures import ReportFigure
+from facedisent_jax.reporting.html import MetricRow, number, percent
+
+DEFINITIONS = """PSNR: 10 log10(1 / MSE) of 64x64 images with values in [0, 1], averaged over images. The interval is a
+95 % bootstrap over people, each with the mean of their images. SSIM: Wang et al. 2004, Gaussian window of 11x11 (sigma
+1.5), averaged over the colour channels. Swap: the target is a real image of a person. The identity code comes from the
+image of the same sequence and condition that differs most in expression. The expression code comes from images of up
+to five other people with the target's expression and intensity, drawn by seed. In the table of the judges, "real image"
+gives the value for the target itself in place of the swap. Probes are linear (ridge regression; its strength is chosen
+by leave-one-out on the images it is fitted on). All these numbers, and more, are in <a
+href="metrics.json">metrics.json</a>."""
 
 
 def write(
@@ -20,43 +30,35 @@ def write(
     step: str | int = "best",
     points: "judges.Points | None" = None,
 ) -> dict:
-    """Judge a run on the `split` of the data folders (none: those it was trained on) and write RUN/report.
+    """Evaluate a run on a split and write RUN/report. Returns the content of metrics.json.
 
-    points: the face mesh, which then judges the smile of the swaps. Returns what metrics.json holds. The page is moved
-    into place last: a report cut short leaves none.
+    data: data folders; by default those the run was trained on.
+    points: the face mesh, which measures the smile of the swaps.
+
+    The page is moved into place last: an interrupted report leaves the older one whole.
     """
     run = Path(run)
-    face = trained_model.load(run, step)
-    folders = [Path(folder) for folder in data or face.info["data"]]
-    faces, left_out = load_held_out(face, run, folders, split)
-    judged = evaluate_stills(face, faces)
+    model = trained_model.load(run, step)
+    folders = [Path(folder) for folder in data or model.info["data"]]
+    faces, left_out = load_held_out(model, run, folders, split)
+    evaluation = evaluate_stills(model, faces)
     margin = float(crop_of(folders)["margin"] or 0)
-    under = judge_swaps(face, faces, judged.codes, judged.swaps, margin, points)
-    judged.figures["judged_swaps"] = under
-    judged.notes.extend(under["missing"])
-    judged.figures["data"] |= provenance(face, folders, split)
+    judged_swaps = judge_swaps(model, faces, evaluation.codes, evaluation.swaps, margin, points)
+    evaluation.figures["judged_swaps"] = judged_swaps
+    evaluation.figures["data"] |= provenance(model, folders, split)
+    notes = [*evaluation.notes, *judged_swaps["missing"]]
     if left_out:
-        judged.notes.append(
-            f"{left_out} of {left_out + len(faces)} pictures were not judged, to keep the report quick."
-        )
+        notes.append(f"{left_out} of {left_out + len(faces)} images were left out, to keep the evaluation short.")
 
-    unfinished = run / "report.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    (unfinished / "figures").mkdir(parents=True)
-    shown = gallery.draw(face, faces, judged.codes, judged.swaps, history(run))
-    for drawn in shown:
-        if drawn.image is not None:
-            figures.save(drawn.image, unfinished / "figures" / f"{drawn.name}.png")
-    text = json.dumps(to_json(judged.figures), indent=2, allow_nan=False)
-    (unfinished / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    page = html.render(run.name, to_json(judged.figures), shown, judged.notes)
-    (unfinished / "index.html").write_text(page, encoding="utf-8", errors="backslashreplace")
-    publish(unfinished, run / "report", [f"figures/{drawn.name}.png" for drawn in shown])
+    metrics = to_json(evaluation.figures)
+    drawings = gallery.draw_all(model, faces, evaluation.codes, evaluation.swaps, history(run))
+    text = json.dumps(metrics, indent=2, allow_nan=False)
+    html.publish(run / "report", render(run.name, metrics, drawings, notes), text, drawings)
     return json.loads(text)
 
 
 def history(run: Path) -> list[dict]:
-    """The lines of metrics.jsonl; one cut short by a kill is passed over."""
+    """The lines of metrics.jsonl, without one that was cut off when the run was killed."""
     lines = (run / "metrics.jsonl").read_text().splitlines() if (run / "metrics.jsonl").is_file() else []
     entries = []
     for line in lines:
@@ -69,14 +71,78 @@ def history(run: Path) -> list[dict]:
     return entries
 
 
-def publish(unfinished: Path, report: Path, own: Sequence[str]) -> None:
-    """Move a finished report into place, the page last; an older page goes first, its figures (`own`) with it."""
-    (report / "figures").mkdir(parents=True, exist_ok=True)
-    for name in ("index.html", *own):
-        (report / name).unlink(missing_ok=True)
-    for name in own:
-        if (unfinished / name).exists():
-            os.replace(unfinished / name, report / name)
-    for name in ("metrics.json", "index.html"):
-        os.replace(unfinished / name, report / name)
-    shutil.rmtree(unfinished)
+def render(run: str, metrics: dict, drawings: Sequence[ReportFigure], notes: Sequence[str]) -> str:
+    """The page. metrics: the content of metrics.json, where None is a metric that the data does not allow."""
+    data = metrics["data"]
+    body = [
+        html.provenance_list(data),
+        "<h2>Metrics</h2>",
+        image_table(metrics),
+        code_table(metrics),
+        judge_table(metrics["judged_swaps"]),
+        html.notes(notes),
+        *map(html.figure, drawings),
+        html.definitions(DEFINITIONS),
+    ]
+    lead = f"Evaluated on {data['pictures']} images of {data['subjects']} people that the network never saw."
+    return html.page(f"{run}: report", run, lead, body)
+
+
+def image_table(metrics: dict) -> str:
+    """PSNR and SSIM of the network and of the baselines."""
+    swap, baselines = metrics["swap"], metrics["baselines"]
+    within, without = (
+        {key: swap.get(f"{kind}_{key}") for key in ("psnr", "ssim")} for kind in ("same_subject", "unswapped")
+    )
+    rows = [
+        ("reconstruction", metrics["reconstruction"], "decoded from the image's own two codes"),
+        ("swap", swap, "expression code of another person, compared with the real image"),
+        ("swap within a person", within, "expression code of the real image itself"),
+        ("no swap", without, "the person's other expression: a swap must be better than this"),
+        ("mean face", baselines.get("mean_face"), "of the training images and their mirror images"),
+    ]
+    for name, values in baselines.items():
+        if name.startswith("pca_"):
+            images = f"{baselines['fitted_pictures']} training images and their mirror images"
+            remark = f"{values['components']} principal components of {images}"
+            rows.append((name.replace("pca_", "PCA-"), values, remark))
+    body = []
+    for name, values, remark in rows:
+        if values is None:
+            continue
+        low, high = values.get("psnr_ci95") or (None, None)
+        cells = [escape(name), number(values["psnr"], 2), html.interval(low, high, 1), number(values["ssim"], 3)]
+        kind = ' class="network"' if name in ("reconstruction", "swap") else ""
+        body.append(f"<tr{kind}>{''.join(f'<td>{c}</td>' for c in cells)}<td class='remark'>{escape(remark)}</td></tr>")
+    return html.table(("images", "PSNR, dB", "95 % interval", "SSIM", ""), body)
+
+
+def code_table(metrics: dict) -> str:
+    """What can be read from the codes, with chance."""
+    intensity = metrics["intensity"]
+    ceiling = intensity.get("spearman_ceiling")
+    remark = f"at most {number(ceiling, 2)}, as many images share one intensity" if ceiling and ceiling < 0.995 else ""
+    name = "intensity read from the expression code"
+    rows = [
+        MetricRow(f"{name}, Spearman", number(intensity["spearman"], 3), "0", remark),
+        MetricRow(f"{name}, mean absolute error", number(intensity["mae"], 3)),
+    ]
+    return html.metric_table(rows + html.probe_rows(metrics["probes"], metrics["leakage"]))
+
+
+def judge_table(judged: dict) -> str:
+    """What independent networks measure on the swaps; nothing without a judge."""
+    rows = []
+    if smile := judged["smile"]:
+        remark = f"{smile['judge']}; {judged['swaps']} swaps, no face found in {smile['no_face']}"
+        values = number(smile["correlation"], 2), number(smile["real_correlation"], 2)
+        rows.append(MetricRow("smile of the swap and of the donor, Spearman", *values, remark))
+        values = number(smile["followed"], 2), number(smile["real_followed"], 2)
+        rows.append(MetricRow("share of the donor's smile in the swap", *values, "1 is all of it"))
+    if identity := judged["identity"]:
+        values = number(identity["distance"], 2), number(identity["real_distance"], 2)
+        remark = f"{identity['judge']}; below 0.6 counts as the same person"
+        rows.append(MetricRow("identity distance of the swap to the person", *values, remark))
+        rows.append(MetricRow("identity distance of the swap to the donor", number(identity["donor_distance"], 2)))
+        rows.append(MetricRow("swaps closer to the person than to the donor", percent(identity["nearer_than_donor"])))
+    return html.metric_table(rows, "swaps, measured by independent networks", "real image") if rows else ""

@@ -240,7 +240,7 @@ def test_a_strip_has_the_real_frames_on_top(run, found):
     learnt = path_methods.TrainingStatistics(None, None, {}, {}, [])
     image = np.asarray(video_report.strip(0, load(run), faces, clip, learnt, None).image)
     for edge, row in ((np.s_[-figures.BORDER - 192 : -figures.BORDER], clip.rows[-1]),):
-        real = np.asarray(figures.enlarged(np.asarray(faces.image[row])))
+        real = np.asarray(figures.enlarge(np.asarray(faces.image[row])))
         columns = [np.abs(image[top : top + 192, edge].astype(int) - real).max() for top in range(40, 90)]
         assert min(columns) == 0
 
@@ -256,7 +256,7 @@ def test_the_picture_of_several_people_begins_with_a_real_frame_and_takes_an_odd
             load(run), faces, chosen, path_methods.TrainingStatistics(None, None, {}, {}, [])
         ).image
     ).astype(int)
-    real = np.asarray(figures.enlarged(np.asarray(faces.image[chosen[0].rows[0]]), 2))
+    real = np.asarray(figures.enlarge(np.asarray(faces.image[chosen[0].rows[0]]), 2))
     assert any(
         (image[top : top + 128, left : left + 128] == real).all() for top in range(30, 90) for left in range(80, 400)
     )

@@ -1,4 +1,4 @@
-"""Grids, labels, curves and animations: everything is there, at the right place, whole."""
+"""Grids, labels, curves and animations: complete, in the right place, written whole."""
 
 from pathlib import Path
 
@@ -28,29 +28,29 @@ def test_each_face_is_in_its_cell_on_white_with_the_margins_apart():
     for r in range(2):
         for c in range(3):
             cell = cells[r][c]
-            wanted = (255, 255, 255) if cell is None else tuple(cell[0, 0])
-            assert colour_at(image, middle[c], middle[r]) == wanted
+            expected = (255, 255, 255) if cell is None else tuple(cell[0, 0])
+            assert colour_at(image, middle[c], middle[r]) == expected
     assert image.size == (middle[2] + SIDE // 2 + BORDER, middle[1] + SIDE // 2 + BORDER)
-    gap = middle[0] + SIDE // 2 + MARGIN_GAP // 2  # between the margin of real pictures and the decoded ones
+    gap = middle[0] + SIDE // 2 + MARGIN_GAP // 2  # between the margin and the other faces
     assert colour_at(image, gap, middle[1]) == (255, 255, 255)
 
 
 def test_floats_and_bytes_are_drawn_alike():
     face = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
-    assert (np.asarray(figures.enlarged(face)) == np.asarray(figures.enlarged(face / 255))).all()
-    beyond = figures.enlarged(np.full((64, 64, 3), 1.2))
-    assert colour_at(beyond, 5, 5) == (255, 255, 255)  # not wrapped round to black
+    assert (np.asarray(figures.enlarge(face)) == np.asarray(figures.enlarge(face / 255))).all()
+    too_bright = figures.enlarge(np.full((64, 64, 3), 1.2))
+    assert colour_at(too_bright, 5, 5) == (255, 255, 255)  # clipped, not wrapped to black
 
 
 @pytest.mark.parametrize(
     "label", ["001", "a_person_with_a_very_long_name_0123456789" * 3, "two\nlines", "Ελένη", "<b>&"]
 )
-def test_labels_are_inside_the_picture(label):
+def test_labels_stay_inside_the_figure(label):
     image = figures.grid([[flat(200, 200, 200)] * 2], top=[label, label], left=[label])
     ink = np.asarray(image.convert("L")) < 100
     assert ink.any()
     assert not (ink[:4].any() or ink[-4:].any() or ink[:, :4].any() or ink[:, -4:].any())
-    assert not ink[-(BORDER + SIDE) :, -(BORDER + 2 * SIDE + GAP) :].any()  # nor over the faces
+    assert not ink[-(BORDER + SIDE) :, -(BORDER + 2 * SIDE + GAP) :].any()  # no ink on the faces
 
 
 def test_labels_of_wide_figures_are_larger_so_that_print_stays_readable():
@@ -69,7 +69,7 @@ def test_labels_of_very_wide_figures_are_all_of_one_size(monkeypatch):
     assert len(set(sizes)) == 1
 
 
-def test_a_path_is_a_still_at_300_dots_an_inch_and_is_replaced_whole(tmp_path, monkeypatch):
+def test_a_figure_is_saved_at_300_dots_per_inch_and_replaced_whole(tmp_path, monkeypatch):
     path = tmp_path / "strip.png"
     figures.save(figures.grid([[flat(1, 2, 3)]]), path)
     before = path.read_bytes()
@@ -87,35 +87,36 @@ def test_a_path_is_a_still_at_300_dots_an_inch_and_is_replaced_whole(tmp_path, m
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".mp4"])
-def test_animations_go_there_and_back(tmp_path, suffix):
+def test_animations_run_forwards_and_backwards(tmp_path, suffix):
     frames = np.linspace(0, 1, 5)[:, None, None, None] * np.ones((64, 64, 3))
-    path = tmp_path / f"film{suffix}"
+    path = tmp_path / f"animation{suffix}"
     figures.animate(frames, path)
     if suffix == ".mp4":
         import cv2
 
-        film = cv2.VideoCapture(str(path))
-        shown = []
-        while (read := film.read())[0]:
-            shown.append(read[1].mean() / 255)
+        video = cv2.VideoCapture(str(path))
+        brightness = []
+        while (read := video.read())[0]:
+            brightness.append(read[1].mean() / 255)
     else:
-        with Image.open(path) as film:
-            shown = [np.asarray(frame.convert("RGB")).mean() / 255 for frame in ImageSequence.Iterator(film)]
-    assert shown == pytest.approx([0, 0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25], abs=0.03)
+        with Image.open(path) as animation:
+            brightness = [np.asarray(frame.convert("RGB")).mean() / 255 for frame in ImageSequence.Iterator(animation)]
+    assert brightness == pytest.approx([0, 0.25, 0.5, 0.75, 1, 0.75, 0.5, 0.25], abs=0.03)
 
 
 def test_unknown_endings_and_missing_folders_are_explained(tmp_path):
-    with pytest.raises(UserError, match=r'"\.tiff".*\.png'):
+    with pytest.raises(UserError, match=r'\.png.*got "\.tiff"'):
         figures.save(Image.new("RGB", (4, 4)), tmp_path / "a.tiff")
-    with pytest.raises(UserError, match="no ending"):
+    with pytest.raises(UserError, match='got ""'):
         figures.check_suffix(Path("strip"), figures.STILLS)
     with pytest.raises(UserError, match="no folder"):
         figures.save(Image.new("RGB", (4, 4)), tmp_path / "nowhere" / "a.png")
 
 
-def test_curves_draw_terms_and_validation_and_survive_zeros_and_nothing():
+def test_training_curves_show_loss_terms_and_validation_and_allow_zeros_and_an_empty_log():
     history = [{"step": s, "reconstruction": 1 / s, "label": 0.0, "images_per_second": 1e3} for s in (1, 2, 3)]
-    terms_only = figures.curves(history)
-    both = figures.curves([*history, {"step": 3, "validation/swap_psnr": 20.0, "validation/error": 0.1}])
+    terms_only = figures.training_curves(history)
+    both = figures.training_curves([*history, {"step": 3, "validation/swap_psnr": 20.0, "validation/error": 0.1}])
     assert terms_only is not None and both is not None and both.width > 1.5 * terms_only.width
-    assert figures.curves([]) is None and figures.curves([{"step": 1, "images_per_second": 9.0}]) is None
+    assert figures.training_curves([]) is None
+    assert figures.training_curves([{"step": 1, "images_per_second": 9.0}]) is None
