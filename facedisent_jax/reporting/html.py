@@ -144,7 +144,9 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f} %"
 
 
-def interval(low: float | None, high: float | None, digits: int) -> str:
+def interval(bounds: Sequence[float | None], digits: int) -> str:
+    """The two bounds, or "" where there is no interval."""
+    low, high = bounds
     return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
 
 

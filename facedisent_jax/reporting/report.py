@@ -110,8 +110,8 @@ def image_table(metrics: dict) -> str:
     for name, values, remark in rows:
         if values is None:
             continue
-        low, high = values.get("psnr_ci95") or (None, None)
-        cells = [escape(name), number(values["psnr"], 2), html.interval(low, high, 1), number(values["ssim"], 3)]
+        bounds = values.get("psnr_ci95") or (None, None)
+        cells = [escape(name), number(values["psnr"], 2), html.interval(bounds, 1), number(values["ssim"], 3)]
         kind = ' class="network"' if name in ("reconstruction", "swap") else ""
         body.append(f"<tr{kind}>{''.join(f'<td>{c}</td>' for c in cells)}<td class='remark'>{escape(remark)}</td></tr>")
     return html.table(("images", "PSNR, dB", "95 % interval", "SSIM", ""), body)

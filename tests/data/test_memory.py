@@ -86,7 +86,7 @@ def test_images_larger_than_memory_are_read_as_they_are_needed(folders):
         if len(used) == 50:  # all threads have started
             limit = int(re.search(r"VmData:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
             resource.setrlimit(resource.RLIMIT_DATA, (limit + {2 * DATA // 3}, resource.RLIM_INFINITY))
-    assert batch.images.shape == (32, 3, 64, 64, 3)
+    assert batch.images.shape == (3, 32, 64, 64, 3)
     print(json.dumps([max(used[50:175]), max(used[175:])]))
     """
     early, late = run_python(code, folders)

@@ -224,21 +224,21 @@ def test_the_page_names_the_run_escapes_all_and_shows_every_figure(run, found):
 
 
 def test_no_text_of_the_figures_becomes_a_tag(run, found):
-    from facedisent_jax.reporting import gallery, video_report
+    from facedisent_jax.reporting.figures import ReportFigure
 
-    drawn, plain = ([gallery.GalleryFigure(text, text, text, Image.new("RGB", (2, 2)))] for text in (HARM, "a"))
+    drawn, plain = ([ReportFigure(text, text, text, Image.new("RGB", (2, 2)))] for text in (HARM, "a"))
     made = video_report.render(HARM, harmful(found), drawn)
     assert tags(made) == tags(video_report.render("run", found, plain)) and made.count("&lt;script&gt;") > 15
 
 
 def test_a_strip_has_the_real_frames_on_top(run, found):
     from facedisent_jax import load
-    from facedisent_jax.reporting import figures, video_report
+    from facedisent_jax.reporting import figures, video_gallery
 
     faces = reading.read_split(run.parent / "data", "test")
     (clip,) = [clip for clip in clips.find_clips(faces).clips if clip.subject == "p004"]
     learnt = path_methods.TrainingStatistics(None, None, {}, {}, [])
-    image = np.asarray(video_report.strip(0, load(run), faces, clip, learnt, None).image)
+    image = np.asarray(video_gallery.strip(0, load(run), faces, clip, learnt, None).image)
     for edge, row in ((np.s_[-figures.BORDER - 192 : -figures.BORDER], clip.rows[-1]),):
         real = np.asarray(figures.enlarge(np.asarray(faces.image[row])))
         columns = [np.abs(image[top : top + 192, edge].astype(int) - real).max() for top in range(40, 90)]
@@ -247,12 +247,12 @@ def test_a_strip_has_the_real_frames_on_top(run, found):
 
 def test_the_picture_of_several_people_begins_with_a_real_frame_and_takes_an_odd_number(run, found):
     from facedisent_jax import load
-    from facedisent_jax.reporting import figures, video_report
+    from facedisent_jax.reporting import figures, video_gallery
 
     faces = reading.read_split(run.parent / "data", "test")
     chosen = clips.find_clips(faces).clips[:3]
     image = np.asarray(
-        video_report.beside_real(
+        video_gallery.people_grid(
             load(run), faces, chosen, path_methods.TrainingStatistics(None, None, {}, {}, [])
         ).image
     ).astype(int)
