@@ -3,12 +3,14 @@
 import os
 import signal
 
+from facedisent_jax.data.tf_environment import TF_ENVIRONMENT
+
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell starts what goes on behind it ("pytest &") deaf to Ctrl-C, which the commands of the tests would inherit.
+    # A shell starts a background job ("pytest &") with Ctrl-C ignored, which the commands under test would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-# Compilation is most of the time of the tests, and a third of theirs is LLVM's optimisation, which comes after all that
-# XLA decides. (The one fault of the compiler that a test looks for, in test_training, it finds with and without.)
+os.environ.update(TF_ENVIRONMENT)
+# A third of the tests' compilation time is LLVM's optimization, which comes after all that XLA decides. (A test looks
+# for one compiler bug, and finds it with and without this flag.)
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 
 import jax
@@ -22,13 +24,13 @@ install_import_hook([f"facedisent_jax.{name}" for name in NUMERICAL], "beartype.
 
 @pytest.fixture(scope="session")
 def work(tmp_path_factory):
-    """A folder with the data, the compilation cache and, in `alone`, a run left alone."""
-    made = tmp_path_factory.mktemp("resume")
-    from killed import perform
+    """A folder with data, a compilation cache and, in `alone`, an undisturbed run."""
+    from killed import Job, perform
     from tiny_run import person, write_folder
 
+    folder = tmp_path_factory.mktemp("work")
     splits = {"train": [r for k in range(5) for r in person(k)], "validation": person(8) + person(9), "test": person(7)}
-    write_folder(made / "data", splits)
-    (alone,) = perform(made, "alone", {})
-    (made / "digest").write_text(alone["digest"])
-    return made
+    write_folder(folder / "data", splits)
+    (alone,) = perform(folder, "alone", Job())
+    (folder / "digest").write_text(alone.digest)
+    return folder

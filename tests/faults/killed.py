@@ -1,22 +1,7 @@
-"""Runs train.main in processes of their own and ends them by force, for test_resume and test_preemption.
+"""Trains a tiny run in processes of their own, in which something goes wrong: `perform(work, run, Job(...), Job())`.
 
-As a command this does the jobs of `perform`, one line of JSON after the other. The modules are imported once; each job
-is a fork of that process, with backends, threads and files of its own. A job is killed by SIGKILL where it says, or
-gets a signal there, or meets a fault:
-
-    {"at": [TEXT, N]}        the Nth file operation (open to write, mkdir, rename, delete) on a path in the run's folder
-                             with TEXT in it
-    {"at": ["step", N]}      while the Nth step runs; in place of "step" also "compile" (the step's, with no cache),
-                             "validate" and "read" (of data)
-    {"at": ..., "signals": ["SIGTERM", ...]}     these signals, 0.3 s apart, in place of SIGKILL
-    {"full": N}              from the Nth save on no file of more than 100 kB can be written (RLIMIT_FSIZE)
-    {"room": N}              from the Nth save on it can again
-    {"shell": [N, COMMAND]}  a command, before the Nth save
-    {"poison": [N, ...]}     the batches of these steps have labels that are NaN
-    {"config": {...}}        settings that differ from those of the spec
-
-Prints a line of JSON a job: status as of waitpid (negative: the signal), digest of the last checkpoint and, where
-there was one, the number of file operations.
+As a command this carries out the jobs that `perform` sends it, one line of JSON after the other. The modules are
+imported once; each job is a fork of that process, with backends, threads and files of its own.
 """
 
 import hashlib
@@ -26,13 +11,15 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 from tiny_run import ROOT, terms
 
-from facedisent_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig, to_dict
+from facedisent_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig, from_dict, to_dict
 
 TINY = Config(
     steps=6,
@@ -44,37 +31,74 @@ TINY = Config(
     augment=AugmentConfig(enabled=False),
     optim=OptimConfig(warmup_steps=2, decay_steps=8),
 )
+CALLS = ("step", "compile", "validate", "read_faces")
 
 
-def perform(work: Path, run: str, *jobs: dict, environment=None, **settings) -> list[dict]:
-    """Do jobs (see killed.py) one after the other in one run; what each printed, its status and its digest."""
-    config = replace(TINY, data=(str(work / "data"),), run=str(work / run))
+@dataclass(frozen=True)
+class Job:
+    """One start of the run, and what goes wrong in it.
+
+    at:       (event, n): when the signals are sent. The event is the nth call of one of CALLS ("compile": of the first
+              step, with no compilation cache) or the nth file operation (open to write, mkdir, rename, delete) on a
+              path in the run folder that contains this text.
+    signals:  their names; they are sent 0.3 s apart.
+    disk_full_at_save: from the nth save on, no file of more than 100 kB can be written.
+    command_at_save: (n, a shell command before the nth save).
+    nan_at_step: the labels of this step's batch are NaN.
+    """
+
+    at: tuple[str, int] | None = None
+    signals: tuple[str, ...] = ("SIGKILL",)
+    disk_full_at_save: int = 0
+    command_at_save: tuple[int, str] = (0, "")
+    nan_at_step: int = 0
+
+
+class Result(NamedTuple):
+    """How a job ended. status: the exit status, or minus the signal. digest: of the last checkpoint, "" without one."""
+
+    status: int
+    output: str
+    digest: str
+    file_operations: int
+
+
+def perform(work: Path, run: str, *jobs: Job, environment: dict | None = None, **settings) -> list[Result]:
+    """Carry out jobs one after the other in the run folder work/run, with data from work/data."""
+    config = replace(TINY, data=(str(work / "data"),), run=str(work / run), **settings)
     server = _server(work, tuple((environment or {}).items()))
     assert server.stdin and server.stdout
-    print(json.dumps({"config": to_dict(config) | settings, "jobs": list(jobs)}), file=server.stdin, flush=True)
-    results, result = [], {"said": ""}
+    request = {"config": to_dict(config), "jobs": [asdict(job) for job in jobs]}
+    print(json.dumps(request), file=server.stdin, flush=True)
+    results, output, state = [], "", {"digest": "", "file_operations": 0}
     while len(results) < len(jobs):
         line = server.stdout.readline()
-        assert line, "the process of the jobs has ended; what it said is above"
-        if line.startswith('{"job"'):
-            results.append(result | json.loads(line))
-            result = {"said": ""}
+        assert line, "the process that carries out jobs has ended; what it printed is above"
+        if line.startswith('{"status"'):
+            results.append(Result(json.loads(line)["status"], output, **state))
+            output, state = "", {"digest": "", "file_operations": 0}
         elif line.startswith('{"digest"'):
-            result |= json.loads(line)
+            state = json.loads(line)
         else:
-            result["said"] += line
+            output += line
     return results
+
+
+def check_equal(work: Path, run: str, result: Result) -> None:
+    """The run ended as the undisturbed one: status, all numbers of the last checkpoint, log, checkpoints."""
+    from facedisent_jax.training import checkpoint
+
+    assert result.status == 0, result.output
+    assert result.digest == (work / "digest").read_text()
+    assert terms(work / run) == terms(work / "alone")
+    assert checkpoint.steps(work / run) == checkpoint.steps(work / "alone")
+    assert {p.name for p in (work / run / "checkpoints").iterdir()} <= {"3", "6"}
 
 
 @cache
 def _server(work: Path, environment: tuple[tuple[str, str], ...]) -> subprocess.Popen:
-    """The process that does the jobs; it ends with this one, when its input does."""
-    settings = {
-        "XDG_CACHE_HOME": str(work / "cache"),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_ENABLE_ONEDNN_OPTS": "0",
-        "PYTHONPATH": str(ROOT),
-    }
+    """The process that carries out jobs. It ends when its input does, so with this process."""
+    settings = {"XDG_CACHE_HOME": str(work / "cache"), "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, __file__],
         env=os.environ | settings | dict(environment),
@@ -84,159 +108,151 @@ def _server(work: Path, environment: tuple[tuple[str, str], ...]) -> subprocess.
     )
 
 
-def check_equal(work: Path, run: str, result: dict) -> None:
-    """The run ended as the one left alone: status, all numbers of the last checkpoint, log, checkpoints kept."""
-
-    from facedisent_jax.training import checkpoint
-
-    assert result["status"] == 0, result["said"]
-    assert result["digest"] == (work / "digest").read_text()
-    assert terms(work / run) == terms(work / "alone")
-    assert checkpoint.steps(work / run) == checkpoint.steps(work / "alone")
-    assert {p.name for p in (work / run / "checkpoints").iterdir()} <= {"3", "6"}
-
-
 def main() -> None:
-    import jax  # noqa: F401
+    import facedisent_jax.reporting.report
+    import facedisent_jax.training.run  # noqa: F401
+    from facedisent_jax.data.tf_environment import quiet_tensorflow
+
+    quiet_tensorflow()
     import orbax.checkpoint  # noqa: F401
     import tensorflow  # noqa: F401
 
-    import facedisent_jax.reporting.report
-    import facedisent_jax.training.run  # noqa: F401
-
     for line in iter(sys.stdin.readline, ""):
-        spec = json.loads(line)
-        for job in spec["jobs"]:
+        request = json.loads(line)
+        for job in request["jobs"]:
             sys.stdout.flush()
             if not (child := os.fork()):
-                train_here(spec["config"] | job.get("config", {}), job)
+                train_here(from_dict(request["config"]), Job(**job))
             status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            print(json.dumps({"job": job, "status": status}), flush=True)
+            print(json.dumps({"status": status}), flush=True)
 
 
-def train_here(values: dict, job: dict) -> None:
-    """Train in this process and end it."""
+def train_here(config: Config, job: Job) -> None:
+    """Train in this process, with what the job lets go wrong, and end the process."""
     import jax
     import numpy as np
 
-    from facedisent_jax import config
     from facedisent_jax.commands import train
-    from facedisent_jax.data.triplets import Triplets
-    from facedisent_jax.errors import UserError
+    from facedisent_jax.errors import Stopped, UserError
     from facedisent_jax.training import checkpoint, run
-    from facedisent_jax.training.signals import Stopped
 
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-    made = config.from_dict(values)
-    arm(job, made.run)
-    gather = Triplets.batches
-
-    def poisoned(self, seed, steps, *more):
-        made = gather(self, seed, steps, *more)
-        wrong = np.isin(np.add(steps, 1), job.get("poison", []))[:, None, None, None]
-        return made._replace(label=np.where(wrong, np.float32("nan"), made.label))
-
-    Triplets.batches = poisoned
-    begin, states = run.init_state, []
-    run.init_state = lambda *a: states.append(begin(*a)) or states[-1]
+    counter = send_signals(job, config.run)
+    break_saves(job)
+    break_batch(job)
+    init_state, states = run.init_state, []
+    run.init_state = lambda *arguments: states.append(init_state(*arguments)) or states[-1]
     status = 0
     try:
-        train.main(made)
+        train.main(config)
     except Stopped as stopped:
         print(stopped, flush=True)
         status = stopped.status
     except UserError as error:
         print(error, flush=True)
         status = 1
-    if checkpoint.steps(made.run):
-        state = states[-1] if states else begin(made, None)
-        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), state)
-        state, unlogged = checkpoint.restore(made.run, shapes, made)
-        leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
-        print(json.dumps({"digest": hashlib.sha256(b"".join(leaves)).hexdigest(), "events": COUNT[0]}), flush=True)
+    if states and checkpoint.steps(config.run):
+        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=a.sharding), states[-1])
+        state, _ = checkpoint.restore(config.run, shapes, config)
+        digest = hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state))).hexdigest()
+        print(json.dumps({"digest": digest, "file_operations": counter[0]}), flush=True)
     os._exit(status)
 
 
-COUNT = [0]
-
-
-def arm(job: dict, run: str) -> None:
-    """Set what the job is to meet."""
-    import resource
-
+def send_signals(job: Job, run_folder: str) -> list[int]:
+    """Send the job's signals at its event. Returns a list whose item counts the file operations in the run folder."""
     from facedisent_jax.data import reading
-    from facedisent_jax.training import checkpoint, loop, run
+    from facedisent_jax.training import loop
 
-    text, n = job.get("at", ["", 0])
-    left, lock = [n], threading.RLock()
+    event, n = job.at or ("", 0)
+    lock, operations, matches = threading.RLock(), [0], [0]
 
-    def strike():
-        if "signals" not in job:
-            os.kill(os.getpid(), signal.SIGKILL)
-        first, *more = (getattr(signal, name) for name in job["signals"])
-        os.kill(os.getpid(), first)
-        for k, number in enumerate(more, 1):
-            threading.Timer(0.3 * k, os.kill, (os.getpid(), number)).start()
+    def send() -> None:
+        for k, name in enumerate(job.signals):
+            if k:
+                threading.Timer(0.3 * k, os.kill, (os.getpid(), getattr(signal, name))).start()
+            else:
+                os.kill(os.getpid(), getattr(signal, name))
 
-    def hear(event, arguments):
-        writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
-        if not writes and event not in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):
-            return
-        if text in ("step", "compile", "validate", "read"):
+    def audit(operation: str, arguments: tuple) -> None:
+        writes = operation == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if not writes and operation not in ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"):
             return
         path = " ".join(os.fsdecode(a) for a in arguments if isinstance(a, str | bytes | os.PathLike))
-        if run in path:
+        if run_folder in path:
             with lock:
-                COUNT[0] += 1
-                left[0] -= text in path
-                due = left[0] == 0 and text in path
+                operations[0] += 1
+                is_match = event not in CALLS and event in path
+                matches[0] += is_match
+                due = is_match and matches[0] == n
             if due:
-                strike()
+                send()
 
-    sys.addaudithook(hear)
-    step, calls = loop.train_step, [0]
+    def train_step(*arguments, compiled_step: Callable = loop.train_step):
+        if event in ("step", "compile"):
+            matches[0] += 1
+            if matches[0] == n and event == "compile":
+                import jax
 
-    def stepping(*arguments):
-        calls[0] += 1
-        if text == "compile" and calls[0] == n:
-            import jax
+                jax.config.update("jax_compilation_cache_dir", None)
+                threading.Timer(0.5, send).start()
+            elif matches[0] == n and "SIGKILL" in job.signals:
+                threading.Timer(0.01, send).start()  # while the step runs
+            elif matches[0] == n:
+                send()
+        return compiled_step(*arguments)
 
-            jax.config.update("jax_compilation_cache_dir", None)
-            threading.Timer(0.5, strike).start()
-        if text == "step" and calls[0] == n:
-            strike() if "signals" in job else threading.Timer(0.01, strike).start()
-        return step(*arguments)
+    def sending(function: Callable) -> Callable:
+        def call(*arguments):
+            matches[0] += 1
+            if matches[0] == n:
+                send()
+            return function(*arguments)
 
-    loop.train_step = stepping
-    for module, name in ((run, "validate"), (reading, "read_faces")):
-        setattr(module, name, striking(getattr(module, name), strike if text and text in name else None, left))
-    save, saves = checkpoint.Checkpoints.save, [0]
+        return call if function.__name__ == event else function
 
-    def saving(self, *arguments):
+    sys.addaudithook(audit)
+    loop.train_step = train_step
+    loop.validate, reading.read_faces = sending(loop.validate), sending(reading.read_faces)
+    return operations
+
+
+def break_saves(job: Job) -> None:
+    """Fill the disk, or run the job's command, before the nth save."""
+    import resource
+
+    from facedisent_jax.training.checkpoint import Checkpoints
+
+    save, saves = Checkpoints.save, [0]
+
+    def break_and_save(self, *arguments):
         saves[0] += 1
-        if saves[0] == job.get("full"):
+        if saves[0] == job.disk_full_at_save:
             self.wait()
             resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
-        if saves[0] == job.get("room"):
-            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-        if saves[0] == job.get("shell", [0])[0]:
+        if saves[0] == job.command_at_save[0]:
             self.wait()
-            os.system(job["shell"][1])
+            os.system(job.command_at_save[1])
         return save(self, *arguments)
 
-    checkpoint.Checkpoints.save = saving
+    Checkpoints.save = break_and_save
 
 
-def striking(function, strike, left):
-    """The function, the Nth call of which is struck."""
+def break_batch(job: Job) -> None:
+    """Labels that are NaN in the batch of one step."""
+    import numpy as np
 
-    def call(*arguments):
-        left[0] -= strike is not None
-        if strike and left[0] == 0:
-            strike()
-        return function(*arguments)
+    from facedisent_jax.data.triplets import Triplets
 
-    return call
+    gather = Triplets.batches
+
+    def with_nan(self, seed, steps, *more):
+        batch = gather(self, seed, steps, *more)
+        wrong = (np.add(steps, 1) == job.nan_at_step).reshape(-1, *[1] * (batch.label.ndim - 1))
+        return batch._replace(label=np.where(wrong, np.float32("nan"), batch.label))
+
+    if job.nan_at_step:
+        Triplets.batches = with_nan
 
 
 if __name__ == "__main__":
