@@ -98,7 +98,7 @@ def check_equal(work: Path, run: str, result: Result) -> None:
 @cache
 def _server(work: Path, environment: tuple[tuple[str, str], ...]) -> subprocess.Popen:
     """The process that carries out jobs. It ends when its input does, so with this process."""
-    settings = {"XDG_CACHE_HOME": str(work / "cache"), "PYTHONPATH": str(ROOT)}
+    settings = {"XDG_CACHE_HOME": str(work / "cache"), "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
     return subprocess.Popen(
         [sys.executable, __file__],
         env=os.environ | settings | dict(environment),

@@ -1,4 +1,4 @@
-"""Trains a tiny run in several processes on this machine, for test_devices: `perform`, or as a command one of them."""
+"""Trains a tiny run in several processes on this machine, by `perform(run, processes)`. As a command it is one of them."""
 
 import hashlib
 import json
@@ -9,127 +9,132 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from killed import ROOT, TINY
+from killed import TINY
+from tiny_run import ROOT
 
-from facedisent_jax import config as configs
+from facedisent_jax.config import Config, from_dict, to_dict
 
 
-class Ended(NamedTuple):
-    """How a process ended. rows: of each step, a hash of each row of the batch that it read."""
+@dataclass(frozen=True)
+class Faults:
+    """What is special about a run.
+
+    sgd:  train by plain SGD. Adam divides by the gradient's size, and so amplifies rounding where that is near 0.
+    kill, stop: (process, step) at which that process gets SIGKILL, once there is a checkpoint, or SIGTERM.
+    """
+
+    sgd: bool = False
+    kill: tuple[int, int] | None = None
+    stop: tuple[int, int] | None = None
+
+
+class Result(NamedTuple):
+    """How a process ended. row_hashes: for each step, a hash of every row of the batch that it read."""
 
     status: int
-    said: str
+    output: str
     errors: str
-    rows: list[list[str]]
+    row_hashes: list[list[str]]
 
 
-def begin(run: Path, processes: int = 1, devices: int = 1, job: dict | None = None, **settings) -> list:
-    """Start the processes of a run, each with so many devices.
-
-    job: "sgd": plain SGD in place of the optimiser; "kill" or "stop": [process, step], where that one gets SIGKILL
-    (once the run has a checkpoint) or SIGTERM; "slurm": the processes are told of each other by its variables.
-    """
+def start(
+    run: Path, processes: int = 1, devices: int = 1, faults: Faults = Faults(), slurm: bool = False, **settings
+) -> list[subprocess.Popen]:
+    """Start the processes of a run, with so many devices each. slurm: they find each other by SLURM's variables."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
-    base = replace(TINY, data=(str(run.parent / "data"),), run=str(run), validate_every=2, log_every=1)
+        port = free.getsockname()[1]
+    config = replace(TINY, data=(str(run.parent / "data"),), run=str(run), validate_every=2, log_every=1, **settings)
     started = []
     for k in range(processes):
-        several = dict(distributed=True, coordinator=address, processes=processes, process=k) if processes > 1 else {}
-        spec = {"config": configs.to_dict(replace(base, **several)) | settings, "job": job or {}}
-        slurm = {
-            "SLURM_JOB_ID": address.split(":")[1],
-            "SLURM_STEP_NODELIST": "localhost",
-            "SLURM_NTASKS": str(processes),
-            "SLURM_PROCID": str(k),
-            "SLURM_LOCALID": str(k),
-            "JAX_COORDINATOR_PORT": address.split(":")[1],
+        environment = os.environ | {
+            "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
+            "XDG_CACHE_HOME": str(run.parent / "cache"),
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
         }
-        if (job or {}).get("slurm"):
-            several = dict(distributed=True)
-        environment = (
-            os.environ
-            | (slurm if (job or {}).get("slurm") else {})
-            | {
-                "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
-                "XDG_CACHE_HOME": str(run.parent / "cache"),
-                "PYTHONPATH": str(ROOT),
-                "TF_CPP_MIN_LOG_LEVEL": "3",
-                "TF_ENABLE_ONEDNN_OPTS": "0",
+        if slurm:
+            config = replace(config, distributed=True)
+            environment |= {
+                "SLURM_JOB_ID": str(port),
+                "SLURM_STEP_NODELIST": "localhost",
+                "SLURM_NTASKS": str(processes),
+                "SLURM_PROCID": str(k),
+                "SLURM_LOCALID": str(k),
+                "JAX_COORDINATOR_PORT": str(port),
             }
-        )
-        command = [sys.executable, __file__, json.dumps(spec)]
+        elif processes > 1:
+            address = dict(coordinator=f"localhost:{port}", processes=processes, process=k)
+            config = replace(config, distributed=True, **address)
+        arguments = [json.dumps(to_dict(config)), json.dumps(vars(faults)), str(k)]
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        started.append(subprocess.Popen(command, env=environment, **pipes))
+        started.append(subprocess.Popen([sys.executable, __file__, *arguments], env=environment, **pipes))
     return started
 
 
-def ended(started: list, timeout: float = 240) -> list[Ended]:
+def wait(started: list[subprocess.Popen], timeout: float = 240) -> list[Result]:
     """Wait for the processes."""
-    out = []
+    results = []
     for process in started:
-        said, errors = process.communicate(timeout=timeout)
-        rows = [json.loads(found) for found in re.findall(r"<rows (.*?)>", errors)]
-        out.append(Ended(process.returncode, said, errors, rows))
-    return out
+        output, errors = process.communicate(timeout=timeout)
+        row_hashes = [json.loads(line) for line in re.findall(r"<rows (.*?)>", errors)]
+        results.append(Result(process.returncode, output, errors, row_hashes))
+    return results
 
 
-def perform(run: Path, *arguments, **settings) -> list[Ended]:
+def perform(run: Path, *arguments, **settings) -> list[Result]:
     """Train the run in its processes to the end."""
-    done = ended(begin(run, *arguments, **settings))
-    assert not any(one.status for one in done), "\n".join(one.errors[-2000:] for one in done)
-    return done
+    results = wait(start(run, *arguments, **settings))
+    assert not any(result.status for result in results), "\n".join(result.errors[-2000:] for result in results)
+    return results
 
 
-def main(spec: dict) -> None:
+def main(config: Config, faults: Faults, process: int) -> None:
+    """Train as one of the processes."""
     import jax
     import numpy as np
     import optax
 
     from facedisent_jax.commands import train
     from facedisent_jax.data.triplets import BATCH_AXIS
-    from facedisent_jax.errors import UserError
-    from facedisent_jax.training import checkpoint, distributed, loop, run, step
-    from facedisent_jax.training.signals import Stopped
+    from facedisent_jax.errors import Stopped, UserError
+    from facedisent_jax.training import checkpoint, distributed, loop, step
 
-    job = spec["job"]
-    if job.get("sgd"):
+    if faults.sgd:
         step.optimizer = lambda config: optax.sgd(0.5)
-    split, steps = distributed.shard_batch, [0]
+    shard_batch, validate, steps = distributed.shard_batch, loop.validate, [0]
 
-    def seen(batch, leading_axes=0):
+    def shard_and_print(batch, leading_axes=0):
         axes = jax.tree.map(lambda axis: axis + leading_axes, BATCH_AXIS)
         rows = jax.tree.leaves(jax.tree.map(lambda a, axis: np.moveaxis(a, axis, 0), batch, axes))
         hashes = [hashlib.sha256(b"".join(a[k].tobytes() for a in rows)).hexdigest()[:16] for k in range(len(rows[0]))]
         print(f"<rows {json.dumps(hashes)}>", file=sys.stderr, flush=True)
-        return split(batch, leading_axes)
+        return shard_batch(batch, leading_axes)
 
-    def stepping(config, state, batch, pictures=None, step=loop.train_step):
+    def train_step(*arguments, compiled_step=loop.train_step):
         steps[0] += 1
-        for what, number in (("kill", signal.SIGKILL), ("stop", signal.SIGTERM)):
-            if job.get(what) == [max(config.process, 0), steps[0]]:
-                while what == "kill" and not checkpoint.steps(Path(config.run)):
-                    time.sleep(0.01)  # it is written beside the steps that follow
-                os.kill(os.getpid(), number)
-        return step(config, state, batch, pictures)
+        if faults.kill and tuple(faults.kill) == (process, steps[0]):
+            while not checkpoint.steps(config.run):
+                time.sleep(0.01)  # it is written in the background
+            os.kill(os.getpid(), signal.SIGKILL)
+        if faults.stop and tuple(faults.stop) == (process, steps[0]):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return compiled_step(*arguments)
 
-    validate = run.validate
-    distributed.shard_batch, loop.train_step = seen, stepping
-
-    def judged(*arguments):
-        distributed.shard_batch = split  # the batches of training alone
+    def validate_without_printing(*arguments):
+        distributed.shard_batch = shard_batch
         try:
             return validate(*arguments)
         finally:
-            distributed.shard_batch = seen
+            distributed.shard_batch = shard_and_print
 
-    run.validate = judged
+    distributed.shard_batch = shard_and_print
+    loop.train_step, loop.validate = train_step, validate_without_printing
     try:
-        train.main(configs.from_dict(spec["config"]))
+        train.main(config)
     except UserError as error:
         raise SystemExit(f"train.py: {error}") from None
     except Stopped as stopped:
@@ -137,4 +142,4 @@ def main(spec: dict) -> None:
 
 
 if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))
+    main(from_dict(json.loads(sys.argv[1])), Faults(**json.loads(sys.argv[2])), int(sys.argv[3]))

@@ -1,15 +1,16 @@
-"""One run on one device, on eight, and in several processes is the same run; where one process is gone, all end."""
+"""One run on one device, on eight, and in several processes is the same run. Where one process ends, all end."""
 
 import os
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import optax
 import pytest
 from killed import TINY
-from several import begin, ended, perform
+from several import Faults, perform, start, wait
 from tiny_run import person, terms, write_folder
 
 from facedisent_jax import config, presets
@@ -17,102 +18,101 @@ from facedisent_jax.commands import train
 from facedisent_jax.data.record import Faces
 from facedisent_jax.data.triplets import Triplets
 from facedisent_jax.errors import UserError
-from facedisent_jax.training import checkpoint, distributed, step
-from facedisent_jax.training.loop import fit, step_chunks
+from facedisent_jax.training import checkpoint, loop, step
+from facedisent_jax.training.loop import TrainingData, fit, step_chunks
+from facedisent_jax.training.signals import StopRequest
 from facedisent_jax.training.step import init_state
-
-SGD = {"sgd": True}
-"""Adam divides by the size of the gradient, and so makes much of a rounding where that is near 0."""
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    made = tmp_path_factory.mktemp("several")
+def folder(tmp_path_factory):
+    """A folder for runs, with their data."""
+    folder = tmp_path_factory.mktemp("several")
     people = [r for k in range(6) for r in person(k)]
-    write_folder(made / "data", {"train": people, "validation": person(8) + person(9), "test": person(7)})
-    return made
+    write_folder(folder / "data", {"train": people, "validation": person(8) + person(9), "test": person(7)})
+    return folder
 
 
-def faces():
-    return Faces.of([r for k in range(6) for r in person(k)])
+@pytest.fixture
+def fit_and_log(monkeypatch):
+    """A function of a config: the state after its steps, and the logged terms."""
+    monkeypatch.setattr(loop, "validate", lambda *_: {})
+    triplets = Triplets(Faces.of([r for k in range(6) for r in person(k)]))
+
+    def fit_and_log(config: config.Config):
+        lines = []
+        log = SimpleNamespace(training=lambda step, values, _: lines.append((step, values)), validation=lambda *_: None)
+        checkpoints = SimpleNamespace(save=lambda *_: None)
+        state = init_state(config, triplets.faces)
+        return fit(config, TrainingData(triplets, triplets, {}), state, [], log, checkpoints, StopRequest()), lines
+
+    return fit_and_log
 
 
-def fitted(made: config.Config, skipped=frozenset(), resident=False):
-    """The state after the steps, and what was logged."""
-    triplets, lines = Triplets(faces()), []
-    batches = (triplets.batch(0, step, made.batch, pictures=not resident) for step in range(made.steps))
-    state = init_state(made, triplets.faces)
-    pictures = distributed.replicated(triplets.faces.image) if resident else None
-    log, keep = (lambda step, values, _: lines.append((step, values))), (lambda *_: None)
-    return fit(made, state, batches, log, keep, skipped=skipped, pictures=pictures), lines
-
-
-def numbers(tree) -> np.ndarray:
+def flatten(tree) -> np.ndarray:
     return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
 
 
-def test_calls_end_at_validations_and_leave_skipped_steps_alone():
-    made = replace(TINY, steps=10, validate_every=4, steps_per_call=3)
-    assert list(step_chunks(made, 0)) == [(1, 3), (4, 4), (5, 7), (8, 8), (9, 10)]
-    assert list(step_chunks(made, 5)) == [(6, 8), (9, 10)]
-    assert list(step_chunks(made, 0, frozenset({2, 4, 5}))) == [
-        (1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 8), (9, 10)
-    ]  # fmt: skip
-    assert list(step_chunks(replace(made, steps_per_call=1), 7)) == [(8, 8), (9, 9), (10, 10)]
+def test_calls_to_the_devices_end_at_validations():
+    config = replace(TINY, steps=10, validate_every=4, steps_per_call=3)
+    assert list(step_chunks(config, 0)) == [(1, 3), (4, 4), (5, 7), (8, 8), (9, 10)]
+    assert list(step_chunks(config, 5)) == [(6, 8), (9, 10)]
+    assert list(step_chunks(replace(config, steps_per_call=1), 7)) == [(8, 8), (9, 9), (10, 10)]
 
 
 @pytest.mark.slow
-def test_several_steps_a_call_are_the_same_steps(monkeypatch):
+def test_several_steps_per_call_are_the_same_steps(monkeypatch, fit_and_log):
     monkeypatch.setattr(step, "optimizer", lambda config: optax.sgd(0.5))
-    made = replace(TINY, seed=1, steps=7, validate_every=7, log_every=2, loss=presets.POSTER_LOSS)
-    one, lines = fitted(made, frozenset({4}))
-    many, other = fitted(replace(made, steps_per_call=3), frozenset({4}))
-    again, _ = fitted(replace(made, steps_per_call=3), frozenset({4}))
-    assert numbers(many).tobytes() == numbers(again).tobytes()
-    np.testing.assert_allclose(numbers(many.params), numbers(one.params), rtol=1e-6, atol=1e-8)
-    assert [step for step, _ in lines] == [step for step, _ in other] == [2, 4, 6, 7]
-    for (_, a), (_, b) in zip(lines, other, strict=True):
+    config = replace(TINY, seed=1, steps=7, validate_every=7, log_every=2, loss=presets.POSTER_LOSS)
+    one, lines_of_one = fit_and_log(config)
+    three, lines_of_three = fit_and_log(replace(config, steps_per_call=3))
+    again, _ = fit_and_log(replace(config, steps_per_call=3))
+    assert flatten(three).tobytes() == flatten(again).tobytes()
+    np.testing.assert_allclose(flatten(three.params), flatten(one.params), rtol=1e-6, atol=1e-8)
+    assert [step for step, _ in lines_of_one] == [step for step, _ in lines_of_three] == [2, 4, 6, 7]
+    for (_, a), (_, b) in zip(lines_of_one, lines_of_three, strict=True):
         assert a == pytest.approx(b, rel=1e-5, abs=1e-7)
 
 
 @pytest.mark.slow
-def test_pictures_that_stay_on_the_device_are_the_same_pictures():
-    sent, lines = fitted(TINY)
-    kept, other = fitted(TINY, resident=True)
-    assert numbers(sent).tobytes() == numbers(kept).tobytes() and lines == other
+def test_images_that_stay_on_the_device_are_the_same_images(fit_and_log):
+    sent, lines_of_sent = fit_and_log(TINY)
+    kept, lines_of_kept = fit_and_log(replace(TINY, dataset_on_device=True))
+    assert flatten(sent).tobytes() == flatten(kept).tobytes() and lines_of_sent == lines_of_kept
 
 
 @pytest.fixture(scope="module")
-def alone(place):
-    (alone,) = perform(place / "alone", job=SGD)
-    assert len(alone.rows) == TINY.steps and all(len(rows) == TINY.batch for rows in alone.rows)
+def alone(folder):
+    """The run in one process with one device."""
+    (alone,) = perform(folder / "alone", faults=Faults(sgd=True))
+    assert len(alone.row_hashes) == TINY.steps and all(len(rows) == TINY.batch for rows in alone.row_hashes)
     return alone
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "local"), [pytest.param(1, 8, marks=pytest.mark.long), (2, 1), (4, 2)])
-def test_several_devices_and_processes_are_one_run(place, alone, processes, local):
-    run = place / f"{processes}x{local}"
-    parts = perform(run, processes, local, job=SGD)
-    together = [sum(rows, []) for rows in zip(*(part.rows for part in parts), strict=True)]
-    assert together == alone.rows  # the data bit for bit
-    here, there = (numbers(checkpoint.load(one, "last").params) for one in (run, place / "alone"))
-    np.testing.assert_allclose(here, there, rtol=1e-4, atol=2e-6)
-    assert [line["step"] for line in terms(run)] == [line["step"] for line in terms(place / "alone")]
-    for a, b in zip(terms(run), terms(place / "alone"), strict=True):
+@pytest.mark.parametrize(("processes", "devices"), [pytest.param(1, 8, marks=pytest.mark.long), (2, 1), (4, 2)])
+def test_several_devices_and_processes_are_one_run(folder, alone, processes, devices):
+    run = folder / f"{processes}x{devices}"
+    results = perform(run, processes, devices, faults=Faults(sgd=True))
+    joined = [sum(rows, []) for rows in zip(*(result.row_hashes for result in results), strict=True)]
+    assert joined == alone.row_hashes  # the data bit for bit
+    ours, theirs = (flatten(checkpoint.load(path, "last").params) for path in (run, folder / "alone"))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-6)
+    assert [line["step"] for line in terms(run)] == [line["step"] for line in terms(folder / "alone")]
+    for a, b in zip(terms(run), terms(folder / "alone"), strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
-    assert ["Reading" in part.said for part in parts] == [True] + (processes - 1) * [False]
+    assert ["Reading" in result.output for result in results] == [True] + (processes - 1) * [False]
 
 
 @pytest.mark.slow
-def test_a_checkpoint_goes_from_four_processes_to_one_and_back(place):
-    straight, moved = place / "straight", place / "moved"
+def test_a_run_moves_from_four_processes_to_one_and_to_two(folder):
+    straight, moved = folder / "straight", folder / "moved"
     perform(straight)
     perform(moved, 4, steps=2)
     perform(moved, 1, steps=4)
-    first, second = perform(moved, 2, steps=6, job={"slurm": True}, report=True)
+    main, second = perform(moved, 2, steps=6, slurm=True, report=True)
     assert (moved / "report/index.html").stat().st_size > 1000
-    assert "Report:" in first.said and "Report:" not in second.said
+    assert "Report:" in main.output and "Report:" not in second.output
     assert checkpoint.steps(moved)[-1] == checkpoint.steps(straight)[-1] == 6
     assert [line["step"] for line in terms(moved)] == [line["step"] for line in terms(straight)]
     for a, b in zip(terms(moved), terms(straight), strict=True):
@@ -120,17 +120,15 @@ def test_a_checkpoint_goes_from_four_processes_to_one_and_back(place):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("gone", [0, pytest.param(1, marks=pytest.mark.long)])
-def test_where_one_process_is_killed_the_other_says_so_and_the_run_can_go_on(place, gone):
-    run = place / f"killed-{gone}"
-    started = begin(run, 2, job={"kill": [gone, 4]})
-    started[gone].wait(240)
-    before = time.monotonic()
-    done = ended(started, 60)
-    assert time.monotonic() - before < 60
-    left = done[1 - gone]
-    assert done[gone].status == -9 and left.status == 1
-    assert f"process {gone} of 2 is gone" in left.errors and "Traceback" not in left.errors
+@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.long)])
+def test_when_one_process_is_killed_the_other_ends_and_the_run_can_continue(folder, killed):
+    run = folder / f"killed-{killed}"
+    started = start(run, 2, faults=Faults(kill=(killed, 4)))
+    started[killed].wait(240)
+    since = time.monotonic()
+    results = wait(started, 90)
+    assert time.monotonic() - since < 75
+    assert results[killed].status == -9 and results[1 - killed].status != 0
     assert checkpoint.steps(run)[-1] == 2
     perform(run, 1)
     assert checkpoint.steps(run)[-1] == TINY.steps
@@ -138,31 +136,31 @@ def test_where_one_process_is_killed_the_other_says_so_and_the_run_can_go_on(pla
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_all_stop_after_the_same_step_where_one_is_told_to(place):
-    run = place / "stopped"
-    done = ended(begin(run, 2, job={"stop": [1, 3]}))
-    assert [one.status for one in done] == [143, 143]
-    last = checkpoint.steps(run)[-1]
-    assert 3 <= last < TINY.steps
+def test_all_processes_stop_after_the_same_step_when_one_is_told_to(folder):
+    run = folder / "stopped"
+    results = wait(start(run, 2, faults=Faults(stop=(1, 3))))
+    assert [result.status for result in results] == [143, 143]
+    assert 3 <= checkpoint.steps(run)[-1] < TINY.steps
     perform(run, 2)
     assert checkpoint.steps(run)[-1] == TINY.steps
 
 
 @pytest.mark.slow
-def test_a_process_that_fails_says_why_and_the_other_ends(place):
-    run = place / "refused"
+def test_a_process_that_fails_says_why_and_the_other_ends(folder):
+    run = folder / "refused"
     run.mkdir()
     (run / "something").write_text("not a run")
-    done = ended(begin(run, 2))
-    assert [one.status for one in done] == [1, 1]
-    assert any("is not a run" in one.errors for one in done)
-    assert not any("Traceback" in one.errors for one in done)
+    since = time.monotonic()
+    results = wait(start(run, 2))
+    assert time.monotonic() - since < 120
+    assert all(result.status for result in results)
+    assert any("--run must be a run folder" in result.errors for result in results)
 
 
-def test_a_batch_that_the_devices_cannot_share_is_refused(place, monkeypatch):
+def test_a_batch_that_the_devices_cannot_share_is_refused(folder, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 3)
-    with pytest.raises(UserError, match="--batch is 8, and there are 3 devices: a multiple of 3"):
-        train.main(replace(TINY, data=(str(place / "data"),), run=str(place / "uneven")))
+    with pytest.raises(UserError, match="--batch must be a multiple of the number of devices, 3, got 8"):
+        train.main(replace(TINY, data=(str(folder / "data"),), run=str(folder / "uneven")))
 
 
 @pytest.mark.parametrize(
@@ -170,20 +168,20 @@ def test_a_batch_that_the_devices_cannot_share_is_refused(place, monkeypatch):
     [{"coordinator": "here:1"}, {"distributed": True, "processes": 2}, {"processes": 2, "process": 0},
      {"distributed": True, "coordinator": "here:1", "processes": 2, "process": 2}],
 )  # fmt: skip
-def test_processes_that_are_half_described_are_refused(settings):
-    with pytest.raises(UserError, match="--coordinator HOST:PORT --processes N --process K"):
+def test_half_an_address_is_refused(settings):
+    with pytest.raises(UserError, match="--coordinator HOST:PORT, --processes N and --process K"):
         config.validate(replace(TINY, **settings))
 
 
-def test_processes_that_nobody_tells_of_each_other_are_a_sentence(place):
-    (alone,) = ended(begin(place / "nobody", distributed=True))
-    assert "Waiting for the other processes whom the scheduler names" in alone.errors
-    assert alone.status == 1 and "did not find each other" in alone.errors and "Traceback" not in alone.errors
+def test_processes_without_an_address_or_a_scheduler_are_a_sentence(folder):
+    (result,) = wait(start(folder / "nobody", distributed=True))
+    assert "Waiting for the other processes named by the scheduler" in result.errors
+    assert result.status == 1 and "did not find each other" in result.errors and "Traceback" not in result.errors
 
 
 @pytest.mark.slow
-def test_a_profile_holds_the_steps_that_were_asked_for(place):
-    perform(place / "profiled", profile=2)
-    traces = list((place / "profiled/profile").rglob("*.xplane.pb"))
+def test_a_profile_of_two_steps_is_written(folder):
+    perform(folder / "profiled", profile=2)
+    traces = list((folder / "profiled/profile").rglob("*.xplane.pb"))
     assert len(traces) == 1 and os.path.getsize(traces[0]) > 1000
-    assert list((place / "profiled/profile").rglob("perfetto_trace.json.gz"))
+    assert list((folder / "profiled/profile").rglob("perfetto_trace.json.gz"))

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ from facedisent_jax.data.triplets import Triplets
 from facedisent_jax.errors import UserError
 from facedisent_jax.presets import POSTER_LOSS, PRESETS
 from facedisent_jax.training import checkpoint, loop
-from facedisent_jax.training.loop import NonFiniteError, check_finite, fit
+from facedisent_jax.training.loop import NonFiniteError, TrainingData, check_finite, fit
+from facedisent_jax.training.signals import StopRequest
 from facedisent_jax.training.step import TrainState, init_state, learning_rate, train_step, train_steps
 from facedisent_jax.training.validation import _validation_mse, validate
 
@@ -264,7 +266,11 @@ def test_a_batch_that_is_fetched_while_a_step_runs_keeps_nothing_waiting(monkeyp
     triplets, seconds = Triplets(Faces.of([r for k in range(4) for r in person(k)])), []
     made = replace(PRESETS["smile"].config, batch=8, steps=4, log_every=4)
     state = TrainState(np.int32(0), {}, {}, ())
-    fit(made, state, stream(), lambda step, terms, waited: seconds.append(waited), lambda *_: None)
+    monkeypatch.setattr(loop, "batches", lambda *_: stream())
+    monkeypatch.setattr(loop, "validate", lambda *_: {})
+    log = SimpleNamespace(training=lambda step, terms, waited: seconds.append(waited), validation=lambda *_: None)
+    checkpoints = SimpleNamespace(save=lambda *_: None)
+    fit(made, TrainingData(triplets, triplets, {}), state, [], log, checkpoints, StopRequest())
     (waited,) = seconds
     assert 0.2 * batches_waited_for <= waited < 0.2 * batches_waited_for + 0.4
 
