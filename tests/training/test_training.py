@@ -13,7 +13,7 @@ import pytest
 from tiny_run import person, terms, write_folder
 
 from facedisent_jax.commands import train
-from facedisent_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig, from_dict, to_dict
+from facedisent_jax.config import VERSION, AugmentConfig, Config, ModelConfig, OptimConfig, from_dict, to_dict
 from facedisent_jax.data.record import Faces
 from facedisent_jax.data.triplets import Triplets
 from facedisent_jax.errors import UserError
@@ -68,7 +68,7 @@ def test_the_best_checkpoint_is_kept_beside_the_last(folder, tmp_path):
     with checkpoint.Checkpoints(made.run) as checkpoints:
         for step, error in ((1, 0.3), (2, 0.1), (3, 0.2), (4, 0.4)):
             state = state._replace(
-                step=jnp.int32(step), average=jax.tree.map(lambda p, s=step: p * 0 + s, state.ema_params)
+                step=jnp.int32(step), ema_params=jax.tree.map(lambda p, s=step: p * 0 + s, state.ema_params)
             )
             checkpoints.save(state, made, {}, {"validation/error": error})
         checkpoints.wait()
@@ -76,7 +76,7 @@ def test_the_best_checkpoint_is_kept_beside_the_last(folder, tmp_path):
     for which, step in (("best", 2), ("last", 4), (2, 2)):
         loaded = checkpoint.load(made.run, which)
         assert loaded.step == step and float(jax.tree.leaves(loaded.params)[0].ravel()[0]) == step
-    with pytest.raises(UserError, match="no checkpoint 3"):
+    with pytest.raises(UserError, match=r"--step must be best, last or one of \[2, 4\]"):
         checkpoint.load(made.run, 3)
 
 
@@ -101,7 +101,10 @@ def test_a_run_can_begin_with_the_weights_of_another(folder, tmp_path):
 
 @pytest.mark.parametrize(
     ("changes", "match"),
-    [({"model": replace(TINY, blocks=2)}, "blocks 2 here, 1 there"), ({"data": "other"}, "trained on 1 people.*p003")],
+    [
+        ({"model": replace(TINY, blocks=2)}, "blocks 2 here, 1 there"),
+        ({"data": "other"}, "trained on 1 .*p003"),
+    ],
 )
 def test_weights_that_do_not_fit_or_know_the_held_out_are_refused(folder, tmp_path, changes, match):
     first = train.main(config(folder, tmp_path / "first", 2))
@@ -128,7 +131,7 @@ def test_weights_that_do_not_fit_or_know_the_held_out_are_refused(folder, tmp_pa
 def test_settings_that_no_run_can_have_are_named(folder, tmp_path, options):
     option, value = options.split()
     made = train.parse(["smile", "--data", str(folder), "--run", str(tmp_path / "run"), option, value])
-    with pytest.raises(UserError, match=f"{option} is {value}: .*(expected|multiple)"):
+    with pytest.raises(UserError, match=f"{option} must be .*, got {value}"):
         train.main(made)
     assert not (tmp_path / "run").exists()
 
@@ -138,12 +141,12 @@ def test_ends_only_trains_on_neutral_and_apex_of_clips(tmp_path, capsys):
     splits = {"train": person(1, levels) + person(2, levels), "validation": person(3), "test": person(4)}
     folder = write_folder(tmp_path / "clips", splits)
     train.main(config(folder, tmp_path / "run", 1, ends_only=True))
-    assert "8 training pictures of 2 subjects" in capsys.readouterr().out
+    assert "8 training images of 2 subjects" in capsys.readouterr().out
 
 
 def test_a_folder_that_is_no_run_is_left_alone(folder, tmp_path):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match="not a run"):
+    with pytest.raises(UserError, match="--run must be a run folder"):
         train.main(config(folder, tmp_path, 2))
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -151,13 +154,13 @@ def test_a_folder_that_is_no_run_is_left_alone(folder, tmp_path):
 def test_without_test_people_the_run_ends_well_and_says_why_there_is_no_report(tmp_path, capsys):
     data = write_folder(tmp_path / "data", {"train": person(1) + person(2), "validation": person(3)})
     run = train.main(config(data, tmp_path / "run", 2, report=True))
-    assert "No report: there is no test picture" in capsys.readouterr().out and not (run / "report").exists()
+    assert "No report: the data has no test images" in capsys.readouterr().out and not (run / "report").exists()
     train.main(config(data, tmp_path / "run", 1))
     assert "2 steps done before, --steps asks for 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("where", "match"), [("", "no run folder"), ("empty", "no finished checkpoint: give the folder")]
+    ("where", "match"), [("", "no run folder"), ("empty", "no finished checkpoint: give a run folder")]
 )
 def test_loading_what_is_not_there_is_a_sentence(tmp_path, where, match):
     (tmp_path / "empty").mkdir()
@@ -226,23 +229,7 @@ def test_a_config_written_is_a_config_read(name):
 
 def test_a_config_of_another_version_names_what_it_does_not_know():
     with pytest.raises(UserError, match="model.depth"):
-        from_dict({"model": {"depth": 3}})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"), [(["binry"], "Did you mean binary"), (["--optm.lr", "1"], "--optim.lr")]
-)
-def test_typos_are_answered_with_the_right_word(arguments, said, capsys):
-    with pytest.raises(SystemExit) as stopped:
-        train.parse(arguments)
-    assert said in str(stopped.value) + capsys.readouterr().err and stopped.value.code != 0
-
-
-def test_a_command_line_changes_a_preset():
-    made = train.parse(["binary", "--data", "a", "b", "--run", "r", "--steps", "7", "--optim.lr", "0.5"])
-    assert made.data == ("a", "b") and made.steps == 7 and made.optim.lr == 0.5
-    assert made.loss == PRESETS["binary"].config.loss
-    assert train.parse([]) == PRESETS["smile"].config
+        from_dict({"version": VERSION, "model": {"depth": 3}})
 
 
 @pytest.mark.parametrize(("running", "batches_waited_for"), [(False, 4), (True, 1)])
