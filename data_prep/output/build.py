@@ -1,8 +1,4 @@
-"""Sources, or finished records, -> a data folder: crops, splits by subject, shards, prep.json, rejected.csv.
-
-A data folder is built beside its place and moved there when it is whole, so a run that is killed leaves nothing that
-looks finished. Imports sources, cropping, splits, spool, beams (if asked for) and facedisent_jax.records.
-"""
+"""Builds a data folder: crops, splits by subject, shards, prep.json, rejected.csv and remarks.csv."""
 
 import contextlib
 import csv
@@ -10,9 +6,6 @@ import json
 import logging
 import os
 import re
-import shutil
-import socket
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -20,27 +13,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_prep.intensity import IntensityMethod
-from data_prep.layouts.scan import Rejected, ScanResult, decode_file_name
-from data_prep.output import splits
-from data_prep.output.spool import CropStore, Item, Spool, left_out, of_crops, split_of
+from data_prep.layouts.scan import Rejected, ScanResult
+from data_prep.output import splits, staging
+from data_prep.output.spool import CropStore, Item, Spool, items_from_crops, items_from_reasons
 from facedisent_jax.data.reading import read_info
-from facedisent_jax.data.record import NAME, PREP_FILE, SPLITS, content_hash
+from facedisent_jax.data.record import PREP_FILE, SPLITS, content_hash
 from facedisent_jax.errors import UserError
 
-VERSION = 1
-REJECTED_FILE = "rejected.csv"
-REMARKS_FILE = "remarks.csv"
-SHEET_FILE = "contact_sheet.png"
-CURVES_FILE = "intensity_curves.png"
-STALE_AFTER_SECONDS = 24 * 3600
-"""Seconds after which what a run left unfinished, and nobody has written to since, is taken away."""
+VERSION = 1  # of prep.json
 
 
 class Plan(NamedTuple):
-    """What is built, and how.
+    """What a data folder is made from, and how.
 
-    source, detector, margin, options: written to prep.json. subject_pattern: makes names of one person equal.
-    split_like: a data folder whose people keep their split. training: the people that train, all others being held out.
+    source, detector, margin, options: written to prep.json.
+    subject_pattern: regular expression that maps the names of one person to a single name.
+    split_like: data folder whose people keep their split.
+    training_subjects: if any, only these are for training.
     """
 
     source: str
@@ -51,57 +40,64 @@ class Plan(NamedTuple):
     split_seed: int = 0
     split_like: Path | None = None
     overwrite: bool = False
-    training: tuple[str, ...] = ()
+    training_subjects: tuple[str, ...] = ()
 
     @property
-    def pattern(self) -> re.Pattern[str] | None:
-        return splits.compiled(self.subject_pattern, "--subject-pattern") if self.subject_pattern else None
+    def compiled_pattern(self) -> re.Pattern[str] | None:
+        return splits.compile_pattern(self.subject_pattern, "--subject-pattern") if self.subject_pattern else None
 
 
-def from_sources(
+def build_from_scan(
     out: Path | str,
-    found: ScanResult,
+    scan: ScanResult,
     plan: Plan,
     landmarker: Path | None = None,
     workers: int = 0,
-    takes: IntensityMethod | None = None,
-    beam: Sequence[str] | None = None,
+    intensity_method: IntensityMethod | None = None,
+    beam_options: Sequence[str] | None = None,
 ) -> dict:
-    """Crop the pictures of a layout and build; the content of prep.json.
+    """Crop the pictures that a layout has found and build a data folder. Returns the content of its prep.json.
 
-    Cropped in `workers` processes (0: one a core); or by Apache Beam, if its options (NAME=VALUE) are given.
+    workers:          number of processes that crop; 0 is one for each core.
+    intensity_method: for takes, whose intensities may have to be measured.
+    beam_options:     NAME=VALUE each, if Apache Beam is to crop and write in place of the workers.
     """
     from data_prep.cropping import crop
 
-    check_out(out, plan.overwrite)
-    if not found.sources:
-        raise UserError(no_pictures_message(found.rejected, found.left_out))
-    pattern = plan.pattern
-    if plan.training:  # names of another kind than the list's are said before hours of cropping
-        splits.published((splits.canonical(source.subject, pattern) for source in found.sources), plan.training)
-    how = crop.Cropping(plan.detector, plan.margin, landmarker, takes)
-    if how.needs_mesh:
+    staging.check_output_folder(out, plan.overwrite)
+    if not scan.sources:
+        raise UserError(no_pictures_message(scan.rejected, scan.left_out))
+    pattern = plan.compiled_pattern
+    if plan.training_subjects:  # subjects that do not fit the list are reported before hours of cropping
+        subjects = [splits.canonical_subject(source.subject, pattern) for source in scan.sources]
+        splits.published_split(subjects, plan.training_subjects)
+    cropping = crop.Cropping(plan.detector, plan.margin, landmarker, intensity_method)
+    if cropping.needs_mesh:
         from data_prep.cropping import face_mesh
 
-        how = how._replace(landmarker=face_mesh.model_file(landmarker))  # fetched once, not by every worker
-        face_mesh.load_mesh(how.landmarker)  # what is missing is said here, before anything begins
+        # Fetched once, not by every worker. Loaded here, so that anything missing is reported before the work begins.
+        cropping = cropping._replace(landmarker=face_mesh.model_file(landmarker))
+        face_mesh.load_mesh(cropping.landmarker)
 
     def items() -> Iterator[Item]:
-        yield from left_out(found.rejected)
-        yield from left_out(found.remarks, remark=True)
-        if beam is not None:
-            return  # the rest is made by its workers
-        with contextlib.closing(crop.crop_all(found.sources, how, workers or cores())) as parts:
-            for crops in parts:
-                yield from of_crops(crops)
+        yield from items_from_reasons(scan.rejected)
+        yield from items_from_reasons(scan.remarks, remark=True)
+        if beam_options is None:
+            with contextlib.closing(crop.crop_all(scan.sources, cropping, workers or core_count())) as parts:
+                for crops in parts:
+                    yield from items_from_crops(crops)
 
-    keeper = Spool if beam is None else partial(beams().Crops, found.sources, how, beams().configured(beam))
-    total = len(found.sources) + len(found.rejected)
-    return build(out, items(), plan, total, found.left_out, found.notes, keeper)
+    if beam_options is None:
+        store = Spool
+    else:
+        beam = import_beam_pipeline()
+        store = partial(beam.BeamStore, scan.sources, cropping, beam.parse_options(beam_options))
+    total = len(scan.sources) + len(scan.rejected)
+    return build_folder(out, items(), plan, total, scan.left_out, scan.notes, store)
 
 
-def beams():
-    """The module that needs Apache Beam, which then complains of errors alone."""
+def import_beam_pipeline():
+    """The module that needs Apache Beam, which then logs nothing but errors."""
     logging.basicConfig(level=logging.ERROR)
     try:
         from data_prep.output import beam_pipeline
@@ -114,7 +110,7 @@ def beams():
     return beam_pipeline
 
 
-def synthetic(
+def build_synthetic(
     out: Path | str,
     subjects: int = 200,
     seed: int = 0,
@@ -125,200 +121,156 @@ def synthetic(
     workers: int = 0,
     overwrite: bool = False,
 ) -> dict:
-    """The built-in faces as a data folder."""
-    from data_prep.synthetic import faces as drawn
+    """Build a data folder of the built-in faces. Returns the content of its prep.json."""
+    from data_prep.synthetic import faces
 
     options = dict(subjects=subjects, seed=seed, stills=stills, clips=clips, levels=levels, split_seed=split_seed)
     plan = Plan("synthetic", options=options, split_seed=split_seed, overwrite=overwrite)
-    check_out(out, overwrite)
-    stream = drawn.records(subjects, seed, stills, clips, levels, workers or cores())
-    try:
-        return build(out, (Item(key, record) for key, record in stream), plan)
-    except ValueError as error:  # a number of subjects, levels or clips that cannot be
-        raise UserError(str(error)) from error
+    records = faces.records(subjects, seed, stills, clips, levels, workers or core_count())
+    return build_folder(out, (Item(key, record) for key, record in records), plan)
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
+def core_count() -> int:
+    """Number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def build(
+def build_folder(
     out: Path | str,
     items: Iterable[Item],
     plan: Plan,
     total: int | None = None,
     left_out: dict[str, int] | None = None,
     notes: Iterable[str] = (),
-    keeper: Callable[[Path, re.Pattern[str] | None], CropStore] = Spool,
+    store: Callable[[Path, re.Pattern[str] | None], CropStore] = Spool,
 ) -> dict:
-    """Build the data folder `out` from finished pictures and return the content of its prep.json.
+    """Build a data folder from finished crops. Returns the content of its prep.json.
 
-    keeper: made with a folder, it keeps the pictures, may have more of them made, and writes the shards.
+    total:    expected number of items, for the progress bar.
+    left_out: counts of files that the layout passed over, by kind.
+    notes:    sentences for the user.
+    store:    makes the crop store from a folder and the subject pattern.
     """
-    out, pattern = check_out(out, plan.overwrite), plan.pattern
-    known = {who: split for split, people in _like(plan.split_like).items() for who in people}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = out.with_name(f"{out.name}.incomplete-{socket.gethostname()}-{os.getpid()}")
-    staging.mkdir()
-    try:
-        with keeper(staging, pattern) as crops:
-            people, rejected, remarks, found_by = _collect(crops.passing(items), total)
-            if not people:
-                raise UserError(no_pictures_message(rejected, left_out or {}))
-            known |= splits.published(people, plan.training, plan.split_seed) if plan.training else {}
-            placed, more = splits.split_subjects(people, plan.split_seed, known)
-            made, digests = crops.write(placed)
-        info = {
-            "version": VERSION,
-            "source": plan.source,
-            "detector": plan.detector,
-            "margin": plan.margin,
-            "options": {name: _plain(value) for name, value in plan.options.items()},
-            "splits": {s: sum(n for who, n in people.items() if split_of(who, placed) == s) for s in SPLITS},
-            "subjects": {split: sorted(who for who, at in placed.items() if at == split) for split in SPLITS},
-            "pictures": people.total(),
-            "content": content_hash(digests),
-            "found_by": dict(found_by),
-            "rejected": dict(Counter(entry.kind for entry in rejected).most_common()),
-            "remarks": dict(Counter(entry.kind for entry in remarks).most_common()),
-            "left_out": left_out or {},
-            "notes": [*notes, *more],
-        }
-        _list(made / REJECTED_FILE, "reason", rejected)
-        if remarks:
-            _list(made / REMARKS_FILE, "remark", remarks)
-        text = json.dumps(info, indent=1, ensure_ascii=False) + "\n"
-        (made / PREP_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")  # as JSON writes it
-        _put_in_place(made, out, staging)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    out = staging.check_output_folder(out, plan.overwrite)
+    pattern, fixed = plan.compiled_pattern, _read_splits(plan.split_like)
+    with staging.staging_folder(out) as folder:
+        with store(folder, pattern) as crops:
+            summary = _collect(crops.add_all(items), total)
+            if not summary.images:
+                raise UserError(no_pictures_message(summary.rejected, left_out or {}))
+            if plan.training_subjects:
+                fixed |= splits.published_split(summary.images, plan.training_subjects, plan.split_seed)
+            split_by_subject, split_notes = splits.split_subjects(summary.images, plan.split_seed, fixed)
+            finished, digests = crops.write(split_by_subject)
+        info = _describe(plan, summary, split_by_subject, digests, left_out or {}, [*notes, *split_notes])
+        _write_reports(finished, info, summary)
+        staging.move_into_place(finished, out, folder)
     return info
 
 
-def _list(path: Path, what: str, entries: list[Rejected]) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        csv.writer(file).writerows([("file", what), *sorted(entries)])
+class _Summary(NamedTuple):
+    """What has become of the items.
+
+    images:   subject -> number of images.
+    rejected: files that were left out, each with its reason.
+    remarks:  what was noticed about files that are used.
+    found_by: detector -> number of images.
+    """
+
+    images: Counter[str]
+    rejected: list[Rejected]
+    remarks: list[Rejected]
+    found_by: Counter[str]
 
 
-def _collect(
-    items: Iterable[Item], total: int | None
-) -> tuple[Counter[str], list[Rejected], list[Rejected], Counter[str]]:
-    """Pictures of each person, what was left out, what was noticed, and who found the faces."""
+def _collect(items: Iterable[Item], total: int | None) -> _Summary:
+    """Go through all items, with a progress bar."""
     from tqdm import tqdm
 
-    people: Counter[str] = Counter()
-    rejected: list[Rejected] = []
-    remarks: list[Rejected] = []
-    found_by: Counter[str] = Counter()
-    with tqdm(desc="Cropping" if total else "Drawing", total=total, unit=" pictures") as bar:
+    summary = _Summary(Counter(), [], [], Counter())
+    with tqdm(desc="Cropping" if total else "Drawing", total=total, unit=" images") as bar:
         for item in items:
             if item.remark:
-                remarks.append(Rejected(item.key, item.reason))
+                summary.remarks.append(Rejected(item.key, item.reason))
                 continue
             bar.update()
             if item.record is None:
-                rejected.append(Rejected(item.key, item.reason))
+                summary.rejected.append(Rejected(item.key, item.reason))
                 continue
-            people[item.record.subject] += 1
+            summary.images[item.record.subject] += 1
             if item.found_by:
-                found_by[item.found_by] += 1
-    return people, rejected, remarks, found_by
+                summary.found_by[item.found_by] += 1
+    return summary
 
 
-def _like(folder: Path | None) -> dict[str, list[str]]:
-    return read_info(folder)["subjects"] if folder else {}
+def _describe(
+    plan: Plan,
+    summary: _Summary,
+    split_by_subject: dict[str, str],
+    digests: list[bytes],
+    left_out: dict[str, int],
+    notes: list[str],
+) -> dict:
+    """The content of prep.json."""
+    return {
+        "version": VERSION,
+        "source": plan.source,
+        "detector": plan.detector,
+        "margin": plan.margin,
+        "options": {name: _to_json(value) for name, value in plan.options.items()},
+        "splits": _image_counts(summary.images, split_by_subject),
+        "subjects": {name: sorted(s for s, split in split_by_subject.items() if split == name) for name in SPLITS},
+        "pictures": summary.images.total(),
+        "content": content_hash(digests),
+        "found_by": dict(summary.found_by),
+        "rejected": _counts_by_kind(summary.rejected),
+        "remarks": _counts_by_kind(summary.remarks),
+        "left_out": left_out,
+        "notes": notes,
+    }
+
+
+def _write_reports(folder: Path, info: dict, summary: _Summary) -> None:
+    """Write prep.json, rejected.csv and, if there are any remarks, remarks.csv."""
+    _write_csv(folder / staging.REJECTED_FILE, "reason", summary.rejected)
+    if summary.remarks:
+        _write_csv(folder / staging.REMARKS_FILE, "remark", summary.remarks)
+    text = json.dumps(info, indent=1, ensure_ascii=False) + "\n"
+    (folder / PREP_FILE).write_text(text, encoding="utf-8", errors="backslashreplace")  # JSON's own escapes
+
+
+def _read_splits(folder: Path | None) -> dict[str, str]:
+    """The split of each subject in a data folder."""
+    subjects = read_info(folder)["subjects"] if folder else {}
+    return {subject: split for split, names in subjects.items() for subject in names}
+
+
+def _image_counts(images: Counter[str], split_by_subject: dict[str, str]) -> dict[str, int]:
+    """The number of images in each split."""
+    counts = dict.fromkeys(SPLITS, 0)
+    for subject, count in images.items():
+        counts[splits.split_of(subject, split_by_subject)] += count
+    return counts
+
+
+def _counts_by_kind(entries: list[Rejected]) -> dict[str, int]:
+    """Counts by the short form of the reason, the most common first."""
+    return dict(Counter(entry.kind for entry in entries).most_common())
+
+
+def _write_csv(path: Path, column: str, entries: list[Rejected]) -> None:
+    with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        csv.writer(file).writerows([("file", column), *sorted(entries)])
 
 
 def no_pictures_message(rejected: list[Rejected], left_out: dict[str, int]) -> str:
-    counts = Counter(entry.kind for entry in rejected)
-    why = [f"{count} {reason}" for reason, count in counts.most_common(4)]
-    why += [f"{count} {kind}" for kind, count in left_out.items()]
-    return f"No usable picture was found ({'; '.join(why) or 'the folder holds no file'}): nothing was written."
+    counts = Counter(entry.kind for entry in rejected).most_common(4)
+    reasons = [f"{count} {reason}" for reason, count in [*counts, *((kind, n) for kind, n in left_out.items())]]
+    return f"No usable picture was found ({'; '.join(reasons) or 'the folder holds no file'}): nothing was written."
 
 
-def _plain(value: Any) -> Any:
+def _to_json(value: Any) -> Any:
     """An option as JSON can hold it."""
     if isinstance(value, Path):
         return str(value)
     return list(value) if isinstance(value, tuple) else value
-
-
-def check_out(out: Path | str, overwrite: bool) -> Path:
-    """The place of the new folder, all links resolved; refused if it holds anything that this run must not replace."""
-    out = Path(out).resolve()
-    if decode_file_name(str(out)) != str(out):
-        raise UserError(f"{decode_file_name(str(out))} is not UTF-8, which TensorFlow needs: choose another name.")
-    _clear_remains(out)
-    if not out.exists():
-        return out
-    if not out.is_dir():
-        raise UserError(f"{out} is a file; a place for a new folder was expected.")
-    entries = sorted(entry.name for entry in out.iterdir())
-    if not entries:
-        return out
-    if PREP_FILE not in entries:
-        raise UserError(f"{out} was not made by this command (it holds {entries[0]}): choose another folder.")
-    if not overwrite:
-        raise UserError(f"{out} is already a data folder: add --overwrite to replace it, or choose another folder.")
-    ours = re.compile(
-        rf"{NAME}-.*\.tfrecord-.*|dataset_info\.json|features\.json|{PREP_FILE}|{REJECTED_FILE}|{REMARKS_FILE}|{SHEET_FILE}|{CURVES_FILE}"
-    )
-    if others := [name for name in entries if not ours.fullmatch(name)]:
-        raise UserError(f"{out} also holds {others[0]}, which is not ours to replace: move it away first.")
-    return out
-
-
-def _clear_remains(out: Path) -> None:
-    """Take away what runs that were killed have left beside `out`; bring back a folder that was being replaced."""
-    if not out.parent.is_dir():
-        return
-    for left in sorted(out.parent.iterdir()):
-        named = re.fullmatch(rf"{re.escape(out.name)}\.(incomplete|replaced)-(.+)-(\d+)", left.name)
-        if not named:
-            continue
-        dead = named[2] == socket.gethostname() and not _alive(int(named[3]))
-        if not dead and _seconds_since_change(left) < STALE_AFTER_SECONDS:
-            continue
-        if named[1] == "replaced" and not out.exists():
-            left.rename(out)
-        else:
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _seconds_since_change(folder: Path) -> float:
-    """A run writes all the time: what it left on another machine is known to be dead by this alone."""
-    try:
-        return time.time() - max(path.lstat().st_mtime for path in [folder, *folder.rglob("*")])
-    except OSError:  # somebody is at work on it
-        return 0.0
-
-
-def _alive(process: int) -> bool:
-    """Whether another process has this number; where that cannot be asked, it is taken to be alive."""
-    if process == os.getpid():
-        return False
-    try:
-        if os.name == "posix":
-            os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
-
-
-def _put_in_place(made: Path, out: Path, staging: Path) -> None:
-    """Move the finished folder to its place; an older one goes only when the new one is there."""
-    if not out.exists() or not any(out.iterdir()):
-        made.rename(out)
-        return
-    old = out.with_name(f"{out.name}.replaced-{socket.gethostname()}-{os.getpid()}")
-    try:
-        out.rename(old)
-        made.rename(out)
-    except BaseException:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        raise
-    old.rename(staging / "replaced")  # goes with the rest: half of it must not be taken for a folder to bring back

@@ -1,8 +1,4 @@
-"""The intensities of the takes in a data folder: curves over time, and how far they are from a truth.
-
-Imports facedisent_jax.records, mug for the names of expressions, sources, splits and tables; matplotlib and SciPy where
-they are used.
-"""
+"""What is in a data folder: counts, a contact sheet, curves of intensity, and how far these are from a truth."""
 
 import textwrap
 from collections import Counter
@@ -14,104 +10,233 @@ from PIL import Image, ImageDraw, ImageFont
 from data_prep.layouts import mug
 from data_prep.layouts.csv_labels import FrameLabels
 from data_prep.layouts.scan import printable
-from data_prep.output import splits
+from data_prep.output.splits import canonical_subject, compile_pattern
 from facedisent_jax.data.reading import read_info, read_split
 from facedisent_jax.data.record import NEUTRAL, SPLITS, Faces
 
-Key = tuple[str, str, str, int]
-Curves = dict[tuple[str, str, str], dict[int, float]]
-"""(subject, expression, sequence) -> frame number -> intensity."""
-SHOWN = 8
-"""Takes in the picture."""
+TakeName = tuple[str, str, str]  # subject, expression, sequence
+Curve = dict[int, float]  # frame number -> intensity
+Truth = dict[tuple[str, str, str, int], float]  # subject, expression or "", take, frame number -> intensity
+
+# The contact sheet, in pixels.
+COLUMNS = 14
+TILE = 96  # an image
+CAPTION = 26  # the two lines below an image
+HEADING = 26
+GAP = 6
+INK, PAPER, FAINT = (30, 30, 30), (255, 255, 255), (110, 110, 110)
+
+MAX_TABLE_ROWS = 24
+MAX_COMPARED_TAKES = 20
+PLOTTED_TAKES = 8
 
 
-def takes(folder: Path) -> Curves:
-    """The takes with more than 2 frames, of more than 2 different intensities, in order of the names."""
-    out: Curves = {}
+def describe(folder: Path) -> str:
+    """The counts of a data folder as text."""
+    info = read_info(folder)
+    faces_by_split = {split: read_split(folder, split, in_memory=False) for split in SPLITS}
+    lines = [
+        f"{folder}: {info['pictures']} images, source {info['source']}, detector {info['detector']}, "
+        f"margin {info['margin']:g}",
+        "",
+        f"{'split':14}{'images':>9}{'subjects':>9}{'no subject':>12}{'no expression':>15}",
+    ]
+    for split, faces in faces_by_split.items():
+        subjects = np.unique(faces.subject[faces.subject != ""])
+        no_subject, no_expression = int((faces.subject == "").sum()), int((faces.expression == "").sum())
+        lines.append(f"{split:14}{len(faces):9}{len(subjects):9}{no_subject:12}{no_expression:15}")
+    for field in ("expression", "condition"):
+        counts = {split: Counter(map(str, getattr(faces, field))) for split, faces in faces_by_split.items()}
+        lines += ["", *_count_table(field, counts)]
+    for split, faces in faces_by_split.items():
+        lines += ["", *_subject_list(split, Counter(map(str, faces.subject)))]
+    lines += ["", *_histogram(np.concatenate([faces.intensity for faces in faces_by_split.values()]))]
+    rejected = sum(info["rejected"].values())
+    lines += ["", f"left out: {rejected} images{' (rejected.csv)' if rejected else ''}"]
+    lines += [f"  {count:8} {printable(reason)}" for reason, count in info["rejected"].items()]
+    lines += [f"passed over: {count} {kind}" for kind, count in info["left_out"].items()]
+    return "\n".join(lines)
+
+
+def _count_table(field: str, counts: dict[str, Counter[str]]) -> list[str]:
+    """Counts of each value by split, of the most common values only if there are many."""
+    total = sum(counts.values(), Counter())
+    if set(total) <= {""}:
+        return [f"{field}: unknown for all images"]
+    is_long = len(total) > MAX_TABLE_ROWS
+    values = [value for value, _ in total.most_common(MAX_TABLE_ROWS)] if is_long else sorted(total)
+    lines = [f"{field:22}" + "".join(f"{split:>12}" for split in counts)]
+    for value in values:
+        label = printable(value) or "(unknown)"
+        lines.append(f"  {label[:19]:20}" + "".join(f"{counts[split][value]:12}" for split in counts))
+    return [*lines, f"  and {len(total) - MAX_TABLE_ROWS} others"] if is_long else lines
+
+
+def _subject_list(split: str, counts: Counter[str]) -> list[str]:
+    """The number of images of each subject."""
+    entries = [f"{printable(subject) or '(unknown)'}:{count}" for subject, count in sorted(counts.items())]
+    text = ", ".join(entries) or "none"
+    lines = textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent="  ")
+    return [f"{split} subjects, images of each", *lines]
+
+
+def _histogram(intensities: np.ndarray) -> list[str]:
+    """The number of images for each intensity, in steps of 0.1."""
+    finite = intensities[~np.isnan(intensities)]
+    counts = np.bincount(np.round(finite * 10).astype(int), minlength=11)
+    lines = ["intensity"]
+    for step, count in enumerate(counts):
+        lines.append(f"  {step / 10:.1f} {count:9} {'#' * int(np.ceil(40 * count / max(1, counts.max())))}")
+    if len(finite) < len(intensities):
+        lines.append(f"  unknown {len(intensities) - len(finite):5}")
+    return lines
+
+
+def contact_sheet(folder: Path, max_images: int = 168) -> Image.Image:
+    """Images of a data folder with their labels, by split and subject. Large folders show an even sample of people."""
+    total = max(1, read_info(folder)["pictures"])
+    sections = []  # split, its number of images, the images on the sheet
     for split in SPLITS:
         faces = read_split(folder, split, in_memory=False)
-        for k in np.flatnonzero(np.isfinite(faces.intensity) & (faces.sequence != "") & (faces.expression != NEUTRAL)):
+        if len(faces):
+            count = max(COLUMNS, max_images * len(faces) // total)
+            sections.append((split, len(faces), faces.take(_even_sample(faces, count))))
+    row_height = TILE + CAPTION + GAP
+    height = GAP + sum(HEADING + -(-len(faces) // COLUMNS) * row_height for _, _, faces in sections)
+    sheet = Image.new("RGB", (GAP + COLUMNS * (TILE + GAP), height), PAPER)
+    draw, large, small = ImageDraw.Draw(sheet), ImageFont.load_default(15), ImageFont.load_default(11)
+    y = GAP
+    for split, count, faces in sections:
+        draw.text((GAP, y), f"{split}: {len(faces)} of {count} images", INK, large)
+        y += HEADING
+        for k in range(len(faces)):
+            corner = GAP + k % COLUMNS * (TILE + GAP), y + k // COLUMNS * row_height
+            _draw_tile(sheet, small, faces, k, *corner)
+        y += -(-len(faces) // COLUMNS) * row_height
+    return sheet
+
+
+def _draw_tile(sheet: Image.Image, font, faces: Faces, k: int, x: int, y: int) -> None:
+    """Image k with two lines below it: person, sequence and condition; expression and intensity."""
+    sheet.paste(Image.fromarray(faces.image[k]).resize((TILE, TILE), Image.Resampling.BICUBIC), (x, y))
+    origin = " ".join(filter(None, (str(faces.subject[k]), str(faces.sequence[k]), str(faces.condition[k]))))
+    label = f"{faces.expression[k]} {faces.intensity[k]:.2f}" if faces.expression[k] else "unlabelled"
+    draw = ImageDraw.Draw(sheet)
+    draw.text((x, y + TILE), _shorten(origin or "unknown", draw, font), INK, font)
+    draw.text((x, y + TILE + 12), _shorten(label, draw, font), FAINT, font)
+
+
+def _shorten(text: str, draw: ImageDraw.ImageDraw, font) -> str:
+    """As much of the text as fits below an image."""
+    text = printable(text).encode("latin-1", "replace").decode("latin-1")  # what the built-in font can draw
+    while len(text) > 1 and draw.textlength(text, font) > TILE:
+        text = text[:-1]
+    return text
+
+
+def _even_sample(faces: Faces, count: int) -> np.ndarray:
+    """Indices of about `count` images of evenly sampled people, sorted by subject, sequence, condition, intensity."""
+    order = np.lexsort((faces.frame, faces.intensity, faces.condition, faces.sequence, faces.subject))
+    if len(order) <= count:
+        return order
+    subjects, starts, sizes = np.unique(faces.subject[order], return_index=True, return_counts=True)
+    sampled = np.unique(np.linspace(0, len(subjects) - 1, min(len(subjects), max(1, count // 4))).astype(int))
+    indices = []
+    for k in sampled:
+        images = min(count // len(sampled), sizes[k])
+        indices.append(starts[k] + np.unique(np.linspace(0, sizes[k] - 1, images).astype(int)))
+    return order[np.concatenate(indices)]
+
+
+def intensity_curves(folder: Path) -> dict[TakeName, Curve]:
+    """The takes of a data folder that have more than two different intensities, sorted by name."""
+    curves: dict[TakeName, Curve] = {}
+    for split in SPLITS:
+        faces = read_split(folder, split, in_memory=False)
+        in_take = np.isfinite(faces.intensity) & (faces.sequence != "") & (faces.expression != NEUTRAL)
+        for k in np.flatnonzero(in_take):
             name = str(faces.subject[k]), str(faces.expression[k]), str(faces.sequence[k])
-            out.setdefault(name, {})[int(faces.frame[k])] = float(faces.intensity[k])
-    return {name: out[name] for name in sorted(out) if len(set(out[name].values())) > 2}
+            curves.setdefault(name, {})[int(faces.frame[k])] = float(faces.intensity[k])
+    return {name: curves[name] for name in sorted(curves) if len(set(curves[name].values())) > 2}
 
 
-def of_labels(labels: FrameLabels, folder: Path) -> dict[Key, float]:
-    """(subject, expression or "", take, frame) -> true intensity, the subjects named as in `folder`."""
-    pattern = read_info(folder)["options"].get("subject_pattern")
-    matcher = splits.compiled(pattern, "--subject-pattern") if pattern else None
+def truth_from_labels(labels: FrameLabels, folder: Path) -> Truth:
+    """The intensities of a CSV, with subjects and expressions named as in `folder`."""
+    option = read_info(folder)["options"].get("subject_pattern")
+    pattern = compile_pattern(option, "--subject-pattern") if option else None
     return {
-        (splits.canonical(who, matcher), mug.EXPRESSIONS.get(what, what), take, frame): value
-        for (who, what, take, frame), value in labels.values.items()
+        (canonical_subject(subject, pattern), mug.EXPRESSIONS.get(expression, expression), take, frame): value
+        for (subject, expression, take, frame), value in labels.values.items()
     }
 
 
-def true_curve(truth: dict[Key, float], name: tuple[str, str, str], frames: dict[int, float]) -> dict[int, float]:
-    """What the truth says of a take's frames; a sequence may have more than the take's name, as in anger/take000."""
+def true_curve(truth: Truth, name: TakeName, frames: Curve) -> Curve:
+    """The true intensities of the frames of a take, as far as they are known."""
     subject, expression, sequence = name
-    take = sequence.rsplit("/", 1)[-1]
-    out = {}
+    take = sequence.rsplit("/", 1)[-1]  # a sequence may be more than the name of the take: anger/take000
+    curve = {}
     for frame in frames:
-        for what in (expression, ""):
-            if (value := truth.get((subject, what, take, frame))) is not None:
-                out[frame] = value
-    return out
+        for label in (expression, ""):
+            if (value := truth.get((subject, label, take, frame))) is not None:
+                curve[frame] = value
+    return curve
 
 
-def compare(takes: Curves, truth: dict[Key, float]) -> str:
-    """Spearman's correlation within each take, and the mean absolute error, averaged over the takes of each name.
+def compare_with_truth(curves: dict[TakeName, Curve], truth: Truth) -> str:
+    """A table: Spearman's correlation within each take and the mean absolute error, averaged over takes of one name.
 
-    The error tells of a measure that is scaled to each take's own apex only where the true apex is full.
+    A measure that is scaled to the apex of each take can match the truth only where the true apex is a full expression.
     """
-    from scipy.stats import spearmanr
+    from scipy.stats import spearmanr  # evaluation has its own, but data_prep may not import it
 
-    found: dict[str, list[tuple[float, float, float]]] = {}
-    for name, frames in takes.items():
-        true = true_curve(truth, name, frames)
+    rows_by_take: dict[str, list[tuple[float, float, float]]] = {}  # Spearman, error, true apex
+    for name, curve in curves.items():
+        true = true_curve(truth, name, curve)
         if len(set(true.values())) > 2:
-            ours, theirs = np.array([frames[k] for k in true]), np.array(list(true.values()))
-            rank = float(spearmanr(ours, theirs)[0])  # type: ignore[arg-type]
-            found.setdefault(name[2], []).append((rank, float(np.abs(ours - theirs).mean()), theirs.max()))
-    number = sum(map(len, found.values()))
-    lines = [f"against the truth: {number} of {len(takes)} takes; Spearman within each take, mean absolute error"]
-    lines.append(f"{'take':22}{'takes':>6}{'Spearman':>10}{'lowest':>8}{'error':>8}{'largest':>9}{'true apex':>11}")
-    rows = [(printable(name), found[name]) for name in sorted(found)][:20]
-    for name, values in [*rows, *([("all", sum(found.values(), []))] if len(rows) > 1 else [])]:
-        rank, error, apex = np.array(values).T
+            measured, expected = np.array([curve[k] for k in true]), np.array(list(true.values()))
+            rank = float(spearmanr(measured, expected)[0])  # type: ignore[arg-type]
+            error = float(np.abs(measured - expected).mean())
+            rows_by_take.setdefault(name[2], []).append((rank, error, expected.max()))
+    all_rows = [row for rows in rows_by_take.values() for row in rows]
+    sections = [(printable(name), rows_by_take[name]) for name in sorted(rows_by_take)][:MAX_COMPARED_TAKES]
+    if len(sections) > 1:
+        sections.append(("all", all_rows))
+    lines = [
+        f"compared with the truth: {len(all_rows)} of {len(curves)} takes; Spearman within each take, absolute error",
+        f"{'take':22}{'takes':>6}{'Spearman':>10}{'lowest':>8}{'error':>8}{'largest':>9}{'true apex':>11}",
+    ]
+    for name, rows in sections:
+        rank, error, apex = np.array(rows).T
         lines.append(
-            f"  {name[:19]:20}{len(values):6}{rank.mean():10.3f}{rank.min():8.2f}{error.mean():8.3f}{error.max():9.2f}"
+            f"  {name[:19]:20}{len(rows):6}{rank.mean():10.3f}{rank.min():8.2f}{error.mean():8.3f}{error.max():9.2f}"
             f"{apex.min():7.2f}-{apex.max():.2f}"
         )
     return "\n".join(lines)
 
 
-def plot(takes: Curves, path: Path, truth: dict[Key, float]) -> None:
-    """Intensity over frame of a handful of takes, of people spread evenly; the truth, where there is one, dashed."""
+def plot_curves(curves: dict[TakeName, Curve], path: Path, truth: Truth) -> None:
+    """Draw intensity against frame for a few takes of evenly sampled people, with the truth, if any, as a dashed line."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    people: dict[str, tuple[str, str, str]] = {}
-    for name in takes:
-        people.setdefault(name[0], name)
-    names = list(people.values()) if len(people) >= SHOWN else list(takes)
-    shown = [names[k] for k in np.unique(np.linspace(0, len(names) - 1, min(SHOWN, len(names))).astype(int))]
-    columns = min(4, len(shown))
-    rows = -(-len(shown) // columns)
+    plotted = _takes_to_plot(list(curves))
+    columns = min(4, len(plotted))
+    rows = -(-len(plotted) // columns)
     figure = Figure(figsize=(3.2 * columns, 2.2 * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, sharey=True, squeeze=False).ravel()
-    for ax, name in zip(axes, shown, strict=False):
-        frames = sorted(takes[name])
-        ax.plot(frames, [takes[name][k] for k in frames], "-o", ms=3, lw=1.2, label="in the folder")
-        if true := true_curve(truth, name, takes[name]):
+    for ax, name in zip(axes, plotted, strict=False):
+        frames = sorted(curves[name])
+        ax.plot(frames, [curves[name][k] for k in frames], "-o", ms=3, lw=1.2, label="in the folder")
+        if true := true_curve(truth, name, curves[name]):
             ax.plot(sorted(true), [true[k] for k in sorted(true)], "--", color="0.3", lw=1, label="truth")
         subject, expression, sequence = name
-        named = f"{subject} {expression} {sequence.rsplit('/', 1)[-1]}"
-        ax.set_title(printable(named)[:60].replace("$", r"\$"), fontsize=9)  # no formula
+        title = printable(f"{subject} {expression} {sequence.rsplit('/', 1)[-1]}")
+        ax.set_title(title[:60].replace("$", r"\$"), fontsize=9)  # $ would begin a formula
         ax.grid(alpha=0.3)
         ax.tick_params(labelsize=8)
         ax.set_ylim(-0.05, 1.05)
         ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    for ax in axes[len(shown) :]:
+    for ax in axes[len(plotted) :]:
         ax.set_axis_off()
     figure.supxlabel("frame", fontsize=9)
     figure.supylabel("intensity", fontsize=9)
@@ -120,123 +245,11 @@ def plot(takes: Curves, path: Path, truth: dict[Key, float]) -> None:
     figure.savefig(path, dpi=110)
 
 
-TILE, CAPTION, GAP, COLUMNS = 96, 26, 6, 14
-"""Pixels of a picture on the contact sheet, of the two lines below it, between pictures; pictures in a row."""
-INK, PAPER, FAINT = (30, 30, 30), (255, 255, 255), (110, 110, 110)
-
-
-def describe(folder: Path) -> str:
-    """The counts of a data folder as text."""
-    info = read_info(folder)
-    parts = {split: read_split(folder, split, in_memory=False) for split in SPLITS}
-    lines = [
-        f"{folder}: {info['pictures']} pictures from {info['source']}, face found by {info['detector']}, "
-        f"margin {info['margin']:g}",
-        "",
-        f"{'split':14}{'pictures':>9}{'subjects':>9}{'no subject':>12}{'no expression':>15}",
-    ]
-    for split, faces in parts.items():
-        people = np.unique(faces.subject[faces.subject != ""])
-        unknown = int((faces.subject == "").sum()), int((faces.expression == "").sum())
-        lines.append(f"{split:14}{len(faces):9}{len(people):9}{unknown[0]:12}{unknown[1]:15}")
-    for name in ("expression", "condition"):
-        table = {split: Counter(map(str, getattr(faces, name))) for split, faces in parts.items()}
-        lines += ["", *_table(name, table)]
-    for split, faces in parts.items():
-        lines += ["", *_people(split, Counter(map(str, faces.subject)))]
-    values = np.concatenate([faces.intensity for faces in parts.values()])
-    lines += ["", *_histogram(values)]
-    rejected = sum(info["rejected"].values())
-    lines += ["", f"left out: {rejected} pictures{' (rejected.csv)' if rejected else ''}"]
-    lines += [f"  {number:8} {printable(reason)}" for reason, number in info["rejected"].items()]
-    lines += [f"passed over: {number} {kind}" for kind, number in info["left_out"].items()]
-    return "\n".join(lines)
-
-
-def _table(name: str, counts: dict[str, Counter[str]], most: int = 24) -> list[str]:
-    """Counts of each value by split; the commonest values where there are too many to list."""
-    total = sum(counts.values(), Counter())
-    values = sorted(total) if len(total) <= most else [value for value, _ in total.most_common(most)]
-    if set(total) <= {""}:
-        return [f"{name}: not known of any picture"]
-    lines = [f"{name:22}" + "".join(f"{split:>12}" for split in counts)]
-    for value in values:
-        shown = printable(value) or "(not known)"
-        lines.append(f"  {shown[:19]:20}" + "".join(f"{counts[split][value]:12}" for split in counts))
-    if len(total) > most:
-        lines.append(f"  and {len(total) - most} others")
-    return lines
-
-
-def _people(split: str, counts: Counter[str]) -> list[str]:
-    """How many pictures there are of each subject."""
-    named = [f"{printable(who) or '(not known)'}:{number}" for who, number in sorted(counts.items())]
-    text = ", ".join(named) or "none"
-    return [
-        f"{split} subjects, pictures of each",
-        *textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent="  "),
-    ]
-
-
-def _histogram(values: np.ndarray) -> list[str]:
-    """How many pictures have which intensity, in steps of 0.1."""
-    known = values[~np.isnan(values)]
-    steps = np.bincount(np.round(known * 10).astype(int), minlength=11)
-    lines = ["intensity"]
-    for step, number in enumerate(steps):
-        lines.append(f"  {step / 10:.1f} {number:9} {'#' * int(np.ceil(40 * number / max(1, steps.max())))}")
-    if len(known) < len(values):
-        lines.append(f"  not known {len(values) - len(known):3}")
-    return lines
-
-
-def contact_sheet(folder: Path, most: int = 168) -> Image.Image:
-    """Pictures of the folder with their labels, by split and subject; of large folders, of people spread evenly."""
-    rows = []
-    for split in SPLITS:
-        faces = read_split(folder, split, in_memory=False)
-        if len(faces):
-            share = max(COLUMNS, most * len(faces) // max(1, read_info(folder)["pictures"]))
-            rows.append((split, len(faces), faces.take(_sample(faces, share))))
-    width = GAP + COLUMNS * (TILE + GAP)
-    heading = 26
-    height = GAP + sum(heading + -(-len(shown) // COLUMNS) * (TILE + CAPTION + GAP) for _, _, shown in rows)
-    sheet = Image.new("RGB", (width, height), PAPER)
-    draw = ImageDraw.Draw(sheet)
-    large, small = ImageFont.load_default(15), ImageFont.load_default(11)
-    y = GAP
-    for split, number, shown in rows:
-        draw.text((GAP, y), f"{split}: {len(shown)} of {number} pictures", INK, large)
-        y += heading
-        for k in range(len(shown)):
-            x, top = GAP + k % COLUMNS * (TILE + GAP), y + k // COLUMNS * (TILE + CAPTION + GAP)
-            tile = Image.fromarray(shown.image[k]).resize((TILE, TILE), Image.Resampling.BICUBIC)
-            sheet.paste(tile, (x, top))
-            who = " ".join(filter(None, (str(shown.subject[k]), str(shown.sequence[k]), str(shown.condition[k]))))
-            what = f"{shown.expression[k]} {shown.intensity[k]:.2f}" if shown.expression[k] else "unlabelled"
-            draw.text((x, top + TILE), _fitting(who or "unknown", draw, small), INK, small)
-            draw.text((x, top + TILE + 12), _fitting(what, draw, small), FAINT, small)
-        y += -(-len(shown) // COLUMNS) * (TILE + CAPTION + GAP)
-    return sheet
-
-
-def _fitting(text: str, draw: ImageDraw.ImageDraw, font) -> str:
-    """As much of the text as fits below a picture."""
-    text = printable(text).encode("latin-1", "replace").decode("latin-1")  # what the built-in font can draw
-    while len(text) > 1 and draw.textlength(text, font) > TILE:
-        text = text[:-1]
-    return text
-
-
-def _sample(faces: Faces, most: int) -> np.ndarray:
-    """Which pictures to show, in order of subject, sequence and condition, the neutral one first."""
-    order = np.lexsort((faces.frame, faces.intensity, faces.condition, faces.sequence, faces.subject))
-    if len(order) <= most:
-        return order
-    people, first, number = np.unique(faces.subject[order], return_index=True, return_counts=True)
-    some = np.unique(np.linspace(0, len(people) - 1, min(len(people), max(1, most // 4))).astype(int))
-    chosen = []
-    for who in some:
-        shown = min(most // len(some), number[who])
-        chosen.append(first[who] + np.unique(np.linspace(0, number[who] - 1, shown).astype(int)))
-    return order[np.concatenate(chosen)]
+def _takes_to_plot(names: list[TakeName]) -> list[TakeName]:
+    """An even sample of the takes, one for each person if there are enough people."""
+    first_takes: dict[str, TakeName] = {}
+    for name in names:
+        first_takes.setdefault(name[0], name)
+    candidates = list(first_takes.values()) if len(first_takes) >= PLOTTED_TAKES else names
+    indices = np.unique(np.linspace(0, len(candidates) - 1, min(PLOTTED_TAKES, len(candidates))).astype(int))
+    return [candidates[k] for k in indices]

@@ -1,7 +1,4 @@
-"""Who is in which split. Splits are by subject, so that no person is seen in training and in testing.
-
-Pure functions. Imports sources for its error.
-"""
+"""Which person is in which split. Nobody is in two, so the people of the test are not seen in training."""
 
 import hashlib
 import re
@@ -9,71 +6,77 @@ from collections.abc import Iterable, Mapping
 
 from facedisent_jax.errors import UserError
 
-SHARE = 0.1
-"""Fraction of the subjects that are tested on, and that validate."""
+TEST_FRACTION = 0.1  # of the subjects; the same fraction is for validation
 
 
 def split_subjects(
-    subjects: Iterable[str], seed: int = 0, known: Mapping[str, str] | None = None
+    subjects: Iterable[str], seed: int = 0, fixed: Mapping[str, str] | None = None
 ) -> tuple[dict[str, str], list[str]]:
-    """Subject -> "train", "validation" or "test", and notes for the person at the keyboard.
+    """The split of each subject, "train", "validation" or "test", and notes for the user.
 
-    Subjects are ranked by a hash of (seed, subject): the first tenth is tested on, the next tenth validates, each at
-    least one subject. Two subjects: one trains, one tests; a single one trains.
-    known: subjects whose split is already given (by another data folder); the others fill up.
+    Subjects are ranked by a hash of (seed, subject): the first tenth is for the test, the next tenth for validation, at
+    least one each. Of two subjects one trains and one is for the test; a single one trains.
+
+    fixed: subjects that already have a split, for example in another data folder; the rest fills up.
     """
     names = sorted({subject for subject in subjects if subject})
-    given = {name: known[name] for name in names if known and name in known}
+    split_by_subject = {name: fixed[name] for name in names if fixed and name in fixed}
     notes = []
     if len(names) == 2:
-        notes.append("There are only 2 subjects: one trains, one is tested on, none validates.")
+        notes.append("There are only 2 subjects: one is for training, one for the test, none for validation.")
     elif len(names) == 1:
-        notes.append(f"There is only 1 subject ({names[0]}): it trains, nobody is tested on.")
-    share = max(1, round(SHARE * len(names)))
-    wanted = {"test": share if len(names) >= 2 else 0, "validation": share if len(names) >= 3 else 0}
-    out = dict(given)
-    rest = sorted((name for name in names if name not in given), key=lambda name: _rank(seed, name))
-    for split in ("test", "validation"):
-        missing = max(0, wanted[split] - sum(value == split for value in given.values()))
-        out.update((name, split) for name in rest[:missing])
-        rest = rest[missing:]
-    out.update((name, "train") for name in rest)
-    return out, notes
+        notes.append(f"There is only 1 subject ({names[0]}): it is for training, and there is no test.")
+    count = max(1, round(TEST_FRACTION * len(names)))
+    targets = {"test": count if len(names) >= 2 else 0, "validation": count if len(names) >= 3 else 0}
+    free = _ranked((name for name in names if name not in split_by_subject), seed)
+    for split, target in targets.items():
+        missing = max(0, target - sum(value == split for value in split_by_subject.values()))
+        split_by_subject.update((name, split) for name in free[:missing])
+        free = free[missing:]
+    split_by_subject.update((name, "train") for name in free)
+    return split_by_subject, notes
 
 
-def published(subjects: Iterable[str], training: Iterable[str], seed: int = 0) -> dict[str, str]:
-    """Subject -> split, by a published list of those that train; of the others a third validates, two thirds test.
+def published_split(subjects: Iterable[str], training: Iterable[str], seed: int = 0) -> dict[str, str]:
+    """The split of each subject by a published list of training subjects.
 
-    Who validates is drawn by the same hash as in `split_subjects`: at least one is tested on.
+    Of the others a third is for validation and the rest, at least one, for the test, drawn as in `split_subjects`.
     """
     names = sorted({subject for subject in subjects if subject})
     numbers = {int(name) for name in training}
-    out = {name: "train" for name in names if name.isdecimal() and int(name) in numbers}
-    if names and not out:
+    split_by_subject = {name: "train" for name in names if name.isdecimal() and int(name) in numbers}
+    if names and not split_by_subject:
         raise UserError(
-            f"--split published: none of the {len(names)} subjects (such as {names[0]}) is in the published list "
-            f"({', '.join(list(training)[:3])}, ...); --subject-pattern '[0-9]+' makes s008 one with 008."
+            f"--split published: subjects must be numbers of the published list ({', '.join(list(training)[:3])}, ...),"
+            f" got {len(names)} others such as {names[0]}. --subject-pattern '[0-9]+' reads s008 as 008."
         )
-    rest = sorted((name for name in names if name not in out), key=lambda name: _rank(seed, name))
-    out.update((name, "validation" if k < len(rest) // 3 else "test") for k, name in enumerate(rest))
-    return out
+    others = _ranked((name for name in names if name not in split_by_subject), seed)
+    validation = len(others) // 3
+    split_by_subject.update((name, "validation" if k < validation else "test") for k, name in enumerate(others))
+    return split_by_subject
 
 
-def _rank(seed: int, subject: str) -> bytes:
-    return hashlib.sha256(f"{seed}:{subject}".encode()).digest()
+def split_of(subject: str, split_by_subject: Mapping[str, str]) -> str:
+    """The split of a person's images. Images of nobody in particular are for training."""
+    return split_by_subject.get(subject, "train")
 
 
-def compiled(pattern: str, option: str) -> re.Pattern[str]:
-    """A regular expression that a user gave by `option`; a faulty one gets a sentence."""
+def _ranked(subjects: Iterable[str], seed: int) -> list[str]:
+    """The subjects in the order of their hashes."""
+    return sorted(subjects, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
+
+
+def compile_pattern(pattern: str, option: str) -> re.Pattern[str]:
+    """The regular expression of an option. Raises UserError if it is not valid."""
     try:
         return re.compile(pattern)
     except re.error as error:
-        raise UserError(f"{option} {pattern!r} is not a regular expression: {error}.") from error
+        raise UserError(f"{option} must be a regular expression, got {pattern!r}: {error}.") from error
 
 
-def canonical(subject: str, pattern: re.Pattern[str] | None) -> str:
-    """The person's name in every data set: the pattern's first group, or all that it matches; else as it stands."""
-    found = pattern.search(subject) if pattern and subject else None
-    if not found:
+def canonical_subject(subject: str, pattern: re.Pattern[str] | None) -> str:
+    """The name of a person in all data sets: the pattern's first group, or its match, or else the subject itself."""
+    match = pattern.search(subject) if pattern and subject else None
+    if not match:
         return subject
-    return (found.group(1) if found.re.groups else found.group()) or subject
+    return (match.group(1) if match.re.groups else match.group()) or subject

@@ -1,7 +1,4 @@
-"""Finished pictures on their way into the shards: the splits are known when all have come.
-
-Imports sources, splits, cropping's Crops, shards and facedisent_jax.records.
-"""
+"""Finished crops wait here for the splits, which are known once all crops have arrived, and then go into shards."""
 
 import re
 from collections import Counter
@@ -12,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 
 from data_prep.layouts.scan import Rejected
-from data_prep.output import splits, writer
+from data_prep.output import writer
+from data_prep.output.splits import canonical_subject, split_of
 from facedisent_jax.config import IMAGE_SIZE
 from facedisent_jax.data.record import SPLITS, Record, digest
 
@@ -20,12 +18,17 @@ if TYPE_CHECKING:
     from data_prep.cropping.crop import Crops
 
 NO_IMAGE = np.empty(0, np.uint8)
+MAX_FRAME = 2**63  # frame numbers are stored as int64
 
 
 class Item(NamedTuple):
-    """One finished picture on its way into the folder, or (record None) a file that was left out, with the reason.
+    """A finished crop, or a file that was left out (record None), or a remark.
 
-    remark: nothing was left out, the reason is something noticed.
+    key:      name of the file in reports; key of the record.
+    record:   None if the file was left out, or for a remark.
+    reason:   why the file was left out, or the remark.
+    found_by: the detector that found the face.
+    remark:   whether `reason` is a remark on something that is used.
     """
 
     key: str
@@ -35,45 +38,49 @@ class Item(NamedTuple):
     remark: bool = False
 
 
-def left_out(entries: Iterable[Rejected], remark: bool = False) -> Iterator[Item]:
+def items_from_reasons(entries: Iterable[Rejected], remark: bool = False) -> Iterator[Item]:
     for entry in entries:
         yield Item(entry.key, None, entry.reason, remark=remark)
 
 
-def of_crops(crops: "Crops") -> Iterator[Item]:
-    for source, image, by in zip(crops.sources, crops.images, crops.found_by, strict=True):
-        known = (source.subject, source.expression, source.sequence, source.condition)
-        yield Item(source.key, Record(image, *known, source.frame, source.intensity), found_by=by)
-    yield from left_out(crops.rejected)
-    yield from left_out(crops.remarks, remark=True)
+def items_from_crops(crops: "Crops") -> Iterator[Item]:
+    for source, image, found_by in zip(crops.sources, crops.images, crops.found_by, strict=True):
+        record = Record(
+            image,
+            source.subject,
+            source.expression,
+            source.sequence,
+            source.condition,
+            source.frame,
+            source.intensity,
+        )
+        yield Item(source.key, record, found_by=found_by)
+    yield from items_from_reasons(crops.rejected)
+    yield from items_from_reasons(crops.remarks, remark=True)
 
 
-def checked(item: Item, pattern: re.Pattern[str] | None) -> Item:
-    """The item with its person's name in every data set; one that cannot be stored is left out."""
+def validate_item(item: Item, subject_pattern: re.Pattern[str] | None) -> Item:
+    """The item with the canonical name of its subject, or with its record left out if that cannot be stored."""
     if item.record is None:
         return item
     image = item.record.image
     if image.shape != (IMAGE_SIZE, IMAGE_SIZE, 3) or image.dtype != np.uint8:
-        raise ValueError(f"{item.key}: image {image.dtype} {image.shape}, uint8 [64, 64, 3] was expected.")
-    if item.record.frame >= 2**63:
+        raise ValueError(f"{item.key}: the image must be uint8 [64, 64, 3], got {image.dtype} {list(image.shape)}.")
+    if item.record.frame >= MAX_FRAME:
         return item._replace(record=None, reason="frame number of more than 18 digits")
-    return item._replace(record=item.record._replace(subject=splits.canonical(item.record.subject, pattern)))
-
-
-def split_of(subject: str, placed: Mapping[str, str]) -> str:
-    """The split of a person's pictures: those of whom nobody knows whom they show train."""
-    return placed.get(subject, "train")
+    subject = canonical_subject(item.record.subject, subject_pattern)
+    return item._replace(record=item.record._replace(subject=subject))
 
 
 class CropStore(Protocol):
-    """Keeps pictures until the splits are known, and then has them written to shards."""
+    """Keeps crops until the splits are known, then writes them into shards: `Spool`, or `BeamStore` with Beam."""
 
-    def passing(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, checked, as their pictures are kept: none holds its picture any more."""
+    def add_all(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Keep the crops of the items. Yields each item, validated, with an empty image."""
         ...
 
-    def write(self, placed: Mapping[str, str]) -> tuple[Path, list[bytes]]:
-        """Write the shards, given each person's split; the folder that holds them and the digests of all records."""
+    def write(self, split_by_subject: Mapping[str, str]) -> tuple[Path, list[bytes]]:
+        """Write the shards. Returns the folder that holds them, and the digests of all records."""
         ...
 
     def __enter__(self) -> "CropStore": ...
@@ -82,14 +89,14 @@ class CropStore(Protocol):
 
 
 class Spool:
-    """Keeps pictures in a file of raw bytes in `folder`; the shards are written there too, by this process."""
+    """Keeps crops in a file of raw bytes in `folder`. The shards are written below the same folder, by this process."""
 
-    def __init__(self, folder: Path, pattern: re.Pattern[str] | None):
-        self._folder, self._pattern = folder, pattern
+    def __init__(self, folder: Path, subject_pattern: re.Pattern[str] | None):
+        self._folder, self._subject_pattern = folder, subject_pattern
         self._path = folder / "crops.raw"
-        self._rows: list[Record] = []  # with an empty image
+        self._records: list[Record] = []  # with empty images
         self._keys: list[str] = []
-        self._digests: list[bytes] = []  # of the records that were streamed
+        self._digests: list[bytes] = []  # of the records that have been written
 
     def __enter__(self) -> "Spool":
         self._file = self._path.open("wb")
@@ -99,34 +106,34 @@ class Spool:
         self._file.close()
         self._path.unlink(missing_ok=True)
 
-    def passing(self, items: Iterable[Item]) -> Iterator[Item]:
-        for given in items:
-            item = checked(given, self._pattern)
+    def add_all(self, items: Iterable[Item]) -> Iterator[Item]:
+        for unchecked in items:
+            item = validate_item(unchecked, self._subject_pattern)
             if item.record is not None:
                 self._file.write(np.ascontiguousarray(item.record.image).data)
-                row = item.record._replace(image=NO_IMAGE)
-                self._rows.append(row)
+                record = item.record._replace(image=NO_IMAGE)
+                self._records.append(record)
                 self._keys.append(item.key)
-                item = item._replace(record=row)
+                item = item._replace(record=record)
             yield item
 
-    def write(self, placed: Mapping[str, str]) -> tuple[Path, list[bytes]]:
-        counts = Counter(split_of(row.subject, placed) for row in self._rows)
-        streams = {split: self._stream(split, placed, counts[split]) for split in SPLITS if counts[split]}
-        return writer.write(self._folder, streams), self._digests
+    def write(self, split_by_subject: Mapping[str, str]) -> tuple[Path, list[bytes]]:
+        counts = Counter(split_of(record.subject, split_by_subject) for record in self._records)
+        streams = {split: self._stream(split, split_by_subject, counts[split]) for split in SPLITS if counts[split]}
+        return writer.write_shards(self._folder, streams), self._digests
 
-    def _stream(self, split: str, placed: Mapping[str, str], total: int):
-        """A function that gives the (key, record) pairs of a split, with a progress bar."""
+    def _stream(self, split: str, split_by_subject: Mapping[str, str], total: int):
+        """A function that yields the (key, record) pairs of a split, with a progress bar."""
 
         def records() -> Iterator[tuple[str, Record]]:
             from tqdm import tqdm
 
             self._file.flush()
-            pixels = np.memmap(self._path, np.uint8, "r").reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3)
-            numbers = (k for k, row in enumerate(self._rows) if split_of(row.subject, placed) == split)
-            for number in tqdm(numbers, f"Writing {split}", total, unit=" pictures", leave=False):
-                record = self._rows[number]._replace(image=pixels[number])
+            images = np.memmap(self._path, np.uint8, "r").reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3)
+            indices = (k for k, row in enumerate(self._records) if split_of(row.subject, split_by_subject) == split)
+            for k in tqdm(indices, f"Writing {split}", total, unit=" images", leave=False):
+                record = self._records[k]._replace(image=images[k])
                 self._digests.append(digest(split, record))
-                yield self._keys[number], record
+                yield self._keys[k], record
 
         return records

@@ -1,6 +1,6 @@
-"""Writes records as plain TFRecord shards with TensorFlow Datasets. Imports facedisent_jax.records.
+"""Writes records as plain TFRecord shards with TensorFlow Datasets.
 
-The only module of data_prep that imports TensorFlow and TFDS, and only when something is written.
+This is the only module of data_prep that imports TensorFlow, and only when something is written.
 """
 
 import contextlib
@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from facedisent_jax.data.record import NAME, Record, features
-from facedisent_jax.data.tf_environment import quiet_tensorflow as quiet_tensorflow
+from facedisent_jax.data.tf_environment import quiet_tensorflow
 
 VERSION = "1.0.0"
 Stream = Iterator[tuple[str, Record]]
 
 
-def write(folder: Path, splits: Mapping[str, Callable[[], Stream]]) -> Path:
-    """Write each split's (key, record) stream, of at least one, below `folder`; the folder that holds the shards.
+def write_shards(folder: Path, splits: Mapping[str, Callable[[], Stream]]) -> Path:
+    """Write the (key, record) pairs of each split below `folder`. Returns the folder that holds the shards.
 
-    Records are shuffled by a hash of their keys, so that the files do not depend on the order of the stream.
+    Records are shuffled by a hash of their keys, so that the files do not depend on their order.
+
+    splits: name -> a function that yields at least one pair.
     """
 
     def generators(self, dl_manager):
@@ -28,10 +30,13 @@ def write(folder: Path, splits: Mapping[str, Callable[[], Stream]]) -> Path:
     return _prepare(folder, generators)
 
 
-def write_by_beam(folder: Path, splits: Callable[[Any], Mapping[str, Any]], runner, options) -> Path:
-    """The same by Apache Beam: `splits` adds to a pipeline each split's collection of (key, record as a dictionary)."""
+def write_shards_with_beam(folder: Path, splits: Callable[[Any], Mapping[str, Any]], runner, options) -> Path:
+    """Like `write_shards`, by Apache Beam.
 
-    def generators(self, dl_manager, pipeline):  # by this name TFDS knows that it is to make a pipeline
+    splits: adds to a pipeline a collection of (key, record as a dictionary) for each split.
+    """
+
+    def generators(self, dl_manager, pipeline):  # TFDS makes a pipeline because the argument has this name
         return splits(pipeline)
 
     return _prepare(folder, generators, beam_runner=runner, beam_options=options)
@@ -56,6 +61,6 @@ def _prepare(folder: Path, generators: Callable, **settings) -> Path:
 
     tfds.disable_progress_bar()
     builder = Faces(data_dir=str(folder), file_format="tfrecord")
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+    with open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(**settings))
     return folder / NAME / VERSION
