@@ -52,7 +52,7 @@ def measure(pictures: int) -> dict:
     from data_prep.layouts import multipie
     from data_prep.output import build
 
-    workers = build.cores()
+    workers = build.core_count()
     with tempfile.TemporaryDirectory() as place:
         raw = Path(place) / "raw"
         size = draw(raw, pictures)
@@ -68,7 +68,7 @@ def measure(pictures: int) -> dict:
         cropped = sum(len(crops.images) for crops in crop.crop_all(found.sources, how, workers))
         cropping_rate = len(files) / (time.perf_counter() - begun)
         begun = time.perf_counter()
-        build.from_sources(Path(place) / "out", found, build.Plan("multipie", "haar"))
+        build.build_from_scan(Path(place) / "out", found, build.Plan("multipie", "haar"))
         whole = len(files) / (time.perf_counter() - begun)
     core = cropping_rate / workers
     return {

@@ -304,9 +304,7 @@ def build_data_folder(source: str, options, detector: str, scan, intensity_metho
         training_subjects,
     )
     beam_options = options.beam_option if options.beam else None
-    info = build_from_scan(
-        options.out, scan, plan, options.landmarker, options.workers, intensity_method, beam_options
-    )
+    info = build_from_scan(options.out, scan, plan, options.landmarker, options.workers, intensity_method, beam_options)
     print_summary(options.out, info)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data_prep.layouts import csv_labels
 from data_prep.layouts.scan import ScanResult, Source, list_images
-from data_prep.output.splits import compiled
+from data_prep.output.splits import compile_pattern
 from facedisent_jax.data.record import NEUTRAL
 from facedisent_jax.errors import UserError, did_you_mean
 
@@ -52,7 +52,7 @@ def scan_folder(
 
 
 def _compile_pattern(pattern: str) -> re.Pattern[str]:
-    matcher = compiled(pattern, "--pattern")
+    matcher = compile_pattern(pattern, "--pattern")
     for name in matcher.groupindex:
         if name not in GROUPS:
             hint = did_you_mean(name, GROUPS)

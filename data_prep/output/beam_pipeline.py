@@ -98,7 +98,8 @@ def _named_runner(name: str):
 def _local_runner(make_options: Callable[[], PipelineOptions]):
     """The runner that DirectRunner ends up with. DirectRunner itself first tries to download another one."""
     options = make_options().get_all_options()
-    options["default_sdk_harness_log_level"] = options["default_sdk_harness_log_level"] or "ERROR"  # INFO: 40 lines each
+    level = "default_sdk_harness_log_level"
+    options[level] = options[level] or "ERROR"  # INFO, the default, prints 40 lines for each pipeline
     encoded = JobServiceHandle.encode_pipeline_options(options)
     provision = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
     return FnApiRunner(provision_info=ExtendedProvisionInfo(provision))

@@ -247,7 +247,7 @@ def _read_splits(folder: Path | None) -> dict[str, str]:
 
 def _image_counts(images: Counter[str], split_by_subject: dict[str, str]) -> dict[str, int]:
     """The number of images in each split."""
-    counts = dict.fromkeys(SPLITS, 0)
+    counts: dict[str, int] = {split: 0 for split in SPLITS}
     for subject, count in images.items():
         counts[splits.split_of(subject, split_by_subject)] += count
     return counts

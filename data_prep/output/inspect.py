@@ -215,7 +215,7 @@ def compare_with_truth(curves: dict[TakeName, Curve], truth: Truth) -> str:
 
 
 def plot_curves(curves: dict[TakeName, Curve], path: Path, truth: Truth) -> None:
-    """Draw intensity against frame for a few takes of evenly sampled people, with the truth, if any, as a dashed line."""
+    """Plot intensity against frame for a few takes of evenly sampled people; the truth, if any, is dashed."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

@@ -67,7 +67,7 @@ def _check_files(folder: Path) -> None:
         except FileNotFoundError:
             raise UserError(f"{folder / name} is missing.") from None
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{folder / name} must be a JSON file, but it is damaged ({error}).") from error
+            raise UserError(f"{folder / name} is damaged: it must be a JSON file ({error}).") from error
     for path in sorted(folder.glob("*.tfrecord*")):
         if not any(path.name.startswith(f"{NAME}-{split}.tfrecord-") for split in SPLITS):
             raise UserError(f"{path} does not belong to the folder.")

@@ -37,7 +37,7 @@ def items(levels=LEVELS) -> list[Item]:
 def undamaged(tmp_path_factory) -> Path:
     """A folder as data_prep makes it, with 12 training images."""
     out = tmp_path_factory.mktemp("undamaged") / "faces"
-    build.build(out, items(), Plan("folder"))
+    build.build_folder(out, items(), Plan("folder"))
     return out
 
 
@@ -161,7 +161,7 @@ def extra_shard(folder: Path) -> None:
 def copy_from_another_preparation(folder: Path) -> None:
     """The training file of a folder in which other people are held out."""
     other = folder.parent / "other"
-    build.build(other, items(), Plan("folder", split_seed=1))
+    build.build_folder(other, items(), Plan("folder", split_seed=1))
     shutil.copy(shard(other), shard(folder))
 
 
@@ -253,9 +253,9 @@ def test_a_mapped_image_that_changes_during_training_stops_it(folder):
 
 def test_the_content_hash_depends_on_the_records_alone(undamaged, tmp_path):
     again = tmp_path / "again"
-    build.build(again, reversed(items()), Plan("mug", "haar", options={"raw": "/elsewhere"}))
-    content = verify.verify(undamaged).content
-    assert verify.verify(again).content == content
+    build.build_folder(again, reversed(items()), Plan("mug", "haar", options={"raw": "/elsewhere"}))
+    content = verify.verify_folder(undamaged).content
+    assert verify.verify_folder(again).content == content
     assert json.loads((undamaged / "prep.json").read_text())["content"] == content
     split = {name: [r for r in read_records(undamaged, name)] for name in ("train", "validation", "test")}
     other = write_folder(tmp_path / "files", {name: records[::-1] for name, records in split.items()})
@@ -265,7 +265,7 @@ def test_the_content_hash_depends_on_the_records_alone(undamaged, tmp_path):
     shard(other).unlink()
     write_shard(other / "faces-train.tfrecord-00000-of-00002", records[:5])
     write_shard(other / "faces-train.tfrecord-00001-of-00002", records[5:])
-    verified = verify.verify(other)
+    verified = verify.verify_folder(other)
     assert verified.content == content
     assert verified.counts == {"train": (12, 4, 2), "validation": (3, 1, 1), "test": (3, 1, 1)}
 
@@ -293,8 +293,8 @@ ONLY_IN_HASH = {
 @pytest.mark.parametrize("kind", ONLY_IN_HASH)
 def test_the_content_hash_finds_replaced_records(folder, kind):
     ONLY_IN_HASH[kind](folder)
-    with pytest.raises(UserError, match="content hash is .* was written when it was prepared"):
-        verify.verify(folder)
+    with pytest.raises(UserError, match="content hash must be .*, as when it was prepared, got"):
+        verify.verify_folder(folder)
 
 
 def test_verify_prints_counts_and_a_hash(folder, capsys):

@@ -33,7 +33,7 @@ from data_prep.cropping.image_io import ImageError
 from data_prep.cropping.workers import Lost
 from data_prep.layouts import csv_labels, mat_landmarks, mug
 from data_prep.layouts.scan import Source, decode_file_name, list_images, printable
-from data_prep.output import build
+from data_prep.output import build, staging
 from data_prep.output.build import Plan
 from data_prep.output.spool import Item
 from facedisent_jax.data.reading import read_info, read_split
@@ -199,8 +199,8 @@ def test_names_are_kept_as_they_are_and_printed_without_harm(prepared, capsys):
 @posix
 def test_a_data_folder_whose_name_is_no_text_is_refused(prepared, tmp_path):
     out = os.fsdecode(os.fsencode(tmp_path) + b"/out\xff")
-    with pytest.raises(UserError, match=r"out\\xff is not UTF-8"):
-        build.check_out(out, overwrite=False)
+    with pytest.raises(UserError, match=r"OUT must be a name in UTF-8, .*out\\xff"):
+        staging.check_output_folder(out, overwrite=False)
 
 
 @posix
@@ -208,7 +208,7 @@ def test_a_data_folder_whose_name_is_no_text_is_refused(prepared, tmp_path):
 def test_a_data_folder_may_have_any_name(tmp_path, name):
     out = tmp_path / name
     record = Record(np.zeros((64, 64, 3), np.uint8), "s", "smile", intensity=1.0)
-    build.build(out, [Item("a", record)], Plan("folder", options={"raw": Path("/raw\udcff")}))
+    build.build_folder(out, [Item("a", record)], Plan("folder", options={"raw": Path("/raw\udcff")}))
     assert len(read_split(out, "train")) == 1 and read_info(out)["options"]["raw"] == "/raw\udcff"
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
@@ -489,7 +489,7 @@ def test_a_circle_of_links_among_the_landmark_files_ends(tmp_path):
 def test_a_frame_number_without_end_is_listed(tmp_path):
     big = Item("a", Record(np.zeros((64, 64, 3), np.uint8), "s", "smile", frame=10**30, intensity=1.0))
     small = Item("b", Record(np.zeros((64, 64, 3), np.uint8), "s", "smile", frame=2**63 - 1, intensity=1.0))
-    info = build.build(tmp_path / "out", [big, small], Plan("folder"))
+    info = build.build_folder(tmp_path / "out", [big, small], Plan("folder"))
     assert info["pictures"] == 1 and info["rejected"] == {"frame number of more than 18 digits": 1}
     table = tmp_path / "labels.csv"
     table.write_text(f"subject,take,frame,intensity\ns,t,{'9' * 5000},0.5\n")

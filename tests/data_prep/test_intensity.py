@@ -98,7 +98,7 @@ def test_image_motion_follows_the_smile_and_not_the_head():
 
 
 SMILE = {61: (-0.1, -0.1), 291: (0.1, -0.1)}
-BROWS = {70: (0, -0.2), 300: (0, -0.2), 105: (0, -0.2), 334: (0, -0.2)}
+BROWS = {70: (0.0, -0.2), 300: (0.0, -0.2), 105: (0.0, -0.2), 334: (0.0, -0.2)}
 """Point of the mesh -> shift at the apex, in eye distances."""
 
 
@@ -147,69 +147,69 @@ def test_other_expressions_are_measured_by_the_motion_of_the_whole_face():
         intensity.measure_take(blank_images(len(truth)), mesh, is_smile=True)
 
 
-def made(tmp_path: Path) -> tuple[Path, Path]:
-    """A data folder of two drawn people's takes with labels, and other labels that are 0.1 off where that can be."""
-    lines, off = ["subject,take,frame,intensity"], ["subject,take,frame,intensity"]
-    for who in (1, 2, 3):
-        folder = tmp_path / f"raw/00{who}/happiness/take000"
+def labelled_folder(tmp_path: Path) -> tuple[Path, Path]:
+    """A data folder with labelled takes of three drawn people, and other labels that are up to 0.1 too high."""
+    labels, biased_labels = ["subject,take,frame,intensity"], ["subject,take,frame,intensity"]
+    for subject in (1, 2, 3):
+        folder = tmp_path / f"raw/00{subject}/happiness/take000"
         folder.mkdir(parents=True)
-        levels = take_intensities(0, who, 0).round(4)
-        for k, image in enumerate(draw_levels(random_identity(0, who), levels)):
+        levels = take_intensities(0, subject, 0).round(4)
+        for k, image in enumerate(draw_levels(random_identity(0, subject), levels)):
             Image.fromarray(image).save(folder / f"img_{k:04}.png")
-            lines.append(f"00{who},take000,{k},{levels[k]:.4f}")
-            off.append(f"00{who},take000,{k},{0.9 * levels[k] + 0.1 * (levels[k] > 0):.4f}")
-    (tmp_path / "labels.csv").write_text("\n".join(lines))
-    (tmp_path / "off.csv").write_text("\n".join(off))
+            labels.append(f"00{subject},take000,{k},{levels[k]:.4f}")
+            biased_labels.append(f"00{subject},take000,{k},{0.9 * levels[k] + 0.1 * (levels[k] > 0):.4f}")
+    (tmp_path / "labels.csv").write_text("\n".join(labels))
+    (tmp_path / "biased.csv").write_text("\n".join(biased_labels))
     options = ["--labels", str(tmp_path / "labels.csv"), "--workers", "1", "--subject-pattern", "[1-9]"]
     main(["mug", str(tmp_path / "raw"), str(tmp_path / "out"), *options])
-    return tmp_path / "out", tmp_path / "off.csv"
+    return tmp_path / "out", tmp_path / "biased.csv"
 
 
-def test_inspect_draws_the_curves_and_tells_how_far_from_the_truth_they_are(tmp_path, capsys):
-    out, off = made(tmp_path)
+def test_inspect_draws_the_curves_and_compares_them_with_a_truth(tmp_path, capsys):
+    out, biased_labels = labelled_folder(tmp_path)
     main(["inspect", str(out), "--truth", str(tmp_path / "labels.csv")])
     assert "take000                  3     1.000    1.00   0.000" in capsys.readouterr().out
-    main(["inspect", str(out), "--truth", str(off)])
-    table = capsys.readouterr().out.split("against the truth: 3 of 3 takes")[1]
+    main(["inspect", str(out), "--truth", str(biased_labels)])
+    table = capsys.readouterr().out.split("compared with the truth: 3 of 3 takes")[1]
     rank, _, error = table.split("take000")[1].split()[1:4]
-    takes = inspect.takes(out)
-    values = np.concatenate([list(frames.values()) for frames in takes.values()])
+    curves = inspect.intensity_curves(out)
+    values = np.concatenate([list(curve.values()) for curve in curves.values()])
     assert rank == "1.000" and float(error) == pytest.approx((0.1 * (1 - values) * (values > 0)).mean(), abs=0.02)
-    with Image.open(out / "intensity_curves.png") as picture:
-        assert picture.size[0] > 600 and len(set(np.asarray(picture.convert("L")).ravel().tolist())) > 20
-    assert set(takes) == {(name, "smile", "take000") for name in "123"}
-    truth = inspect.of_labels(csv_labels.read_frame_labels(tmp_path / "labels.csv"), out)
-    assert all(inspect.true_curve(truth, name, frames) == pytest.approx(frames) for name, frames in takes.items())
+    with Image.open(out / "intensity_curves.png") as image:
+        assert image.size[0] > 600 and len(set(np.asarray(image.convert("L")).ravel().tolist())) > 20
+    assert set(curves) == {(name, "smile", "take000") for name in "123"}
+    truth = inspect.truth_from_labels(csv_labels.read_frame_labels(tmp_path / "labels.csv"), out)
+    assert all(inspect.true_curve(truth, name, curve) == pytest.approx(curve) for name, curve in curves.items())
 
 
 def test_stills_have_no_curves(tmp_path):
-    for who in "12":
-        Image.fromarray(draw_levels(random_identity(0, 0), [0.0])[0]).save(tmp_path / f"{who}_neutral.png")
+    for subject in "12":
+        Image.fromarray(draw_levels(random_identity(0, 0), [0.0])[0]).save(tmp_path / f"{subject}_neutral.png")
     pattern = r"(?P<subject>\d)_(?P<expression>\w+)\.png"
     main(["folder", str(tmp_path), str(tmp_path / "out"), "--pattern", pattern, "--workers", "1"])
     main(["inspect", str(tmp_path / "out")])
     assert not (tmp_path / "out" / "intensity_curves.png").exists()
 
 
-def clips(tmp_path: Path, people: int) -> Path:
+def link_london_clips(raw: Path, people: int) -> Path:
     """Links to the first takes of some people of the derived London clips."""
     for folder in sorted((CLIPS / "clips").iterdir())[:people]:
-        (tmp_path / "raw" / folder.name / "happiness").mkdir(parents=True)
-        link = tmp_path / "raw" / folder.name / "happiness" / "take000"
+        (raw / folder.name / "happiness").mkdir(parents=True)
+        link = raw / folder.name / "happiness" / "take000"
         link.symlink_to(folder / "happiness" / "take000", target_is_directory=True)
-    return tmp_path / "raw"
+    return raw
 
 
 @needs_london_clips
-@pytest.mark.parametrize("way", ["motion", pytest.param("landmarks", marks=needs("landmarks", "ai_edge_litert"))])
-def test_measured_intensities_are_near_the_truth_of_the_derived_clips(tmp_path, way):
-    options = ["--intensity", way]
-    if way == "landmarks":
+@pytest.mark.parametrize("kind", ["motion", pytest.param("landmarks", marks=needs("landmarks", "ai_edge_litert"))])
+def test_measured_intensities_are_close_to_the_truth_of_the_london_clips(tmp_path, kind):
+    options = ["--intensity", kind]
+    if kind == "landmarks":
         options += ["--landmarker", str(MODEL)]
     out = tmp_path / "out"
-    main(["mug", str(clips(tmp_path, 6)), str(out), "--workers", "1", *options])
-    takes = inspect.takes(out)
-    truth = inspect.of_labels(csv_labels.read_frame_labels(CLIPS / "labels.csv"), out)
-    text = inspect.compare(takes, truth)
+    main(["mug", str(link_london_clips(tmp_path / "raw", 6)), str(out), "--workers", "1", *options])
+    curves = inspect.intensity_curves(out)
+    truth = inspect.truth_from_labels(csv_labels.read_frame_labels(CLIPS / "labels.csv"), out)
+    text = inspect.compare_with_truth(curves, truth)
     rank, error = (float(text.splitlines()[2].split()[k]) for k in (2, 4))
-    assert len(takes) == 6 and rank > 0.95 and error < 0.08, text
+    assert len(curves) == 6 and rank > 0.95 and error < 0.08, text

@@ -1,8 +1,8 @@
-"""Builds a data folder in processes that are killed at each of their steps in the file system; what is left?
+"""Kills processes that build a data folder, one before each of their steps in the file system, and checks what is left.
 
-`python killed_prep.py FOLDER SCENARIO STRIDE [tensorflow]` prints, as JSON, how many were killed and what was wrong. A
-program of its own, as processes with TensorFlow's threads are not to be forked: it forks before there are any. Without
-`tensorflow`, the shards are plain files, which makes a build a matter of milliseconds.
+`python killed_prep.py FOLDER SCENARIO STRIDE [tensorflow]` prints as JSON how many were killed and what was wrong. It
+is a program of its own because it forks, which is safe only before TensorFlow has started threads. Without
+`tensorflow` the shards are plain files, and a build takes milliseconds.
 """
 
 import json
@@ -15,60 +15,67 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.output import build, writer
-from data_prep.output.build import Plan
+from data_prep.output import writer
+from data_prep.output.build import Plan, build_folder
 from data_prep.output.spool import Item
 from facedisent_jax.data.record import NAME, Record
+from facedisent_jax.data.tf_environment import quiet_tensorflow
 from facedisent_jax.errors import UserError
 
 STEPS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "shutil.rmtree"}
-"""Audit events that are steps in the file system; a process is killed before it takes the step."""
+"""Audit events that are steps in the file system. A process is killed before it takes the step."""
+
+OK, FAILED, ALREADY_THERE, OTHER_ERROR = 0, 1, 3, 4  # exit codes of a build
 
 
-def items(shade: int) -> list[Item]:
-    image = np.full((64, 64, 3), shade, np.uint8)
-    known = [(f"s{who}", ("neutral", "smile")[k], float(k)) for who in range(4) for k in (0, 1)]
-    return [Item(f"{who}{y}", Record(image, who, expression, intensity=y)) for who, expression, y in known]
+def items(grey: int) -> list[Item]:
+    """Two images, neutral and smile, of each of four people."""
+    image = np.full((64, 64, 3), grey, np.uint8)
+    return [
+        Item(f"s{subject}{intensity}", Record(image, f"s{subject}", expression, intensity=intensity))
+        for subject in range(4)
+        for expression, intensity in (("neutral", 0.0), ("smile", 1.0))
+    ]
 
 
-def plain_files(folder: Path, splits) -> Path:
-    """In place of shards.write."""
-    made = folder / NAME / writer.VERSION
-    made.mkdir(parents=True)
+def write_plain_files(folder: Path, splits) -> Path:
+    """A replacement for `writer.write_shards`."""
+    out = folder / NAME / writer.VERSION
+    out.mkdir(parents=True)
     for split, stream in splits.items():
-        with (made / f"{NAME}-{split}.tfrecord-00000-of-00001").open("wb") as file:
+        with (out / f"{NAME}-{split}.tfrecord-00000-of-00001").open("wb") as file:
             for key, record in stream():
                 file.write(key.encode() + record.image.tobytes())
     for name in ("dataset_info.json", "features.json"):
-        (made / name).write_text("{}")
-    return made
+        (out / name).write_text("{}")
+    return out
 
 
-def killed_at(folder: Path, step: int) -> None:
-    """From now on, this process is killed before its step number `step` below `folder`."""
-    taken = 0
+def kill_before(step: int, folder: Path) -> None:
+    """Have this process killed before its step number `step` below `folder`."""
+    steps_taken = 0
 
     def watch(event: str, arguments: tuple) -> None:
-        nonlocal taken
+        nonlocal steps_taken
         if event in STEPS and str(arguments[0]).startswith(str(folder)):
-            taken += 1
-            if taken == step:
+            steps_taken += 1
+            if steps_taken == step:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(watch)
 
 
-def in_child(work: Callable[[], None]) -> int:
+def run_in_child(work: Callable[[], object]) -> int:
     """The exit code of a process that does `work`; negative if a signal ended it."""
     child = os.fork()
     if child == 0:
         sys.stderr = open(os.devnull, "w")
-        code = 1
+        code = FAILED
         try:
             work()
-            code = 0
+            code = OK
         except UserError as error:
-            code = 3 if "is already a data folder" in str(error) else 4
+            code = ALREADY_THERE if "is already a data folder" in str(error) else OTHER_ERROR
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -79,53 +86,54 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def main(folder: Path, scenario: str, stride: int) -> None:
-    out, wrong, kills, step = folder / "place" / "out", [], 0, 1
-    replace = scenario == "overwrite"
-    for name, shade in (("old", 10), ("new", 200)):
-        assert in_child(lambda: build.build(folder / name, items(shade), Plan("folder"))) == 0, name  # noqa: B023
+    """Scenarios: "first" (OUT does not exist), "empty" (OUT is an empty folder), "overwrite" (OUT is replaced)."""
+    out, wrong, kills, step = folder / "parent" / "out", [], 0, 1
+    overwrite = scenario == "overwrite"
+    for name, grey in (("old", 10), ("new", 200)):
+        assert run_in_child(lambda: build_folder(folder / name, items(grey), Plan("folder"))) == OK, name  # noqa: B023
     old, new = content(folder / "old"), content(folder / "new")
 
-    def make(overwrite: bool, kill: int = 0) -> None:
-        if kill:
-            killed_at(out.parent, kill)
-        build.build(out, items(200), Plan("folder", overwrite=overwrite))
+    def build_new(overwrite: bool, kill_at: int = 0) -> None:
+        if kill_at:
+            kill_before(kill_at, out.parent)
+        build_folder(out, items(200), Plan("folder", overwrite=overwrite))
 
     while True:
         shutil.rmtree(out.parent, ignore_errors=True)
         out.parent.mkdir()
-        if replace:
+        if overwrite:
             shutil.copytree(folder / "old", out)
         elif scenario == "empty":
             out.mkdir()
-        ended = in_child(lambda: make(replace, step))  # noqa: B023
-        there = content(out)
-        if there and there not in (old, new):
-            wrong.append(f"step {step}: half a folder is in place: {sorted(there)}")
-        kept = [content(path) for path in out.parent.glob("out.replaced-*")]
-        if replace and there not in (old, new) and old not in kept:
-            wrong.append(f"step {step}: what was finished is lost")
-        if any(one != old for one in kept):
-            wrong.append(f"step {step}: half a folder is kept to be brought back")
-        again = in_child(lambda: make(False))
-        if again != (3 if replace or there == new else 0):
-            wrong.append(f"step {step}: the next run without --overwrite ended with {again}")
-        if in_child(lambda: make(True)) != 0 or content(out) != new:
+        code = run_in_child(lambda: build_new(overwrite, step))  # noqa: B023
+        left = content(out)
+        if left and left not in (old, new):
+            wrong.append(f"step {step}: OUT is half a folder: {sorted(left)}")
+        set_aside = [content(path) for path in out.parent.glob("out.replaced-*")]
+        if overwrite and left not in (old, new) and old not in set_aside:
+            wrong.append(f"step {step}: the finished folder is lost")
+        if any(other != old for other in set_aside):
+            wrong.append(f"step {step}: half a folder would be restored")
+        next_code = run_in_child(lambda: build_new(False))
+        if next_code != (ALREADY_THERE if overwrite or left == new else OK):
+            wrong.append(f"step {step}: the next run without --overwrite ended with {next_code}")
+        if run_in_child(lambda: build_new(True)) != OK or content(out) != new:
             wrong.append(f"step {step}: the next run with --overwrite made no folder")
-        if left := [path.name for path in out.parent.iterdir() if path != out]:
-            wrong.append(f"step {step}: remains {left}")
-        if ended == 0:
+        if remains := [path.name for path in out.parent.iterdir() if path != out]:
+            wrong.append(f"step {step}: remains {remains}")
+        if code == OK:
             break
-        if ended != -signal.SIGKILL:
-            wrong.append(f"step {step}: ended with {ended}")
+        if code != -signal.SIGKILL:
+            wrong.append(f"step {step}: ended with {code}")
         kills, step = kills + 1, step + stride
     print(json.dumps({"kills": kills, "wrong": wrong}))
 
 
 if __name__ == "__main__":
     if "tensorflow" not in sys.argv:
-        writer.write = plain_files
+        writer.write_shards = write_plain_files
     else:
-        writer.quiet_tensorflow()
+        quiet_tensorflow()
         import tensorflow  # noqa: F401  # once, before the processes begin
         import tensorflow_datasets  # noqa: F401
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

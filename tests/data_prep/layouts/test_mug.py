@@ -4,19 +4,16 @@ import csv
 import math
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from prep_helpers import RISE, write_take, write_video
 
 from data_prep.__main__ import main
 from data_prep.layouts import mug
 from data_prep.synthetic.faces import draw_levels, random_identity
 from facedisent_jax.data.reading import read_info, read_split
 from facedisent_jax.errors import UserError
-
-RISE = np.concatenate([[0, 0], 0.5 - 0.5 * np.cos(np.pi * np.arange(1, 11) / 11), [1, 1, 1]])
-"""A take: neutral, an onset of 12 frames, apex."""
 
 
 def tree(root: Path, *names: str) -> Path:
@@ -25,25 +22,6 @@ def tree(root: Path, *names: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
     return root
-
-
-def take(folder: Path, who: int, levels=RISE, first: int = 0) -> Path:
-    """A drawn take as JPEG frames of 64x64, which are used as they are."""
-    folder.mkdir(parents=True)
-    for number, image in enumerate(draw_levels(random_identity(0, who), levels), first):
-        Image.fromarray(image).save(folder / f"img_{number:04}.jpg", quality=95)
-    return folder
-
-
-def video(path: Path, who: int, levels=RISE) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    codec = cv2.VideoWriter.fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v"))
-    writer = cv2.VideoWriter(str(path), codec, 19, (64, 64))
-    assert writer.isOpened()
-    for image in draw_levels(random_identity(0, who), levels):
-        writer.write(image[..., ::-1].copy())
-    writer.release()
-    return path
 
 
 def labels(path: Path, rows, header: str = "subject,take,frame,intensity") -> Path:
@@ -188,7 +166,7 @@ def test_a_second_copy_of_a_take_or_of_a_frame_is_reported(tmp_path):
 
 @pytest.mark.parametrize("place", ["001/happiness/take000.avi", "001/happiness/take000/x.avi", "001/fear/take000.mp4"])
 def test_a_video_stands_for_the_frames(tmp_path, place):
-    path = video(tmp_path / "raw" / place, 0)
+    path = write_video(tmp_path / "raw" / place, 0)
     found = mug.scan_mug(tmp_path / "raw", expressions=["happiness", "fear"])
     assert [s.frame for s in found.sources] == list(range(len(RISE))) and not found.rejected
     assert {s.sequence.rsplit("/", 1)[-1] for s in found.sources} == {"take000"}
@@ -198,8 +176,8 @@ def test_a_video_stands_for_the_frames(tmp_path, place):
 def test_frames_and_videos_become_the_same_records(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     for who in range(4):
-        take(raw / f"00{who}/happiness/take000", who, first=5)
-        video(raw / f"00{who}/happiness/take001.avi", who)
+        write_take(raw / f"00{who}/happiness/take000", who, first=5)
+        write_video(raw / f"00{who}/happiness/take001.avi", who)
     main(["mug", str(raw), str(out), "--workers", "1"])
     info, stored = read_info(out), everything(out)
     assert info["source"] == "mug" and info["found_by"] == {"as it is": 8 * len(RISE)} and not info["rejected"]
@@ -217,7 +195,7 @@ def test_frames_and_videos_become_the_same_records(tmp_path):
 def test_labels_are_kept_exact_and_the_neutral_frame_is_looked_at_first(tmp_path):
     raw = tmp_path / "raw"
     levels = [0.6, 0.3, 0.04, *np.linspace(0.117, 1, 12).round(3)]
-    take(raw / "001/happiness/take000", 0, levels)
+    write_take(raw / "001/happiness/take000", 0, levels)
     table = labels(tmp_path / "l.csv", [("001", "take000", k, level) for k, level in enumerate(levels)])
     found = mug.scan_mug(raw, labels=table)
     assert [s.frame for s in found.sources][:4] == [2, 0, 1, 3]
@@ -228,7 +206,7 @@ def test_labels_are_kept_exact_and_the_neutral_frame_is_looked_at_first(tmp_path
 
 
 def test_order_alone_leaves_the_intensity_open(tmp_path):
-    take(tmp_path / "raw/001/happiness/take000", 0)
+    write_take(tmp_path / "raw/001/happiness/take000", 0)
     main(["mug", str(tmp_path / "raw"), str(tmp_path / "out"), "--intensity", "order", "--workers", "1"])
     stored = everything(tmp_path / "out")
     frames = sorted(key[-1] for key in stored)
@@ -240,8 +218,8 @@ def test_order_alone_leaves_the_intensity_open(tmp_path):
 
 
 def test_another_expression_by_its_name_keeps_it_in_the_record(tmp_path):
-    take(tmp_path / "raw/001/happiness/take000", 0)
-    take(tmp_path / "raw/001/surprise/take000", 0)
+    write_take(tmp_path / "raw/001/happiness/take000", 0)
+    write_take(tmp_path / "raw/001/surprise/take000", 0)
     main(["mug", str(tmp_path / "raw"), str(tmp_path / "out"), "--expression", "surprise", "--workers", "1"])
     stored = everything(tmp_path / "out")
     assert {key[:3] for key in stored} == {("001", "surprise", "surprise/take000")}
@@ -251,21 +229,21 @@ def test_another_expression_by_its_name_keeps_it_in_the_record(tmp_path):
 
 def test_what_is_wrong_with_a_take_is_named_and_the_rest_goes_on(tmp_path, capsys):
     raw, out = tmp_path / "raw", tmp_path / "out"
-    take(raw / "001/happiness/take000", 0)
-    other = take(raw / "002/happiness/take000", 1)
+    write_take(raw / "001/happiness/take000", 0)
+    other = write_take(raw / "002/happiness/take000", 1)
     Image.new("RGB", (80, 64)).save(other / "img_0003.jpg")
     (other / "img_0004.jpg").write_bytes(b"")
     (other / "img_0005.jpg").unlink()
-    take(raw / "003/happiness/take000", 2, np.zeros(12))
-    take(raw / "004/happiness/take000", 3, [0, 0, 0, 0.5, 1, 1, 1, 1])
+    write_take(raw / "003/happiness/take000", 2, np.zeros(12))
+    write_take(raw / "004/happiness/take000", 3, [0, 0, 0, 0.5, 1, 1, 1, 1])
     dark = raw / "005/happiness/take000"
     dark.mkdir(parents=True)
     for number in range(3):
         Image.new("RGB", (200, 200)).save(dark / f"img_{number:04}.jpg")
     tree(raw, "006/happiness/take000/img_0000.jpg")
-    whole = video(raw / "007/happiness/take000.mp4", 4)
+    whole = write_video(raw / "007/happiness/take000.mp4", 4)
     whole.write_bytes(whole.read_bytes()[:-2000])
-    long = video(raw / "008/happiness/take000.avi", 5, np.concatenate([RISE] * 4))
+    long = write_video(raw / "008/happiness/take000.avi", 5, np.concatenate([RISE] * 4))
     long.write_bytes(long.read_bytes()[: long.stat().st_size // 2])
     main(["mug", str(raw), str(out), "--workers", "1"])
     said = rejected(out)
@@ -294,7 +272,7 @@ def test_what_is_wrong_with_a_take_is_named_and_the_rest_goes_on(tmp_path, capsy
 def test_what_is_wrong_with_labels_costs_the_frame_or_the_take_and_is_named(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
     for who in range(4):
-        take(raw / f"00{who}/happiness/take000", who)
+        write_take(raw / f"00{who}/happiness/take000", who)
     rows: list[tuple] = [("000", "take000", k, level.round(3)) for k, level in enumerate(RISE)]
     rows[3] = (*rows[3][:3], 1.2)
     rows[4] = (*rows[4][:3], "much")
@@ -386,7 +364,7 @@ def test_labels_of_several_expressions_need_their_column(tmp_path):
     ],
 )
 def test_options_that_do_not_go_together_are_answered_with_one_sentence(tmp_path, options, sentence):
-    take(tmp_path / "raw/001/happiness/take000", 0)
+    write_take(tmp_path / "raw/001/happiness/take000", 0)
     with pytest.raises(SystemExit, match=sentence):
         main(["mug", str(tmp_path / "raw"), str(tmp_path / "out"), "--workers", "1", *options])
     assert not (tmp_path / "out").exists()
@@ -394,7 +372,7 @@ def test_options_that_do_not_go_together_are_answered_with_one_sentence(tmp_path
 
 def test_names_of_another_kind_than_the_published_ones_are_said_before_anything_is_cropped(tmp_path, monkeypatch):
     monkeypatch.setattr("data_prep.cropping.crop.crop_all", lambda *_: pytest.fail("cropped first"))
-    take(tmp_path / "raw/s008/happiness/take000", 0)
+    write_take(tmp_path / "raw/s008/happiness/take000", 0)
     with pytest.raises(SystemExit, match="--subject-pattern .* makes s008 one with 008"):
         main(["mug", str(tmp_path / "raw"), str(tmp_path / "out"), "--workers", "1", "--split", "published"])
 
@@ -402,7 +380,7 @@ def test_names_of_another_kind_than_the_published_ones_are_said_before_anything_
 def test_the_published_split_trains_on_its_list_and_holds_out_the_others(tmp_path):
     others = [f"{number:03}" for number in (1, 2, 3, 4, 5, 6)]
     for who in [*mug.PUBLISHED_TRAINING[:3], *others]:
-        take(tmp_path / f"raw/s{who}/happiness/take000", 0, np.linspace(0, 1, 9))
+        write_take(tmp_path / f"raw/s{who}/happiness/take000", 0, np.linspace(0, 1, 9))
     options = ["--split", "published", "--subject-pattern", "[0-9]+", "--workers", "1"]
     main(["mug", str(tmp_path / "raw"), str(tmp_path / "out"), *options])
     people = read_info(tmp_path / "out")["subjects"]

@@ -1,4 +1,4 @@
-"""Prep killed at any moment: no folder looks finished, nothing finished is lost, the same command again succeeds."""
+"""Killed at any moment, a run leaves no folder that looks finished, loses none that is, and can be repeated."""
 
 import json
 import os
@@ -11,11 +11,18 @@ import time
 from pathlib import Path
 
 import pytest
-from test_build import dead_process
-from test_prep_command import PATTERN, children, linux, photographs, run, start
+from prep_helpers import (
+    PATTERN,
+    dead_process,
+    linux_only,
+    run_prep,
+    start_prep,
+    worker_processes,
+    write_photographs,
+)
 from tiny_run import ROOT
 
-from data_prep.output import build
+from data_prep.output import staging
 from facedisent_jax.data.reading import read_info, read_split
 from facedisent_jax.data.record import SPLITS
 from facedisent_jax.errors import UserError
@@ -23,7 +30,8 @@ from facedisent_jax.errors import UserError
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills processes that it forks")
 
 
-def killed(folder: Path, *arguments: str) -> dict:
+def run_killed_prep(folder: Path, *arguments: str) -> dict:
+    """What tests/faults/killed_prep.py prints."""
     command = [sys.executable, str(ROOT / "tests" / "faults" / "killed_prep.py"), str(folder), *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
@@ -33,76 +41,76 @@ def killed(folder: Path, *arguments: str) -> dict:
 
 @pytest.mark.parametrize("scenario", ["first", "overwrite", "empty"])
 def test_a_build_may_be_killed_before_each_of_its_steps(tmp_path, scenario):
-    found = killed(tmp_path, scenario, "1")
-    assert not found["wrong"] and found["kills"] > 15
+    result = run_killed_prep(tmp_path, scenario, "1")
+    assert not result["wrong"] and result["kills"] > 15
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scenario", ["first", "overwrite"])
-def test_a_build_that_writes_real_shards_may_be_killed(tmp_path, scenario):
-    found = killed(tmp_path, scenario, "3", "tensorflow")
-    assert not found["wrong"] and found["kills"] > 5
+def test_a_build_with_real_shards_may_be_killed_before_its_steps(tmp_path, scenario):
+    result = run_killed_prep(tmp_path, scenario, "3", "tensorflow")
+    assert not result["wrong"] and result["kills"] > 5
 
 
-@linux
+@linux_only
 @pytest.mark.slow
-def test_the_command_may_be_killed_at_any_moment_and_so_may_its_workers(tmp_path):
-    raw, out, rng, ends = photographs(tmp_path / "raw", 8, (300, 300)), tmp_path / "out", random.Random(0), []
+def test_the_command_and_its_workers_may_be_killed_at_any_moment(tmp_path):
+    raw, out, rng, codes = write_photographs(tmp_path / "raw", 8, (300, 300)), tmp_path / "out", random.Random(0), []
     options = ("--pattern", PATTERN, "--boxes", raw / "boxes.csv", "--workers", "2")
     for number in range(8):
-        process = start("folder", raw, out, *options)
-        until = time.monotonic() + rng.uniform(0.5, 1 + number)  # the first before it can be finished
-        while time.monotonic() < until and process.poll() is None:
+        process = start_prep("folder", raw, out, *options)
+        deadline = time.monotonic() + rng.uniform(0.5, 1 + number)  # the first comes before it can be finished
+        while time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.05)
-            if number % 2 and (workers := children(process.pid)):
+            if number % 2 and (workers := worker_processes(process.pid)):
                 os.kill(rng.choice(workers), signal.SIGKILL)
         process.kill()
         process.communicate()
-        ends.append(process.returncode)
+        codes.append(process.returncode)
         if out.exists():
             break
     finished = out.exists()
-    code, _, err = run("folder", raw, out, *options)
-    assert code == (1 if finished else 0), err
-    kept = sum(len(read_split(out, split)) for split in SPLITS)
-    assert kept == read_info(out)["pictures"]
-    # Pictures at which workers died twice are refused, by a run that came to its end although they were killed.
+    code, _, errors = run_prep("folder", raw, out, *options)
+    assert code == (1 if finished else 0), errors
+    stored = sum(len(read_split(out, split)) for split in SPLITS)
+    assert stored == read_info(out)["pictures"]
+    # A run that ended although its workers were killed refuses the pictures at which workers died twice.
     refused = (out / "rejected.csv").read_text().count("its process died")
-    assert kept + refused == 16 and (finished or not refused)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"] and -signal.SIGKILL in ends
+    assert stored + refused == 16 and (finished or not refused)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"] and -signal.SIGKILL in codes
 
 
-def test_what_was_left_by_a_run_on_another_machine_goes_after_a_day(tmp_path):
-    """Whether that run still lives cannot be asked: but a living one writes all the time."""
-    fresh, stale, hidden = (tmp_path / f"out.incomplete-elsewhere{k}-{dead_process()}" for k in range(3))
-    before = time.time() - build.STALE_AFTER_SECONDS - 60
-    for folder in (fresh, stale, hidden):
+def test_remains_of_a_run_on_another_machine_are_deleted_after_a_day(tmp_path):
+    """Whether that run is alive cannot be known, but a living one writes all the time."""
+    fresh, stale, stale_but_for_a_file = (tmp_path / f"out.incomplete-elsewhere{k}-{dead_process()}" for k in range(3))
+    long_ago = time.time() - staging.STALE_AFTER_SECONDS - 60
+    for folder in (fresh, stale, stale_but_for_a_file):
         folder.mkdir()
         (folder / "crops.raw").write_bytes(b"")
-        if folder != hidden:
-            os.utime(folder / "crops.raw", (before, before))
-    for folder in (stale, hidden):
-        os.utime(folder, (before, before))
-    build.check_out(tmp_path / "out", overwrite=False)
-    assert fresh.exists() and hidden.exists() and not stale.exists()
+        if folder != stale_but_for_a_file:
+            os.utime(folder / "crops.raw", (long_ago, long_ago))
+    for folder in (stale, stale_but_for_a_file):
+        os.utime(folder, (long_ago, long_ago))
+    staging.check_output_folder(tmp_path / "out", overwrite=False)
+    assert fresh.exists() and stale_but_for_a_file.exists() and not stale.exists()
 
 
-def test_a_folder_that_another_machine_was_replacing_comes_back_after_a_day(tmp_path):
+def test_a_folder_that_another_machine_was_replacing_is_restored_after_a_day(tmp_path):
     old = tmp_path / f"out.replaced-elsewhere-{dead_process()}"
     old.mkdir()
     (old / "prep.json").write_text("{}")
-    before = time.time() - build.STALE_AFTER_SECONDS - 60
+    long_ago = time.time() - staging.STALE_AFTER_SECONDS - 60
     for path in (old / "prep.json", old):
-        os.utime(path, (before, before))
+        os.utime(path, (long_ago, long_ago))
     with pytest.raises(UserError, match="is already a data folder"):
-        build.check_out(tmp_path / "out", overwrite=False)
+        staging.check_output_folder(tmp_path / "out", overwrite=False)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_process_number_that_somebody_else_has_now_does_not_keep_remains_for_ever(tmp_path):
-    left = tmp_path / f"out.incomplete-{socket.gethostname()}-{os.getppid()}"
-    left.mkdir()
-    before = time.time() - build.STALE_AFTER_SECONDS - 60
-    os.utime(left, (before, before))
-    build.check_out(tmp_path / "out", overwrite=False)
-    assert not left.exists()
+def test_remains_are_deleted_after_a_day_even_if_another_process_has_the_number_now(tmp_path):
+    remains = tmp_path / f"out.incomplete-{socket.gethostname()}-{os.getppid()}"
+    remains.mkdir()
+    long_ago = time.time() - staging.STALE_AFTER_SECONDS - 60
+    os.utime(remains, (long_ago, long_ago))
+    staging.check_output_folder(tmp_path / "out", overwrite=False)
+    assert not remains.exists()
