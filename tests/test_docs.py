@@ -8,7 +8,7 @@ import pytest
 import tyro
 from tiny_run import ROOT
 
-from data_prep.__main__ import COMMANDS as PREP_COMMANDS
+from data_prep.__main__ import parse as parse_prep
 from facedisent_jax.commands import evaluate, train
 
 PAGES = {path.relative_to(ROOT).as_posix(): path.read_text() for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
@@ -77,4 +77,4 @@ def test_eval_accepts_the_options_that_the_docs_use():
 def test_data_prep_accepts_the_options_that_the_docs_use():
     for arguments in commands("python -m data_prep"):
         if len(arguments) > 1 and "--help" not in arguments:
-            tyro.extras.subcommand_cli_from_dict(PREP_COMMANDS, args=arguments)
+            parse_prep(arguments)

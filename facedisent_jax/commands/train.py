@@ -99,7 +99,7 @@ def builtin_faces() -> Path:
 
     if distributed.is_main_process() and not BUILTIN_FACES.exists():
         print(f"Drawing {BUILTIN_SUBJECTS} built-in people into {BUILTIN_FACES}")
-        build.synthetic(BUILTIN_FACES, subjects=BUILTIN_SUBJECTS, levels=BUILTIN_LEVELS)
+        build.build_synthetic(BUILTIN_FACES, subjects=BUILTIN_SUBJECTS, levels=BUILTIN_LEVELS)
     distributed.barrier("built-in faces drawn")
     return BUILTIN_FACES
 

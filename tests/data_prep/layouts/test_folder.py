@@ -108,7 +108,7 @@ def test_intensity_as_a_group_of_the_pattern(tmp_path):
 @pytest.mark.parametrize(
     ("pattern", "sentence"),
     [
-        (r"(?P<subject>\d+", r"--pattern .* is not a regular expression: missing \)"),
+        (r"(?P<subject>\d+", r"--pattern must be a regular expression, got .*: missing \)"),
         (r"(?P<subjct>\d+)", r"got 'subjct'. Did you mean subject\?"),
         (r"(?P<hairdo>\d+)", r"must be among subject, expression.*got 'hairdo'\."),
         (r"\d+_\w+", r"must have a named group .* got '"),
@@ -267,5 +267,5 @@ def test_no_face_with_boxes_crops_there_and_with_a_detector_is_a_contradiction(t
     main(["folder", str(tmp_path / "raw"), str(tmp_path / "out"), *options, "--boxes", str(boxes)])
     info = read_info(tmp_path / "out")
     assert info["found_by"] == {"given": 12} and info["rejected"] == {"no box given": 84}
-    with pytest.raises(SystemExit, match="--no-face looks for no face, and --detector haar does"):
+    with pytest.raises(SystemExit, match="--no-face and --detector haar cannot go together"):
         main(["folder", str(tmp_path / "raw"), str(tmp_path / "other"), *options, "--detector", "haar"])

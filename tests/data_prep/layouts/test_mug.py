@@ -356,11 +356,11 @@ def test_labels_of_several_expressions_need_their_column(tmp_path):
     ("options", "sentence"),
     [
         (["--intensity", "csv"], "--intensity csv needs the intensity of each frame"),
-        (["--intensity", "motion", "--labels", "l.csv"], "--labels goes with --intensity csv, not with"),
+        (["--intensity", "motion", "--labels", "l.csv"], "--intensity must be csv if --labels is given, got motion"),
         (["--min-onset", "-1"], "--min-onset is -1"),
         (["--min-onset", "8", "--intensity", "order"], "--intensity order has none"),
         (["--split", "published"], "none of the 1 subjects .such as 001. is in the published list .008, 017, 021"),
-        (["--split", "published", "--split-like", "x"], "Both --split published and --split-like"),
+        (["--split", "published", "--split-like", "x"], "--split published and --split-like cannot go together"),
     ],
 )
 def test_options_that_do_not_go_together_are_answered_with_one_sentence(tmp_path, options, sentence):
@@ -373,7 +373,7 @@ def test_options_that_do_not_go_together_are_answered_with_one_sentence(tmp_path
 def test_names_of_another_kind_than_the_published_ones_are_said_before_anything_is_cropped(tmp_path, monkeypatch):
     monkeypatch.setattr("data_prep.cropping.crop.crop_all", lambda *_: pytest.fail("cropped first"))
     write_take(tmp_path / "raw/s008/happiness/take000", 0)
-    with pytest.raises(SystemExit, match="--subject-pattern .* makes s008 one with 008"):
+    with pytest.raises(SystemExit, match="--subject-pattern .* reads s008 as 008"):
         main(["mug", str(tmp_path / "raw"), str(tmp_path / "out"), "--workers", "1", "--split", "published"])
 
 
