@@ -22,7 +22,7 @@ def crop_photos(paths: Sequence[Path], crop: dict, landmarker: Path | None) -> n
 
 
 def crop_landmark_finder(landmarker: Path | None):
-    """The face mesh of 64x64 crops, as judges.Points; or a sentence that says why there is none. Fetches nothing."""
+    """The face mesh of 64x64 crops, as judges.FaceMesh; or a sentence that says why there is none. Fetches nothing."""
     import cv2
 
     cached = face_mesh.cached_model_file()

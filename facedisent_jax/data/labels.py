@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from facedisent_jax.config import CODE_DIMS
+from facedisent_jax.data.record import Faces
 
 INTENSITY_STEP = 0.1
 """The poster's: label vectors are filled with values from 0 to 1.0, incremented by 0.1."""
@@ -44,3 +45,8 @@ def group_ids(*columns: np.ndarray) -> Int[np.ndarray, "n"]:
         values = np.unique(column, return_inverse=True)[1]
         ids = np.unique(ids * (values.max(initial=0) + 1) + values, return_inverse=True)[1]
     return ids
+
+
+def take_ids(faces: Faces) -> Int[np.ndarray, "n"]:
+    """An id for each take: the images of one person in one sequence and condition."""
+    return group_ids(faces.subject, faces.sequence, faces.condition)

