@@ -17,8 +17,8 @@ from facedisent_jax.data.labels import take_ids
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import metrics
 from facedisent_jax.evaluation.stills import load_held_out
-from facedisent_jax.models.codes import Codes
 from facedisent_jax.files import write_atomically
+from facedisent_jax.models.codes import Codes
 
 FILE = "table1.json"
 METRICS = ("reconstruction", "swap", "unswapped", "gain")

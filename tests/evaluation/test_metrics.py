@@ -88,10 +88,10 @@ def test_swaps_start_from_the_picture_farthest_in_expression():
 def test_swaps_are_limited_and_the_same_each_time():
     rows = [(f"p{p}", p, "smile", y) for p in range(20) for y in (0.0, 1.0)]
     columns = _columns(*rows)
-    few = metrics.swaps(*columns, donors=5, most=80)
+    few = metrics.swaps(*columns, donors=5, max_swaps=80)
     assert len(few.target) == 80 and len(set(few.target.tolist())) == 40
-    assert len(metrics.swaps(*columns, donors=5, most=10).target) == 10
-    assert all((a == b).all() for a, b in zip(few, metrics.swaps(*columns, donors=5, most=80), strict=True))
+    assert len(metrics.swaps(*columns, donors=5, max_swaps=10).target) == 10
+    assert all((a == b).all() for a, b in zip(few, metrics.swaps(*columns, donors=5, max_swaps=80), strict=True))
     assert (columns[0][few.donor] != columns[0][few.target]).all()
 
 

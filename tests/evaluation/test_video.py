@@ -1,4 +1,4 @@
-"""Video truth on people of flat colours: what every way makes, what a perfect network scores, the page, refusals."""
+"""Video evaluation of people of flat colours: what every method makes, what a perfect network scores, the page."""
 
 import json
 import shutil
@@ -14,6 +14,7 @@ from facedisent_jax.data.record import Faces
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import baselines, clip_metrics, clips, judges, metrics, path_methods, video
 from facedisent_jax.evaluation.judges import Judges, Missing
+from facedisent_jax.evaluation.training_statistics import TrainingStatistics
 from facedisent_jax.evaluation.video import VideoEvalOptions
 from facedisent_jax.models.codes import Codes
 from facedisent_jax.reporting import video_report
@@ -24,7 +25,7 @@ MODES = ("expression", "whole", "one_picture")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_networks():
+def without_networks():
     """The networks of the extra are tested in test_judges; here figures are those of the plain install."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judges, "identity_judge", lambda margin=0.0: Missing("No dlib here: pip install it."))
@@ -48,7 +49,7 @@ def found(run):
     return video_report.write(run, VideoEvalOptions((run.parent / "data",)))
 
 
-class PerfectFace:
+class PerfectModel:
     """Encodes a face of flat colours exactly, and draws any degree of it."""
 
     config = Config()
@@ -65,7 +66,7 @@ class PerfectFace:
 
     uses_source = False
 
-    def decode_with_source(self, codes, *seen, alpha=None) -> np.ndarray:
+    def decode_with_source(self, codes, *sources, alpha=None) -> np.ndarray:
         return self.decode(codes)
 
     def decode(self, codes) -> np.ndarray:
@@ -78,13 +79,13 @@ class PerfectFace:
 def perfect(bend: float = 1.0, number: int = 5) -> dict[str, clip_metrics.MethodMetrics]:
     """Figures of the perfect face, or of one whose decoder bends the path, on a clip of one person."""
     faces = Faces.of(person(number, LEVELS))
-    (clip,) = clips.find_clips(faces).clips
-    face = PerfectFace(bend)
-    known = path_methods.encode_clip(face, faces, clip)  # type: ignore[arg-type]
-    learnt = path_methods.TrainingStatistics(None, None, {"smile": np.ones(64, np.float32)}, {}, [])
-    ways = path_methods.interpolation_methods(face, known, learnt)  # type: ignore[arg-type]
+    (onset,) = clips.find_clips(faces).clips
+    model = PerfectModel(bend)
+    clip = path_methods.encode_clip(model, faces, onset)  # type: ignore[arg-type]
+    statistics = TrainingStatistics(None, None, {"smile": np.ones(64, np.float32)}, {}, [])
+    methods = path_methods.interpolation_methods(model, clip, statistics)  # type: ignore[arg-type]
     return clip_metrics.measure_clip(
-        known, ways, path_methods.per_frame_references(known, learnt), Judges(None, None, None, None)
+        clip, methods, path_methods.per_frame_references(clip, statistics), Judges(None, None, None, None)
     )
 
 
@@ -93,14 +94,14 @@ def test_a_perfect_network_scores_the_ceiling_in_every_mode_and_alignment():
     ceiling = made["reconstruction"].metrics
     assert ceiling["intensity/whole/psnr"] > 55  # flat_face rounds its intensity down to a grey level
     for mode in MODES:
-        figures = made[mode].metrics
+        values = made[mode].metrics
         for region in ("whole", "mouth"):
             for alignment in ("intensity", "time", "dtw", "own_range"):
-                assert figures[f"{alignment}/{region}/psnr"] > 50, (mode, alignment)
-                assert figures[f"{alignment}/{region}/ssim"] > 0.99
-        assert figures["trajectory/r2"] > 0.9999 and figures["trajectory/smoothness"] < 0.01
-        assert figures["trajectory/inversions"] == 0 and figures["trajectory/without_inversion"] == 1
-        assert figures["trajectory/range"] == pytest.approx(1, abs=0.01)
+                assert values[f"{alignment}/{region}/psnr"] > 50, (mode, alignment)
+                assert values[f"{alignment}/{region}/ssim"] > 0.99
+        assert values["trajectory/r2"] > 0.9999 and values["trajectory/smoothness"] < 0.01
+        assert values["trajectory/inversions"] == 0 and values["trajectory/without_inversion"] == 1
+        assert values["trajectory/range"] == pytest.approx(1, abs=0.01)
 
 
 def test_a_bent_path_is_seen_as_bent_and_its_reconstruction_is_the_same():
@@ -133,32 +134,32 @@ def test_the_neutral_frame_unchanged_goes_nowhere_and_the_ends_do_not_count():
 
 def test_alignment_under_dtw_counts_each_real_frame_once():
     values = {"dtw": clip_metrics.Pairs(np.zeros((3, 64, 64, 3)), np.zeros((3, 64, 64, 3)), np.array([1, 1, 2]))}
-    values["dtw"].pictures[0] += 0.1  # 20 dB, beside an exact one of the same frame
+    values["dtw"].images[0] += 0.1  # 20 dB, beside an exact one of the same frame
     assert clip_metrics.image_metrics(values, None)["dtw/whole/psnr"] == pytest.approx(((20 + 100) / 2 + 100) / 2)
 
 
 def test_time_and_intensity_are_told_apart():
     """A clip that is slow at first: pictures at equal intensity are right, those at equal time are ahead."""
     faces = Faces.of(person(5, np.linspace(0, 1, 11) ** 2))
-    (clip,) = clips.find_clips(faces).clips
-    face = PerfectFace()
-    known = path_methods.encode_clip(face, faces, clip)  # type: ignore[arg-type]
-    ways = path_methods.interpolation_methods(face, known, path_methods.TrainingStatistics(None, None, {}, {}, []))  # type: ignore[arg-type]
-    made = clip_metrics.measure_clip(known, ways, {}, Judges(None, None, None, None))["expression"].metrics
+    (onset,) = clips.find_clips(faces).clips
+    model = PerfectModel()
+    clip = path_methods.encode_clip(model, faces, onset)  # type: ignore[arg-type]
+    methods = path_methods.interpolation_methods(model, clip, TrainingStatistics(None, None, {}, {}, []))  # type: ignore[arg-type]
+    made = clip_metrics.measure_clip(clip, methods, {}, Judges(None, None, None, None))["expression"].metrics
     assert made["intensity/mouth/psnr"] > made["dtw/mouth/psnr"] > made["time/mouth/psnr"] + 5
-    assert "one_picture" not in ways and "mean_difference" not in ways
+    assert "one_picture" not in methods and "mean_difference" not in methods
 
 
 def test_one_picture_and_the_mean_difference_move_by_the_absolute_intensity():
     faces = Faces.of(person(5, 0.5 * np.array(LEVELS)))
-    (clip,) = clips.find_clips(faces).clips
-    face = PerfectFace()
-    known = path_methods.encode_clip(face, faces, clip)  # type: ignore[arg-type]
+    (onset,) = clips.find_clips(faces).clips
+    model = PerfectModel()
+    clip = path_methods.encode_clip(model, faces, onset)  # type: ignore[arg-type]
     step = np.full((64, 64, 3), 0.2, np.float32)
-    learnt = path_methods.TrainingStatistics(None, None, {"smile": np.ones(64, np.float32)}, {"smile": step}, [])
-    ways = path_methods.interpolation_methods(face, known, learnt)  # type: ignore[arg-type]
-    assert ways["one_picture"](np.array([1.0]))[0, 50, 20, 0] == pytest.approx(0.5, abs=1e-3)
-    assert ways["mean_difference"](np.array([1.0]))[0] == pytest.approx(known.real[0] + 0.1, abs=1e-3)
+    statistics = TrainingStatistics(None, None, {"smile": np.ones(64, np.float32)}, {"smile": step}, [])
+    methods = path_methods.interpolation_methods(model, clip, statistics)  # type: ignore[arg-type]
+    assert methods["one_picture"](np.array([1.0]))[0, 50, 20, 0] == pytest.approx(0.5, abs=1e-3)
+    assert methods["mean_difference"](np.array([1.0]))[0] == pytest.approx(clip.real[0] + 0.1, abs=1e-3)
 
 
 def test_a_morph_ends_at_the_pictures_and_moves_what_the_landmarks_mark():
@@ -237,8 +238,8 @@ def test_a_strip_has_the_real_frames_on_top(run, found):
 
     faces = reading.read_split(run.parent / "data", "test")
     (clip,) = [clip for clip in clips.find_clips(faces).clips if clip.subject == "p004"]
-    learnt = path_methods.TrainingStatistics(None, None, {}, {}, [])
-    image = np.asarray(video_gallery.strip(0, load(run), faces, clip, learnt, None).image)
+    statistics = TrainingStatistics(None, None, {}, {}, [])
+    image = np.asarray(video_gallery.strip(0, load(run), faces, clip, statistics, None).image)
     for edge, row in ((np.s_[-figures.BORDER - 192 : -figures.BORDER], clip.rows[-1]),):
         real = np.asarray(figures.enlarge(np.asarray(faces.image[row])))
         columns = [np.abs(image[top : top + 192, edge].astype(int) - real).max() for top in range(40, 90)]
@@ -253,7 +254,7 @@ def test_the_picture_of_several_people_begins_with_a_real_frame_and_takes_an_odd
     chosen = clips.find_clips(faces).clips[:3]
     image = np.asarray(
         video_gallery.people_grid(
-            load(run), faces, chosen, path_methods.TrainingStatistics(None, None, {}, {}, [])
+            load(run), faces, chosen, TrainingStatistics(None, None, {}, {}, [])
         ).image
     ).astype(int)
     real = np.asarray(figures.enlarge(np.asarray(faces.image[chosen[0].rows[0]]), 2))
@@ -274,10 +275,10 @@ def test_the_mesh_judges_and_morphs_where_it_is_given_and_is_marked_where_it_mad
     data = shutil.copytree(run.parent / "data", tmp_path / "data")
     info = json.loads((data / "prep.json").read_text())
     (data / "prep.json").write_text(json.dumps(info | {"options": {"intensity": "landmarks"}}))
-    begun = video.prepare(run, VideoEvalOptions((data,), face_mesh=points))
-    assert "face mesh" in begun.judge_info["smile"]["name"] and "NOT INDEPENDENT" in begun.said["smile"]["note"]
-    assert begun.judge_info["smile"]["independent"] is False and "reader" in begun.said["smile_reader"]["name"]
-    _, made = video.measure_clips(begun, VideoEvalOptions((data,), face_mesh=points, max_clips=1))
+    setup = video.prepare(run, VideoEvalOptions((data,), face_mesh=points))
+    assert "face mesh" in setup.judge_info["smile"]["name"] and "NOT INDEPENDENT" in setup.judge_info["smile"]["note"]
+    assert setup.judge_info["smile"]["independent"] is False and "reader" in setup.judge_info["smile_reader"]["name"]
+    _, made = video.measure_clips(setup, VideoEvalOptions((data,), face_mesh=points, max_clips=1))
     assert made["methods"]["morph"]["intensity"]["whole"]["psnr"]["mean"] > 20
     assert made["methods"]["cross_fade"]["trajectory"]["r2"]["mean"] > 0.99
     assert "trajectory_reader" in made["methods"]["expression"]
@@ -287,8 +288,8 @@ def test_training_pictures_that_are_gone_are_missed_in_a_sentence(run, tmp_path)
     data = shutil.copytree(run.parent / "data", tmp_path / "data")
     away = (run.parent / "data").rename(tmp_path / "away")
     try:
-        begun = video.prepare(run, VideoEvalOptions((data,)))
-        _, made = video.measure_clips(begun, VideoEvalOptions((data,)))
+        setup = video.prepare(run, VideoEvalOptions((data,)))
+        _, made = video.measure_clips(setup, VideoEvalOptions((data,)))
     finally:
         away.rename(run.parent / "data")
     assert not {"one_picture", "pca_128", "nearest", "mean_difference"} & set(made["methods"])
@@ -297,8 +298,8 @@ def test_training_pictures_that_are_gone_are_missed_in_a_sentence(run, tmp_path)
 
 def test_data_without_training_people_is_judged_by_the_last_resort(run, tmp_path):
     data = write_folder(tmp_path / "data", {"test": person(5, LEVELS)})
-    begun = video.prepare(run, VideoEvalOptions((data,)))
-    assert begun.judge_info["smile"]["name"] == judges.DIFFERENCE.name and begun.judges.smile is None
+    setup = video.prepare(run, VideoEvalOptions((data,)))
+    assert setup.judge_info["smile"]["name"] == judges.DIFFERENCE.name and setup.judges.smile is None
 
 
 def test_refusals_are_sentences(run, tmp_path):
@@ -307,7 +308,7 @@ def test_refusals_are_sentences(run, tmp_path):
     stills = write_folder(tmp_path / "stills", {"test": person(30) + person(31)})
     with pytest.raises(UserError, match=r"no clips in .*stills, test split \(2 takes: fewer than 8 onset frames\)"):
         video_report.write(run, VideoEvalOptions((stills,)))
-    with pytest.raises(UserError, match="-1 clips"):
+    with pytest.raises(UserError, match="--clips .* got -1"):
         video_report.write(run, VideoEvalOptions((run.parent / "data",), max_clips=-1))
     assert not (run / "video.unfinished").exists()
 
