@@ -130,13 +130,12 @@ def table1(
     seeds: Annotated[tuple[int, ...], arg(help="Random seeds, each a run of every row.")] = (0, 1, 2),
 ) -> None:
     """The poster's Table 1: tight and loose crops, with and without the swap loss, trained and compared."""
-    from facedisent_jax.commands import train
     from facedisent_jax.evaluation import table1
     from facedisent_jax.presets import PRESETS
 
-    rows, size = table1.train_and_judge(data, out, PRESETS[preset].config, seeds, steps, train.main)
+    rows, size = table1.train_and_evaluate(data, out, PRESETS[preset].config, seeds, steps)
     print(f"\nPSNR in dB on the face at {size}x{size} pixels, held-out people, mean and spread over seeds")
-    print(table1.text(rows))
+    print(table1.format_table(rows))
     print(out / table1.FILE)
 
 

@@ -1,7 +1,7 @@
 """The poster's Table 1 as an experiment: tight against loose crop, with against without the swapping loss."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from facedisent_jax.evaluation import metrics
 from facedisent_jax.evaluation.stills import load_held_out
 from facedisent_jax.files import write_atomically
 from facedisent_jax.models.codes import Codes
+from facedisent_jax.training.run import train
 
 FILE = "table1.json"
 METRICS = ("reconstruction", "swap", "unswapped", "gain")
@@ -34,17 +35,11 @@ class Variant(NamedTuple):
 
 
 def train_and_evaluate(
-    folders: Sequence[Path],
-    out: Path,
-    preset: Config,
-    seeds: Sequence[int],
-    steps: int | None,
-    train: Callable[[Config], Path],
+    folders: Sequence[Path], out: Path, preset: Config, seeds: Sequence[int], steps: int | None
 ) -> tuple[dict[str, dict[str, list[float]]], int]:
     """Train and evaluate every row with every seed, and write out/FILE after each row.
 
-    steps: of each run; None: the preset's.
-    train: trains or continues the run of a config and returns its folder.
+    Runs that are in `out` already go on from their last checkpoint. steps: of each run; None: the preset's.
 
     Returns the rows as `format_table` takes them, and the size in pixels at which they are compared.
     Raises UserError for folders that make no table.
@@ -57,7 +52,7 @@ def train_and_evaluate(
         for seed in seeds:
             run = out / f"margin{variant.margin:g}-{'swap' if variant.swap else 'noswap'}-seed{seed}"
             print(f"{variant.name}, seed {seed}")
-            run = train(variant_config(preset, variant, run, seed, steps))
+            train(variant_config(preset, variant, run, seed, steps), [variant.data])
             outcomes.append(evaluate_run(run, variant.data, variant.margin, size))
         by_seed[variant.name] = dict(zip(map(str, seeds), outcomes, strict=True))
         rows[variant.name] = mean_and_std(outcomes)
