@@ -217,7 +217,7 @@ def linear_baselines(model: TrainedModel, faces: Faces) -> dict:
     out = {"mean_face": evaluate(0)}
     for k in PCA_COMPONENTS:
         out[f"pca_{k}"] = evaluate(k) | {"components": min(k, len(pca.basis))}
-    return out | {"fitted_pictures": pca.fitted}
+    return out | {"fitted_pictures": pca.n_images}
 
 
 # Held-out data, its provenance, and what it does not allow

@@ -16,7 +16,7 @@ import numpy as np
 
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import metrics, video
-from facedisent_jax.evaluation.path_methods import MODES, TITLES
+from facedisent_jax.evaluation.path_methods import NETWORK_METHODS, TITLES
 from facedisent_jax.evaluation.stills import to_json
 from facedisent_jax.evaluation.video import VideoEvalOptions
 from facedisent_jax.files import write_atomically
@@ -146,7 +146,11 @@ def compare(
 
 def table_rows(by_group: dict[str, list[dict]]) -> list[Row]:
     """The rows with at least one number. by_group: for each group, metrics.json of every seed."""
-    readers = [(TITLES[method][0], metric, _path_reader(method, metric)) for method in MODES for metric in PATH_METRICS]
+    readers = [
+        (TITLES[method][0], metric, _path_reader(method, metric))
+        for method in NETWORK_METHODS
+        for metric in PATH_METRICS
+    ]
     readers += [("intensity read", metric, _intensity_reader(metric)) for metric in INTENSITY_METRICS]
     rows = []
     for method, metric, read in readers:
@@ -200,7 +204,7 @@ def seed_means(seeds: list[PersonValues]) -> PersonValues:
 
 def mean_and_interval(people: PersonValues) -> tuple[float, float, float]:
     """Mean over people and 95 % bootstrap interval, with the same draws for all metrics of the same people."""
-    return metrics.by_subject(np.array(list(people.values()), float), np.array(list(people), str), video.SEED)
+    return metrics.subject_mean(np.array(list(people.values()), float), np.array(list(people), str))
 
 
 def table_provenance(groups: dict[str, list[Path]], by_group: dict[str, list[dict]]) -> dict:

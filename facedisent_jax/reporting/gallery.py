@@ -10,12 +10,12 @@ import numpy as np
 from facedisent_jax.data.labels import intensity_step
 from facedisent_jax.data.record import APEX_INTENSITY, NEUTRAL, Faces
 from facedisent_jax.evaluation import metrics
+from facedisent_jax.evaluation.metrics import SEED
 from facedisent_jax.models.codes import Codes
 from facedisent_jax.reporting import figures
 from facedisent_jax.reporting.figures import ReportFigure
 from facedisent_jax.trained_model import Move, TrainedModel
 
-SEED = 0
 STEPS = 11  # of an interpolation, both ends included
 EndPair = tuple[int, int]  # rows of a person's least and most expressive image within a take
 

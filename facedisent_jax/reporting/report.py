@@ -7,8 +7,9 @@ from pathlib import Path
 
 from facedisent_jax import trained_model
 from facedisent_jax.data.reading import crop_of
-from facedisent_jax.evaluation import judges
-from facedisent_jax.evaluation.stills import evaluate_stills, judge_swaps, load_held_out, provenance, to_json
+from facedisent_jax.evaluation.judged_swaps import judge_swaps
+from facedisent_jax.evaluation.judges import FaceMesh
+from facedisent_jax.evaluation.stills import evaluate_stills, load_held_out, provenance, to_json
 from facedisent_jax.reporting import gallery, html
 from facedisent_jax.reporting.figures import ReportFigure
 from facedisent_jax.reporting.html import MetricRow, number, percent
@@ -28,12 +29,12 @@ def write(
     data: Sequence[Path | str] = (),
     split: str = "test",
     step: str | int = "best",
-    points: "judges.Points | None" = None,
+    face_mesh: FaceMesh | None = None,
 ) -> dict:
     """Evaluate a run on a split and write RUN/report. Returns the content of metrics.json.
 
     data: data folders; by default those the run was trained on.
-    points: the face mesh, which measures the smile of the swaps.
+    face_mesh: measures the smile of the swaps; without it the mouth reader does.
 
     The page is moved into place last: an interrupted report leaves the older one whole.
     """
@@ -43,14 +44,14 @@ def write(
     faces, left_out = load_held_out(model, run, folders, split)
     evaluation = evaluate_stills(model, faces)
     margin = float(crop_of(folders)["margin"] or 0)
-    judged_swaps = judge_swaps(model, faces, evaluation.codes, evaluation.swaps, margin, points)
-    evaluation.figures["judged_swaps"] = judged_swaps
-    evaluation.figures["data"] |= provenance(model, folders, split)
+    judged_swaps = judge_swaps(model, faces, evaluation.codes, evaluation.swaps, margin, face_mesh)
+    evaluation.metrics["judged_swaps"] = judged_swaps
+    evaluation.metrics["data"] |= provenance(model, folders, split)
     notes = [*evaluation.notes, *judged_swaps["missing"]]
     if left_out:
         notes.append(f"{left_out} of {left_out + len(faces)} images were left out, to keep the evaluation short.")
 
-    metrics = to_json(evaluation.figures)
+    metrics = to_json(evaluation.metrics)
     drawings = gallery.draw_all(model, faces, evaluation.codes, evaluation.swaps, history(run))
     text = json.dumps(metrics, indent=2, allow_nan=False)
     html.publish(run / "report", render(run.name, metrics, drawings, notes), text, drawings)

@@ -8,22 +8,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from facedisent_jax.data.record import Faces
-from facedisent_jax.evaluation import judges
 from facedisent_jax.evaluation.clips import Clip
+from facedisent_jax.evaluation.judges import FaceMesh
+from facedisent_jax.evaluation.metrics import SEED
 from facedisent_jax.evaluation.path_methods import (
-    ABLATION,
-    MODES,
+    ABLATIONS,
+    NETWORK_METHODS,
     TITLES,
-    TrainingStatistics,
     encode_clip,
     interpolation_methods,
     per_frame_references,
 )
+from facedisent_jax.evaluation.training_statistics import TrainingStatistics
 from facedisent_jax.reporting import figures
 from facedisent_jax.reporting.figures import Line, ReportFigure
 from facedisent_jax.trained_model import TrainedModel
 
-SEED = 0
 STRIPS, STRIP_FRAMES = 4, 8  # figures of one clip each, and the frames in each
 PEOPLE, PERSON_FRAMES = 6, 6  # people in the figure of several, and frames of each
 COLOURS = {
@@ -44,7 +44,7 @@ COLOURS = {
     "nearest": "#a0a0a0",
     "real": "#000000",
 }
-STRIP_METHODS = (*MODES, "reconstruction", "cross_fade", "morph")
+STRIP_METHODS = (*NETWORK_METHODS, "reconstruction", "cross_fade", "morph")
 X_LABEL = "alpha (0 is neutral, 1 is the apex)"
 
 
@@ -54,7 +54,7 @@ def draw_all(
     clips: Sequence[Clip],
     statistics: TrainingStatistics,
     metrics: dict,
-    face_mesh: "judges.Points | None",
+    face_mesh: FaceMesh | None,
 ) -> list[ReportFigure]:
     """All figures of the page, in its order. metrics: the content of metrics.json."""
     first_clips: dict[str, Clip] = {}
@@ -72,7 +72,7 @@ def draw_all(
 def error_curves(metrics: dict) -> ReportFigure:
     panels = []
     for region, title in (("whole", "whole face"), ("mouth", "mouth region")):
-        panels.append((title, method_lines(metrics, f"error_{region}", [n for n in TITLES if n not in ABLATION])))
+        panels.append((title, method_lines(metrics, f"error_{region}", [n for n in TITLES if n not in ABLATIONS])))
     caption = (
         "Root mean squared error against the real frame of equal intensity, mean over people. Dashed: baselines and "
         "the reconstruction. A cross-fade has no error at the ends, because both end frames are given."
@@ -84,8 +84,8 @@ def error_curves(metrics: dict) -> ReportFigure:
 def smile_curves(metrics: dict) -> ReportFigure:
     alpha = np.array(metrics["alpha"])
     diagonal = Line("straight", np.array([0, 1]), np.array([0, 1]), "#cccccc")
-    network = ("real", "reconstruction", *MODES)
-    baselines = [name for name in TITLES if name not in ("reconstruction", *MODES, *ABLATION)]
+    network = ("real", "reconstruction", *NETWORK_METHODS)
+    baselines = [name for name in TITLES if name not in ("reconstruction", *NETWORK_METHODS, *ABLATIONS)]
     panels = [
         (title, [diagonal, *method_lines(metrics, "trajectory", names)])
         for title, names in (("the network", network), ("baselines", baselines))
@@ -108,7 +108,7 @@ def method_lines(metrics: dict, key: str, names: Sequence[str]) -> list[Line]:
     for name in names:
         curve = metrics["methods"].get(name, {}).get("curves", {}).get(key)
         if curve is not None and None not in curve:
-            strong, dashed = name in MODES or name == "real", name not in MODES
+            strong, dashed = name in NETWORK_METHODS or name == "real", name not in NETWORK_METHODS
             lines.append(Line(TITLES[name][0], alpha, np.array(curve), COLOURS[name], strong, dashed))
     return lines
 
@@ -119,7 +119,7 @@ def strip(
     faces: Faces,
     clip: Clip,
     statistics: TrainingStatistics,
-    face_mesh: "judges.Points | None",
+    face_mesh: FaceMesh | None,
 ) -> ReportFigure:
     """The real frames of a clip above the images of each method at their alphas."""
     encoded = encode_clip(model, faces, clip)

@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from facedisent_jax.evaluation import video
-from facedisent_jax.evaluation.path_methods import MODES, TITLES
+from facedisent_jax.evaluation.path_methods import NETWORK_METHODS, TITLES
 from facedisent_jax.evaluation.video import VideoEvalOptions, prepare
 from facedisent_jax.reporting import html, video_gallery
 from facedisent_jax.reporting.figures import ReportFigure
@@ -29,8 +29,8 @@ def write(run: Path | str, options: VideoEvalOptions) -> dict:
     """Evaluate a run on clips and write RUN/video, the page last. Returns the content of metrics.json."""
     run = Path(run)
     setup = prepare(run, options)
-    statistics, metrics = video.measure(setup, options)
-    drawings = video_gallery.draw_all(setup.face, setup.faces, setup.clips, statistics, metrics, options.points)
+    statistics, metrics = video.measure_clips(setup, options)
+    drawings = video_gallery.draw_all(setup.model, setup.faces, setup.clips, statistics, metrics, options.face_mesh)
     text = json.dumps(metrics, indent=1, allow_nan=False)
     html.publish(run / "video", render(run.name, metrics, drawings), text, drawings)
     return metrics
@@ -104,7 +104,7 @@ def summary_cell(summary: dict | None, digits: int, with_interval: bool = False)
 
 
 def method_row(name: str, cells: str) -> str:
-    kind = ' class="network"' if name in MODES else ""
+    kind = ' class="network"' if name in NETWORK_METHODS else ""
     title, description = map(escape, TITLES[name])
     return f"<tr{kind}><td>{title}</td>{cells}<td class='remark'>{description}</td></tr>"
 

@@ -253,9 +253,7 @@ def test_the_picture_of_several_people_begins_with_a_real_frame_and_takes_an_odd
     faces = reading.read_split(run.parent / "data", "test")
     chosen = clips.find_clips(faces).clips[:3]
     image = np.asarray(
-        video_gallery.people_grid(
-            load(run), faces, chosen, TrainingStatistics(None, None, {}, {}, [])
-        ).image
+        video_gallery.people_grid(load(run), faces, chosen, TrainingStatistics(None, None, {}, {}, [])).image
     ).astype(int)
     real = np.asarray(figures.enlarge(np.asarray(faces.image[chosen[0].rows[0]]), 2))
     assert any(
