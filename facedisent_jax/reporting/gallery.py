@@ -101,7 +101,7 @@ def swap_grid(model: TrainedModel, faces: Faces, codes: Codes, people: list[EndP
     top, left = ["", *(label(faces, c) for c in columns)], ["expression\nof", *(label(faces, r) for r in rows)]
     caption = (
         "Each row has the identity code of the real image on its left, each column the expression code of the real "
-        "image at its top. People drawn by seed."
+        "image at its top. The margins are real images, the others are decoded. People drawn by seed."
     )
     return ReportFigure("swap", title, caption, figures.grid(cells, top, left, margin_rows=1, margin_columns=1))
 

@@ -92,7 +92,7 @@ def provenance_list(data: dict) -> str:
     train_crop = describe_crop(data["train_crop"])
     rows += [
         ("split", f"{data['split']}: {data['subjects']} people, {data['pictures']} images"),
-        ("checkpoint", f"step {data['step']} of a {data['preset']} run, seed {data['seed']}"),
+        ("checkpoint", f"step {data['step']}, preset {data['preset']}, seed {data['seed']}"),
         ("trained on", f"{', '.join(data['trained_on'])}: {data['train_subjects']} people, {train_crop}"),
         ("report", f"written {data['written']}"),
     ]
@@ -111,11 +111,11 @@ def probe_rows(probes: dict, leakage: float | None) -> list[MetricRow]:
     rows = []
     for code, goal in (("expression", "should be at chance"), ("identity", "should be high")):
         probe = probes[f"subject_from_{code}"]
-        name, remark = f"person from the {code} code, accuracy", f"{probe['how']}; {goal}"
+        name, remark = f"person by linear probe of the {code} code, accuracy", f"{probe['how']}; {goal}"
         rows.append(MetricRow(name, percent(probe["accuracy"]), percent(probe["chance"]), remark))
     for code, goal in (("identity", "should be at chance"), ("expression", "should be high")):
         probe = probes[f"intensity_from_{code}"]
-        name, remark = f"intensity from the {code} code", f"{probe['how']}; {goal}"
+        name, remark = f"intensity by linear probe of the {code} code", f"{probe['how']}; {goal}"
         rows.append(MetricRow(f"{name}, Spearman", number(probe["spearman"], 3), "0", remark))
         rows.append(MetricRow(f"{name}, mean absolute error", number(probe["mae"], 3), number(probe["chance_mae"], 3)))
     remark = "variance within a person / variance between people; 0 is best"
