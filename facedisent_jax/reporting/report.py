@@ -17,9 +17,10 @@ from facedisent_jax.reporting.html import MetricRow, number, percent
 DEFINITIONS = """PSNR: 10 log10(1 / MSE) of 64x64 images with values in [0, 1], averaged over images. The interval is a
 95 % bootstrap over people, each with the mean of their images. SSIM: Wang et al. 2004, Gaussian window of 11x11 (sigma
 1.5), averaged over the colour channels. Swap: the target is a real image of a person. The identity code comes from the
-image of the same sequence and condition that differs most in expression. The expression code comes from images of up
-to five other people with the target's expression and intensity, drawn by seed. In the table of the judges, "real image"
-gives the value for the target itself in place of the swap. Probes are linear (ridge regression; its strength is chosen
+image of this person, in the same sequence and condition, that differs most in expression. The expression code comes
+from images of up to five other people with the target's expression and intensity, drawn by seed. In the table of swaps,
+"real image" gives the value for the target itself in place of the swap. Intensity along the label vector: the
+expression code is projected onto the label vector of the expression. Probes are linear (ridge regression; its strength is chosen
 by leave-one-out on the images it is fitted on). All these numbers, and more, are in <a
 href="metrics.json">metrics.json</a>."""
 
@@ -98,8 +99,8 @@ def image_table(metrics: dict) -> str:
     rows = [
         ("reconstruction", metrics["reconstruction"], "decoded from the image's own two codes"),
         ("swap", swap, "expression code of another person, compared with the real image"),
-        ("swap within a person", within, "expression code of the real image itself"),
-        ("no swap", without, "the person's other expression: a swap must be better than this"),
+        ("swap within a person", within, "the person's own expression code, from the real image"),
+        ("no swap", without, "decoded with the person's other expression; a swap must be better"),
         ("mean face", baselines.get("mean_face"), "of the training images and their mirror images"),
     ]
     for name, values in baselines.items():
@@ -123,7 +124,7 @@ def code_table(metrics: dict) -> str:
     intensity = metrics["intensity"]
     ceiling = intensity.get("spearman_ceiling")
     remark = f"at most {number(ceiling, 2)}, as many images share one intensity" if ceiling and ceiling < 0.995 else ""
-    name = "intensity read from the expression code"
+    name = "intensity read along the label vector"
     rows = [
         MetricRow(f"{name}, Spearman", number(intensity["spearman"], 3), "0", remark),
         MetricRow(f"{name}, mean absolute error", number(intensity["mae"], 3)),
