@@ -20,8 +20,8 @@ DEFINITIONS = """PSNR: 10 log10(1 / MSE) of 64x64 images with values in [0, 1], 
 image of this person, in the same sequence and condition, that differs most in expression. The expression code comes
 from images of up to five other people with the target's expression and intensity, drawn by seed. In the table of swaps,
 "real image" gives the value for the target itself in place of the swap. Intensity along the label vector: the
-expression code is projected onto the label vector of the expression. Probes are linear (ridge regression; its strength is chosen
-by leave-one-out on the images it is fitted on). All these numbers, and more, are in <a
+expression code is projected onto the label vector. Probes are linear (ridge regression; its strength is chosen by
+leave-one-out on the images it is fitted on). All these numbers, and more, are in <a
 href="metrics.json">metrics.json</a>."""
 
 
