@@ -11,7 +11,7 @@ from jaxtyping import Bool
 
 from facedisent_jax.config import IMAGE_SIZE
 from facedisent_jax.data.mapped_images import MappedImages
-from facedisent_jax.data.record import APEX_INTENSITY, IMAGE_BYTES, NEUTRAL_INTENSITY, PREP_FILE, SPLITS, Faces
+from facedisent_jax.data.record import APEX_ABOVE, IMAGE_BYTES, NEUTRAL_BELOW, PREP_FILE, SPLITS, Faces
 from facedisent_jax.data.shards import Chunk, RecordFault, describe_fault, list_shards, read_chunks
 from facedisent_jax.errors import UserError
 
@@ -34,7 +34,7 @@ def read_faces(folders: Sequence[str | Path], split: str, memory: float = 8.0, e
     held_out = np.array(sorted(held_out_subjects(folders)) if check_held_out else [], str)
 
     def keep(columns: Columns) -> np.ndarray:
-        is_end = (columns["intensity"] < NEUTRAL_INTENSITY) | (columns["intensity"] > APEX_INTENSITY)
+        is_end = (columns["intensity"] < NEUTRAL_BELOW) | (columns["intensity"] > APEX_ABOVE)
         return ~np.isin(columns["subject"], held_out) & (is_end if ends_only else True)
 
     in_memory = count * IMAGE_BYTES <= memory * GIB

@@ -19,8 +19,8 @@ IMAGE_BYTES = IMAGE_SIZE * IMAGE_SIZE * 3
 MOUTH = (slice(38, 60), slice(14, 50))  # rows and columns of the mouth in a tight crop
 
 NEUTRAL = "neutral"  # the expression of an image that shows none: intensity 0 of any action
-NEUTRAL_INTENSITY = 0.05  # an image below it counts as neutral
-APEX_INTENSITY = 0.95  # an image above it counts as the full expression
+NEUTRAL_BELOW = 0.05  # an image below it counts as neutral
+APEX_ABOVE = 0.95  # an image above it counts as the full expression
 
 SPLITS = ("train", "validation", "test")
 NAME = "faces"  # the TFDS name of a data folder, and so the beginning of the names of its shards

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from facedisent_jax.data.labels import intensity_step
-from facedisent_jax.data.record import APEX_INTENSITY, NEUTRAL, Faces
+from facedisent_jax.data.record import APEX_ABOVE, NEUTRAL, Faces
 from facedisent_jax.evaluation import metrics
 from facedisent_jax.evaluation.metrics import SEED
 from facedisent_jax.models.codes import Codes
@@ -64,7 +64,7 @@ def most_different_pairs(faces: Faces) -> list[EndPair]:
 def label(faces: Faces, row: int) -> str:
     """Name and expression of an image, in two lines."""
     expression = str(metrics.displayed_expression(faces.expression[row : row + 1], faces.intensity[row : row + 1])[0])
-    is_partial = expression not in ("", NEUTRAL) and faces.intensity[row] < APEX_INTENSITY
+    is_partial = expression not in ("", NEUTRAL) and faces.intensity[row] < APEX_ABOVE
     intensity = f" {faces.intensity[row]:.1f}" if is_partial else ""
     return f"{faces.subject[row] or 'unnamed'}\n{expression or 'unlabelled'}{intensity}"
 
