@@ -78,7 +78,7 @@ def conv3x3(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c p"]) -> Floa
 
 
 def plain_conv3x3(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c p"], padding: Any = "SAME"
+    x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c p"], padding: Any = "SAME"
 ) -> Float[Array, "b h2 w2 p"]:
     layout = ("NHWC", "HWIO", "NHWC")
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), padding, dimension_numbers=layout).astype(jnp.float32)

@@ -1,4 +1,4 @@
-"""Trains a tiny run in several processes on this machine: `perform(run, processes)`. As a command it is one of these."""
+"""Trains a tiny run in several processes on this machine: `perform(run, processes)`. As a command it is one of them."""
 
 import hashlib
 import json
