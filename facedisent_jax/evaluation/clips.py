@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from facedisent_jax.data.labels import take_ids
-from facedisent_jax.data.record import APEX_INTENSITY, NEUTRAL, NEUTRAL_INTENSITY, Faces
+from facedisent_jax.data.record import APEX_ABOVE, NEUTRAL, NEUTRAL_BELOW, Faces
 from facedisent_jax.evaluation import metrics
 
 MIN_ONSET_FRAMES = 8
@@ -108,8 +108,8 @@ def onset(intensity: Float[np.ndarray, "n"]) -> slice | str:
     if span < MIN_INTENSITY_RANGE:
         return f"intensity changes by less than {MIN_INTENSITY_RANGE:g}"
     relative = (intensity - intensity.min()) / span
-    end = int(np.argmax(relative > APEX_INTENSITY))
-    below = np.flatnonzero(relative[:end] < NEUTRAL_INTENSITY)
+    end = int(np.argmax(relative > APEX_ABOVE))
+    below = np.flatnonzero(relative[:end] < NEUTRAL_BELOW)
     if not len(below):
         return "does not begin at neutral"
     start = int(below[-1])

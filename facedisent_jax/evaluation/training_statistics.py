@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from facedisent_jax.config import IMAGE_SIZE
 from facedisent_jax.data.reading import read_faces
-from facedisent_jax.data.record import APEX_INTENSITY, NEUTRAL_INTENSITY, Faces
+from facedisent_jax.data.record import APEX_ABOVE, NEUTRAL_BELOW, Faces
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import metrics
 from facedisent_jax.evaluation.metrics import SEED
@@ -68,7 +68,7 @@ def fit_training_statistics(model: TrainedModel, actions: set[str]) -> TrainingS
 
 def mean_apex_code(model: TrainedModel, faces: Faces, action: str) -> Float[np.ndarray, "64"] | None:
     """Mean expression code of the images that show an action in full; None if there is none."""
-    apex = np.flatnonzero((faces.expression == action) & (faces.intensity >= APEX_INTENSITY))
+    apex = np.flatnonzero((faces.expression == action) & (faces.intensity >= APEX_ABOVE))
     return np.asarray(model.encode(faces.image[_draw(apex, MAX_ENCODED)]).expression).mean(0) if len(apex) else None
 
 
@@ -80,8 +80,8 @@ def _draw(rows: Int[np.ndarray, "n"], count: int) -> Int[np.ndarray, "k"]:
 def mean_difference(faces: Faces, action: str) -> Float[np.ndarray, "64 64 3"] | None:
     """Mean over people of (mean image of the full expression - mean neutral image); None if nobody has both."""
     displayed = metrics.displayed_expression(faces.expression, faces.intensity)
-    is_apex = (displayed == action) & (faces.intensity >= APEX_INTENSITY)
-    is_neutral = (faces.intensity <= NEUTRAL_INTENSITY) & (displayed != "")
+    is_apex = (displayed == action) & (faces.intensity >= APEX_ABOVE)
+    is_neutral = (faces.intensity <= NEUTRAL_BELOW) & (displayed != "")
     total, people = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 3), np.float32), 0
     for subject in np.unique(faces.subject[is_apex]):
         apex_rows, neutral_rows = (np.flatnonzero((faces.subject == subject) & mask) for mask in (is_apex, is_neutral))
