@@ -1,8 +1,8 @@
 """How cost grows: `python benchmarks/growth.py [--json FILE]`.
 
-Time and memory of a training step against the batch and the width of the network, and of the triplets' index against
-the number of records (a thousand to a million, whose pictures are one, seen so many times: no picture is read for an
-index). The exponent is the slope of the logarithms: 1 where twice as much takes twice as long.
+Time and memory of a training step against the batch and the width of the network; and of the triplets' index against
+the number of records, from a thousand to a million. (All records share one image: the index reads none.) The exponent
+is the slope on a log-log plot: 1 means that twice as much takes twice as long.
 """
 
 import argparse
@@ -20,9 +20,9 @@ def exponent(sizes, values) -> float:
     return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
-def step(batch: int, width: int) -> tuple[float, float]:
-    """Median seconds of a step of the default model, with augmentation, and MB that it needs beside its arguments and
-    results, as XLA has planned them, plus these."""
+def measure_step(batch: int, width: int) -> tuple[float, float]:
+    """Median seconds of a step of the default model with augmentation, and the MB that XLA plans for it: its arguments
+    and temporary memory."""
     import jax
 
     from data_prep.synthetic.faces import records
@@ -34,22 +34,22 @@ def step(batch: int, width: int) -> tuple[float, float]:
     preset = PRESETS["smile"].config
     config = replace(preset, batch=batch, model=replace(preset.model, width=width))
     faces = Faces.of(record for _, record in records(20))
-    one = Triplets(faces, with_middle=False).batch(0, 0, batch)
+    triplet_batch = Triplets(faces, with_middle=False).batch(0, 0, batch)
     state = init_state(config, faces)
-    planned = train_step.lower(config, state, one).compile().memory_analysis()
-    assert planned is not None
-    memory = (planned.temp_size_in_bytes + planned.argument_size_in_bytes) / 1e6
+    plan = train_step.lower(config, state, triplet_batch).compile().memory_analysis()
+    assert plan is not None
+    memory = (plan.temp_size_in_bytes + plan.argument_size_in_bytes) / 1e6
     times = []
     for _ in range(7):
         start = time.perf_counter()
-        state, metrics = train_step(config, state, one)
+        state, metrics = train_step(config, state, triplet_batch)
         jax.block_until_ready((state, metrics))
         times.append(time.perf_counter() - start)
     return float(np.median(times[1:])), memory
 
 
-def index(records: int) -> tuple[float, float, float]:
-    """Seconds to begin, seconds of a batch's index within an epoch, and bytes a record beside its picture."""
+def measure_index(records: int) -> tuple[float, float, float]:
+    """Seconds to set up, seconds for a batch's index within an epoch, and bytes of each record besides its image."""
     from facedisent_jax.data.record import Faces
     from facedisent_jax.data.triplets import Triplets
 
@@ -65,17 +65,17 @@ def index(records: int) -> tuple[float, float, float]:
     )
     start = time.perf_counter()
     triplets = Triplets(faces, with_middle=False)
-    begun = time.perf_counter() - start
+    setup = time.perf_counter() - start
     triplets.index(0, 0, 32)  # draws the epoch's order
     start = time.perf_counter()
     for number in range(1, 21):
         triplets.index(0, number, 32)
-    held = sum(array.nbytes for array in _arrays(triplets)) / records
-    return begun, (time.perf_counter() - start) / 20, held
+    seconds = (time.perf_counter() - start) / 20
+    return setup, seconds, sum(array.nbytes for array in _arrays(triplets)) / records
 
 
 def _arrays(triplets):
-    for value in [*vars(triplets).values(), *triplets.pairs, *triplets.peers, *triplets.by_intensity]:
+    for value in [*vars(triplets).values(), *triplets.pairs, *triplets.peers]:
         if isinstance(value, np.ndarray):
             yield value
 
@@ -83,24 +83,24 @@ def _arrays(triplets):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", default="", metavar="FILE")
-    given = parser.parse_args()
+    options = parser.parse_args()
     timing.settle_environment()
-    before = os.getloadavg()[0]
+    load_before = os.getloadavg()[0]
     result = {}
     for name, sizes, run, columns in (
-        ("batch", BATCHES, lambda n: step(n, 512), ("seconds a step", "MB")),
-        ("width", WIDTHS, lambda n: step(32, n), ("seconds a step", "MB")),
-        ("records", RECORDS, index, ("seconds to begin", "seconds a batch's index", "bytes a record")),
+        ("batch", BATCHES, lambda n: measure_step(n, 512), ("seconds a step", "MB")),
+        ("width", WIDTHS, lambda n: measure_step(32, n), ("seconds a step", "MB")),
+        ("records", RECORDS, measure_index, ("seconds to set up", "seconds a batch's index", "bytes a record")),
     ):
-        found = [run(size) for size in sizes]
-        exponents = [exponent(sizes, values) for values in zip(*found, strict=True)]
-        rows = [(f"{size:,}", *(f"{v:.3g}" for v in values)) for size, values in zip(sizes, found, strict=True)]
+        measured = [run(size) for size in sizes]
+        exponents = [exponent(sizes, values) for values in zip(*measured, strict=True)]
+        rows = [(f"{size:,}", *(f"{v:.3g}" for v in values)) for size, values in zip(sizes, measured, strict=True)]
         print(
             timing.table([(name, *columns), *rows, ("exponent", *(f"{e:.2f}" for e in exponents))]) + "\n", flush=True
         )
-        result[name] = {"sizes": sizes, "columns": columns, "values": found, "exponents": exponents}
-    print(f"{timing.CORES} cores, load average {before:.1f} before.")
-    timing.write(given.json, result)
+        result[name] = {"sizes": sizes, "columns": columns, "values": measured, "exponents": exponents}
+    print(f"{timing.CORES} cores, load average {load_before:.1f} before.")
+    timing.write(options.json, result)
 
 
 if __name__ == "__main__":

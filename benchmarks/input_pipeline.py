@@ -1,9 +1,13 @@
 """How fast triplets come: `python benchmarks/input_pipeline.py [--records N] [--json FILE]`.
 
-Writes N records of noise as one shard, then measures in rounds, in turn: the raw rate of TensorFlow's TFRecord reader;
-our reading of the same file, in memory and mapped, with all its checks; images per second of the training stream from
-memory and from disk; and of a PyTorch DataLoader that gathers the same triplets from memory (if torch is there). Then
-the default model's step, for what it consumes.
+Writes N records of noise as one shard, then measures in rounds, in turn:
+
+- the raw rate of TensorFlow's TFRecord reader;
+- our reader on the same file, in memory and mapped, with all its checks;
+- images per second of the training stream from memory and from disk;
+- images per second of a PyTorch DataLoader that gathers the same triplets from memory, if torch is installed.
+
+At the end it compares with what a step of the default model consumes.
 """
 
 import argparse
@@ -23,20 +27,20 @@ BATCH, STEPS = 32, 600
 RAW, MEMORY, DISK = "raw TFRecord read, records", "stream from memory, images", "stream from disk, images"
 
 
-def folder(place: Path, records: int) -> Path:
-    """A data folder of people with eleven pictures each."""
+def write_noise(parent: Path, records: int) -> Path:
+    """A data folder of people with eleven images each."""
     from facedisent_jax.data.record import Record
 
-    # The tests' writer: prep's own would take minutes, as it shuffles.
+    # The tests' writer: that of data_prep shuffles, which would take minutes.
     timing.add_to_path("tests")
     from tiny_run import write_folder
 
     rng = np.random.default_rng(0)
-    made = [
+    noise = [
         Record(rng.integers(0, 256, (64, 64, 3), np.uint8), f"p{k // 11:06}", "smile", "take", "", k % 11, k % 11 / 10)
         for k in range(records)
     ]
-    return write_folder(place / "data", {"train": made})
+    return write_folder(parent / "data", {"train": noise})
 
 
 def per_second(number: int, run: Callable[[], Any]) -> float:
@@ -45,7 +49,7 @@ def per_second(number: int, run: Callable[[], Any]) -> float:
     return number / (time.perf_counter() - start)
 
 
-def raw(path: Path) -> None:
+def read_raw(path: Path) -> None:
     import tensorflow as tf
 
     from facedisent_jax.data.stream import without_autotune
@@ -55,30 +59,30 @@ def raw(path: Path) -> None:
 
 
 def images_per_second(batches: Iterator) -> float:
-    """Of an iterator over the batches of `STEPS` steps, the first ones not counted."""
+    """Rate of an iterator over the batches of `STEPS` steps. The first 20 are not counted."""
     for _ in range(20):
         next(batches)
     return per_second(3 * BATCH * (STEPS - 20), lambda: [None for _ in batches])
 
 
-def stream(triplets) -> float:
+def stream_rate(triplets) -> float:
     """Images per second of the training stream."""
     from facedisent_jax.data.stream import batches
 
     return images_per_second(batches(triplets, 0, 0, STEPS, BATCH))
 
 
-def gathered(triplets) -> None:
-    """What the training stream calls."""
+def gather_all(triplets) -> None:
+    """Gather the batches of `STEPS` steps as the training stream does."""
     from facedisent_jax.data.stream import GATHER_TRIPLETS
 
-    together = GATHER_TRIPLETS // BATCH
-    for step in range(0, STEPS, together):
-        triplets.batches(0, range(step, step + together), BATCH)
+    steps = GATHER_TRIPLETS // BATCH
+    for step in range(0, STEPS, steps):
+        triplets.batches(0, range(step, step + steps), BATCH)
 
 
-def loader(triplets) -> float:
-    """The same of a PyTorch DataLoader with a process a core."""
+def loader_rate(triplets) -> float:
+    """Images per second of a PyTorch DataLoader with one process for each core."""
     import torch
 
     class Steps(torch.utils.data.Dataset):
@@ -91,61 +95,69 @@ def loader(triplets) -> float:
     return images_per_second(iter(torch.utils.data.DataLoader(Steps(), batch_size=None, num_workers=timing.CORES)))
 
 
-def measured(records: int, rounds: int) -> dict[str, list[float]]:
-    """Rates per second, of each round."""
+def measure(records: int, rounds: int) -> dict[str, list[float]]:
+    """What is measured -> its rate per second in each round."""
     from facedisent_jax.data.reading import read_split
     from facedisent_jax.data.triplets import Triplets
 
-    with tempfile.TemporaryDirectory() as place:
-        made = folder(Path(place), records)
-        (shard,) = made.glob("*.tfrecord-*")
-        raw(shard)  # into the page cache, and TensorFlow into memory
-        first = per_second(records, lambda: read_split(made, "train"))
-        memory, disk = (Triplets(read_split(made, "train", where), with_middle=False) for where in (True, False))
-        ways: dict[str, Callable[[], float]] = {
-            RAW: lambda: per_second(records, lambda: raw(shard)),
-            "read_split into memory, records": lambda: per_second(records, lambda: read_split(made, "train")),
-            "read_split mapped, records": lambda: per_second(records, lambda: read_split(made, "train", False)),
-            "Triplets.batches from memory, images": lambda: per_second(3 * BATCH * STEPS, lambda: gathered(memory)),
-            MEMORY: lambda: stream(memory),
-            DISK: lambda: stream(disk),
+    with tempfile.TemporaryDirectory() as parent:
+        data = write_noise(Path(parent), records)
+        (shard,) = data.glob("*.tfrecord-*")
+        read_raw(shard)  # loads TensorFlow, and the file into the page cache
+        first = per_second(records, lambda: read_split(data, "train"))
+        memory, disk = (Triplets(read_split(data, "train", where), with_middle=False) for where in (True, False))
+        contenders: dict[str, Callable[[], float]] = {
+            RAW: lambda: per_second(records, lambda: read_raw(shard)),
+            "read_split into memory, records": lambda: per_second(records, lambda: read_split(data, "train")),
+            "read_split mapped, records": lambda: per_second(records, lambda: read_split(data, "train", False)),
+            "Triplets.batches from memory, images": lambda: per_second(3 * BATCH * STEPS, lambda: gather_all(memory)),
+            MEMORY: lambda: stream_rate(memory),
+            DISK: lambda: stream_rate(disk),
         }
         if find_spec("torch"):
-            ways["PyTorch DataLoader from memory, images"] = lambda: loader(memory)
-        times: dict[str, list[float]] = {name: [] for name in ways}
+            contenders["PyTorch DataLoader from memory, images"] = lambda: loader_rate(memory)
+        times: dict[str, list[float]] = {name: [] for name in contenders}
         for _ in range(rounds):
-            for name, way in ways.items():
-                times[name].append(way())
+            for name, measure_rate in contenders.items():
+                times[name].append(measure_rate())
     return {"read_split into memory, the first time, records": [first], **times}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=22_000)
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each way (default: 5)")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default: 5)")
     parser.add_argument("--json", default="", metavar="FILE")
-    given = parser.parse_args()
+    options = parser.parse_args()
     timing.settle_environment()  # as train.py does
-    before = os.getloadavg()[0]
-    rounds = measured(given.records, given.rounds)
+    load_before = os.getloadavg()[0]
+    rounds = measure(options.records, options.rounds)
     rates = timing.medians(rounds)
-    rows = [(name, f"{rates[name]:,.0f}", f"{min(of):,.0f}", f"{max(of):,.0f}") for name, of in rounds.items()]
+    rows = [
+        (name, f"{rates[name]:,.0f}", f"{min(values):,.0f}", f"{max(values):,.0f}") for name, values in rounds.items()
+    ]
     print(timing.table([("what", "a second", "least", "most"), *rows]))
     print(
-        f"{given.records} records, {timing.CORES} cores, medians of {given.rounds} rounds in turn, load average "
-        f"{before:.1f} before. The first reading into memory also waits for the system to give it."
+        f"{options.records} records, {timing.CORES} cores, medians of {options.rounds} rounds in turn, load average "
+        f"{load_before:.1f} before. The first read into memory also waits for the system to provide it."
     )
     if not find_spec("torch"):
         print("PyTorch's DataLoader was not measured: torch is not installed.")
-    seconds, _ = growth.step(BATCH, width=512)
+    seconds, _ = growth.measure_step(BATCH, width=512)
     consumed = 3 * BATCH / seconds
     times, share = rates[MEMORY] / consumed, rates[DISK] / rates[RAW]
     print(
         f"The stream gives {times:.0f} times what the default model's step consumes ({consumed:.0f} images/s); from "
         f"disk {share:.0%} of the raw rate."
     )
-    result = {"load_average": before, "records": given.records, "consumed": consumed, "rates": rates, "rounds": rounds}
-    timing.write(given.json, result)
+    result = {
+        "load_average": load_before,
+        "records": options.records,
+        "consumed": consumed,
+        "rates": rates,
+        "rounds": rounds,
+    }
+    timing.write(options.json, result)
 
 
 if __name__ == "__main__":

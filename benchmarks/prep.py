@@ -1,8 +1,8 @@
 """Data preparation against pure decoding: `python benchmarks/prep.py [--pictures N] [--json FILE]`.
 
-Draws a tree with the names, sizes and number of illuminations of Multi-PIE (640x480 PNG), and measures pictures per
-second of `python -m data_prep multipie`, of the cropping alone, and of Pillow decoding the same files in as many
-processes. From these the hours for all of Multi-PIE (750,000 pictures) on 1, 16 and 256 workers of such a core.
+Draws folders with the names, sizes and number of illuminations of Multi-PIE (640x480 PNG). Measures the images per
+second of `python -m data_prep multipie`, of cropping alone, and of Pillow decoding the same files in as many processes.
+Extrapolates the time for all of Multi-PIE (750,000 images) to 1, 16 and 256 workers.
 """
 
 import argparse
@@ -16,28 +16,27 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-ALL, BYTES = 750_000, 305e9
-"""Pictures and bytes of the whole of Multi-PIE."""
+MULTIPIE_IMAGES, MULTIPIE_BYTES = 750_000, 305e9
 ILLUMINATIONS = 20
 
 
-def draw(root: Path, pictures: int) -> int:
-    """Drawn faces in the middle of noisy grey pictures, in each illumination; bytes on disk."""
+def write_images(root: Path, images_total: int) -> int:
+    """Write drawn faces in the middle of noisy grey images, under each illumination. Returns their bytes on disk."""
     from data_prep.synthetic import faces
 
     rng = np.random.default_rng(0)
-    people = -(-pictures // ILLUMINATIONS)
-    faces = [record.image for _, record in faces.records(people, 0, True, 0, 2, 1)][::2]
-    for who, face in enumerate(faces, 1):
-        folder = root / "session01" / "multiview" / f"{who:03}" / "01" / "05_1"
+    people = -(-images_total // ILLUMINATIONS)
+    images = [record.image for _, record in faces.records(people, 0, True, 0, 2, 1)][::2]
+    for subject, face in enumerate(images, 1):
+        folder = root / "session01" / "multiview" / f"{subject:03}" / "01" / "05_1"
         folder.mkdir(parents=True)
         large = np.asarray(Image.fromarray(face).resize((260, 260)), float)
         for light in range(ILLUMINATIONS):
-            picture = np.full((480, 640, 3), 90.0)
-            picture[110:370, 190:450] = large
-            picture = picture * (0.6 + 0.03 * light) + rng.normal(0, 3, picture.shape)
-            name = f"{who:03}_01_01_051_{light:02}.png"
-            Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(folder / name)
+            image = np.full((480, 640, 3), 90.0)
+            image[110:370, 190:450] = large
+            image = image * (0.6 + 0.03 * light) + rng.normal(0, 3, image.shape)
+            name = f"{subject:03}_01_01_051_{light:02}.png"
+            Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(folder / name)
     return sum(path.stat().st_size for path in root.rglob("*.png"))
 
 
@@ -53,23 +52,23 @@ def measure(pictures: int) -> dict:
     from data_prep.output import build
 
     workers = build.core_count()
-    with tempfile.TemporaryDirectory() as place:
-        raw = Path(place) / "raw"
-        size = draw(raw, pictures)
+    with tempfile.TemporaryDirectory() as parent:
+        raw = Path(parent) / "raw"
+        size = write_images(raw, pictures)
         files = sorted(raw.rglob("*.png"))
         with multiprocessing.get_context("spawn").Pool(workers) as pool:
             pool.map(decode, files[: 2 * workers], 1)
-            begun = time.perf_counter()
+            start = time.perf_counter()
             pool.map(decode, files, 8)
-            decoding = len(files) / (time.perf_counter() - begun)
-        found = multipie.scan_multipie(raw)
-        how = crop.Cropping("haar", 0.0, None, None)
-        begun = time.perf_counter()
-        cropped = sum(len(crops.images) for crops in crop.crop_all(found.sources, how, workers))
-        cropping_rate = len(files) / (time.perf_counter() - begun)
-        begun = time.perf_counter()
-        build.build_from_scan(Path(place) / "out", found, build.Plan("multipie", "haar"))
-        whole = len(files) / (time.perf_counter() - begun)
+            decoding = len(files) / (time.perf_counter() - start)
+        scan = multipie.scan_multipie(raw)
+        cropping = crop.Cropping("haar", 0.0, None, None)
+        start = time.perf_counter()
+        cropped = sum(len(crops.images) for crops in crop.crop_all(scan.sources, cropping, workers))
+        cropping_rate = len(files) / (time.perf_counter() - start)
+        start = time.perf_counter()
+        build.build_from_scan(Path(parent) / "out", scan, build.Plan("multipie", "haar"))
+        whole = len(files) / (time.perf_counter() - start)
     core = cropping_rate / workers
     return {
         "pictures": len(files),
@@ -81,8 +80,8 @@ def measure(pictures: int) -> dict:
         "cropping": cropping_rate,
         "command": whole,
         "cropping_against_decoding": cropping_rate / decoding,
-        "hours_for_all": {n: ALL / core / n / 3600 for n in (1, 16, 256)},
-        "read_MB_per_second": {n: BYTES / 1e6 * core * n / ALL for n in (1, 16, 256)},
+        "hours_for_all": {n: MULTIPIE_IMAGES / core / n / 3600 for n in (1, 16, 256)},
+        "read_MB_per_second": {n: MULTIPIE_BYTES / 1e6 * core * n / MULTIPIE_IMAGES for n in (1, 16, 256)},
     }
 
 

@@ -1,4 +1,4 @@
-"""The matrix products of dense layers, alone: what a step cannot be without, whatever is done around them."""
+"""The matrix products of dense layers, alone: the part of a step that no implementation can avoid."""
 
 import math
 from collections import Counter
@@ -10,51 +10,53 @@ Shape = tuple[int, int, int]
 
 
 def of(run: Callable[[], Any]) -> Counter[Shape]:
-    """How often which product is taken by a function of PyTorch, forwards and backwards; convolutions are left out."""
+    """Count the matrix products in a PyTorch function, forwards and backwards, without convolutions."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
 
-    found: Counter[Shape] = Counter()
+    counts: Counter[Shape] = Counter()
 
     class Watch(TorchDispatchMode):
         def __torch_dispatch__(self, func, types, args=(), kwargs=None):
             if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
                 a, b = args[-2:]
-                found[(*a.shape, b.shape[1])] += 1
+                counts[(*a.shape, b.shape[1])] += 1
             return func(*args, **(kwargs or {}))
 
     with Watch():
         run()
-    return found
+    return counts
 
 
 def operations(products: Counter[Shape]) -> int:
-    """Floating-point operations; a multiplication and an addition are two."""
+    """Number of floating-point operations; a multiplication and an addition are two."""
     return sum(2 * math.prod(shape) * count for shape, count in products.items())
 
 
 def alone(products: Counter[Shape], library: str) -> Callable[[int], None]:
-    """All of them and nothing else, by "XLA" (one compiled function) or "PyTorch", as `timing.serve` calls it."""
+    """A function that computes the products a number of times, with "XLA" (in one compiled function) or "PyTorch"."""
     import jax
     import numpy as np
     import torch
 
     rng = np.random.default_rng(0)
 
-    def drawn(*shape):
+    def random(*shape):
         return rng.normal(size=shape).astype(np.float32)
 
-    # No two alike, or XLA would take one product for both.
-    pairs = [(drawn(m, k), drawn(k, n)) for (m, k, n), count in products.items() for _ in range(count)]
-    held = jax.device_put(pairs) if library == "XLA" else [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in pairs]
-    every = jax.jit(lambda pairs: [a @ b for a, b in pairs])
+    # No two are equal, or XLA would compute one product for both.
+    pairs = [(random(m, k), random(k, n)) for (m, k, n), count in products.items() for _ in range(count)]
+    matrices = (
+        jax.device_put(pairs) if library == "XLA" else [(torch.from_numpy(a), torch.from_numpy(b)) for a, b in pairs]
+    )
+    multiply_all = jax.jit(lambda pairs: [a @ b for a, b in pairs])
 
     def run(calls: int) -> None:
         for _ in range(calls):
             if library == "XLA":
-                jax.block_until_ready(every(held))
+                jax.block_until_ready(multiply_all(matrices))
             else:
-                for a, b in held:
+                for a, b in matrices:
                     torch.mm(a, b)
 
     return run

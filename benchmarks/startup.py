@@ -1,5 +1,6 @@
-"""Seconds from the command to the first step, cold and with the compilation cache, and of imports:
-`python benchmarks/startup.py [--json FILE]`. Runs `train.py` on 60 built-in people, twice with one new cache.
+"""Seconds from the command to the first step, and of imports: `python benchmarks/startup.py [--json FILE]`.
+
+Runs `train.py` on 60 built-in people twice: with an empty compilation cache, then with the cache of the first run.
 """
 
 import argparse
@@ -16,12 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def first_step(data: Path, run: Path, cache: Path) -> float:
-    """Seconds until the log has its first line, after step 1."""
+    """Seconds until the log has its first line, which comes after step 1."""
     environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
-    options = ["--data", str(data), "--run", str(run), "--log-every", "1", "--steps", "500", "--no-report"]
+    arguments = ["--data", str(data), "--run", str(run), "--log-every", "1", "--steps", "500", "--no-report"]
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "train.py", *options],
+        [sys.executable, "train.py", *arguments],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.DEVNULL,
@@ -30,16 +31,16 @@ def first_step(data: Path, run: Path, cache: Path) -> float:
     log = run / "metrics.jsonl"
     while not (log.exists() and log.stat().st_size):
         if process.poll() is not None:
-            raise SystemExit("startup.py: train.py has ended before its first step.")
+            raise SystemExit("startup.py: train.py ended before its first step.")
         time.sleep(0.02)
-    taken = time.perf_counter() - start
+    seconds = time.perf_counter() - start
     process.kill()
     process.wait()
-    return taken
+    return seconds
 
 
-def importing(module: str) -> float:
-    """Seconds of a process that imports a module and nothing else, without those of an empty one."""
+def import_seconds(module: str) -> float:
+    """Seconds that a process takes to import a module, less those of a process that does nothing."""
 
     def run(code: str) -> float:
         start = time.perf_counter()
@@ -52,21 +53,21 @@ def importing(module: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", default="", metavar="FILE")
-    given = parser.parse_args()
-    before = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory() as place:
-        data, cache = Path(place) / "data", Path(place) / "cache"
-        make = [sys.executable, "-m", "data_prep", "synthetic", str(data), "--subjects", "60"]
-        subprocess.run(make, cwd=ROOT, check=True, capture_output=True)
-        found = {
-            "first step, nothing compiled yet": first_step(data, Path(place) / "a", cache),
-            "first step, second start": first_step(data, Path(place) / "b", cache),
-            "import facedisent_jax": importing("facedisent_jax"),
-            "import facedisent_jax.study": importing("facedisent_jax.study"),
+    options = parser.parse_args()
+    load_before = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as parent:
+        data, cache = Path(parent) / "data", Path(parent) / "cache"
+        command = [sys.executable, "-m", "data_prep", "synthetic", str(data), "--subjects", "60"]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        seconds = {
+            "first step, nothing compiled yet": first_step(data, Path(parent) / "a", cache),
+            "first step, second start": first_step(data, Path(parent) / "b", cache),
+            "import facedisent_jax": import_seconds("facedisent_jax"),
+            "import facedisent_jax.trained_model": import_seconds("facedisent_jax.trained_model"),
         }
-    print(timing.table([("what", "seconds"), *((name, f"{value:.2f}") for name, value in found.items())]))
-    print(f"{timing.CORES} cores, load average {before:.1f} before.")
-    timing.write(given.json, {"load_average": before, "seconds": found})
+    print(timing.table([("what", "seconds"), *((name, f"{value:.2f}") for name, value in seconds.items())]))
+    print(f"{timing.CORES} cores, load average {load_before:.1f} before.")
+    timing.write(options.json, {"load_average": load_before, "seconds": seconds})
 
 
 if __name__ == "__main__":

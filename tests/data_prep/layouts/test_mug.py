@@ -357,9 +357,9 @@ def test_labels_of_several_expressions_need_their_column(tmp_path):
     [
         (["--intensity", "csv"], "--intensity csv needs the intensity of each frame"),
         (["--intensity", "motion", "--labels", "l.csv"], "--intensity must be csv if --labels is given, got motion"),
-        (["--min-onset", "-1"], "--min-onset is -1"),
-        (["--min-onset", "8", "--intensity", "order"], "--intensity order has none"),
-        (["--split", "published"], "none of the 1 subjects .such as 001. is in the published list .008, 017, 021"),
+        (["--min-onset", "-1"], "--min-onset must be a number of frames, .* got -1"),
+        (["--min-onset", "8", "--intensity", "order"], "--min-onset must be 0 with --intensity order"),
+        (["--split", "published"], "numbers of the published list .008, 017, 021, .*, got 1 others such as 001"),
         (["--split", "published", "--split-like", "x"], "--split published and --split-like cannot go together"),
     ],
 )
