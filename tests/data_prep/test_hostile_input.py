@@ -7,7 +7,6 @@ import ast
 import csv
 import itertools
 import os
-import pickle
 import re
 import shutil
 import socket
@@ -39,7 +38,6 @@ from data_prep.output.spool import Item
 from facedisent_jax.data.reading import read_info, read_split
 from facedisent_jax.data.record import Record
 from facedisent_jax.errors import UserError
-from facedisent_jax.evaluation import judges
 
 PATTERN = r"(?s)(?P<subject>[^/]*)_(?P<expression>neutral|smile)[^/]*$"
 posix = pytest.mark.skipif(os.name != "posix", reason="names, links and FIFOs of POSIX")
@@ -540,41 +538,12 @@ def test_printable_text_has_no_control_characters():
 # Nothing that is read is carried out
 
 
-class Harm:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.folder),)
-
-
-def test_a_pickle_of_anything_but_arrays_is_refused_and_not_carried_out(tmp_path):
-    weights = {"net": {"w": np.arange(6.0).reshape(2, 3), "b": np.zeros(3, np.float16)}}
-    content = pickle.dumps(weights, 3).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")  # as LPIPS's
-    (tmp_path / "sound").write_bytes(content)
-    found = judges.read_arrays(tmp_path / "sound")
-    assert (found["net"]["w"] == weights["net"]["w"]).all() and found["net"]["b"].dtype == np.float16
-    evil = tmp_path / "evil"
-    for content in (
-        pickle.dumps({"w": Harm(tmp_path / "harm")}),
-        b"cos\nsystem\n(S'touch harm'\ntR.",
-        b"\x80\x04",
-        b"",
-    ):
-        evil.write_bytes(content)
-        with pytest.raises(pickle.UnpicklingError, match="which is no part of an array|it is damaged|truncated"):
-            judges.read_arrays(evil)
-    assert not (tmp_path / "harm").exists()
-
-
 UNSAFE_MODULES = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "torch", "yaml", "runpy", "code"}
 UNSAFE_CALLS = {"eval", "exec", "compile", "__import__", "load_module", "system", "popen"}
 
 
 def test_nothing_is_unpickled_or_run():
-    """All sources, whatever is imported where: pickle only below the Unpickler that knows arrays, np.load nowhere."""
+    """No source imports pickle or calls np.load, with the exception of temporary files that the same command wrote."""
     places = itertools.chain(
         ROOT.glob("*.py"), (ROOT / "facedisent_jax").rglob("*.py"), (ROOT / "data_prep").rglob("*.py")
     )
@@ -597,5 +566,5 @@ def test_nothing_is_unpickled_or_run():
                         found.add((path.name, f"{owner}.{called.attr}"))
                     if owner == "pickle" and called.attr in ("load", "loads"):
                         found.add((path.name, f"pickle.{called.attr}"))
-    own = {("beams.py", "pickle"), ("beams.py", "pickle.load")}  # what its own workers have left beside OUT
-    assert found == {("judges.py", "pickle")} | own
+    # The Beam pipeline reads what its own workers have left beside the data folder.
+    assert found == {("beam_pipeline.py", "pickle"), ("beam_pipeline.py", "pickle.load")}
