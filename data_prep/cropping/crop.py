@@ -1,7 +1,7 @@
-"""Sources -> 64x64 crops, in worker processes. Imports what reads, finds and measures them; never TensorFlow.
+"""Crops sources to 64x64 images in worker processes. Never imports TensorFlow.
 
-One worker handles a crop group whole: it finds the face in the first picture that shows one and cuts all of them there.
-Of a take it also measures the intensities.
+One worker handles a whole crop group: it locates the face in the first image that shows one and crops all images there.
+For a take it also measures the intensities.
 """
 
 import contextlib
@@ -17,58 +17,65 @@ import numpy as np
 from data_prep import intensity
 from data_prep.cropping import face_crop, image_io, video_io, workers
 from data_prep.cropping.face_crop import Box
+from data_prep.cropping.face_mesh import Mesh
 from data_prep.intensity import IntensityMethod
 from data_prep.layouts.scan import VIDEO_TYPES, Rejected, Source
+from facedisent_jax.config import IMAGE_SIZE
 from facedisent_jax.errors import UserError
 
-JOB_PICTURES = 16
-"""Small crop groups are handed to a worker together, up to this many pictures: a message costs about 1 ms."""
-PART_PICTURES = 256
-"""Longer crop groups are cut in parts, so that no message holds more than 3 MB of crops."""
-LOOK_PIXELS = 800
-"""Longer side at which a face is looked for at least; a large JPEG is read no larger than needed."""
-FINE_SIDE = 2 * face_crop.SIZE
-"""Side (pixels) that a crop still has in a JPEG read at reduced size."""
-MESH_SIDE = 256
-"""The same for the mesh, whose network sees 256 pixels."""
-PATIENCE = 120.0, 10.0
-"""Seconds that a worker may take for a job, and besides for each of its pictures: some damaged files never end."""
-MOST_LOST = 20
-"""So many jobs in a row that end a worker are the machine's fault, not the pictures'."""
+JOB_IMAGES = 16  # small crop groups go to a worker together, up to this many images: a message costs about 1 ms
+PART_IMAGES = 256  # longer crop groups are sent in parts, so that no message holds more than 3 MB of crops
+DETECTION_PIXELS = 800  # longer side at which a face is looked for; a large JPEG is decoded no larger than needed
+CROP_PIXELS = 2 * IMAGE_SIZE  # minimum side of a crop in a JPEG that is decoded at reduced size
+MESH_PIXELS = 256  # the same for the mesh: the input size of its network
+JOB_SECONDS, IMAGE_SECONDS = 120.0, 10.0  # a worker's time limit per job and per image: some damaged files never end
+NO_LOCATION = {"boxes": "no box given", "points": "no points given"}  # detector -> reason
+MAX_LOSSES = 20  # workers lost in a row, after which the machine is to blame and not the images
 
 
 class Cropping(NamedTuple):
-    """How faces are found and cut: for the options, see `python -m data_prep folder --help`.
+    """How faces are located and cropped; see `python -m data_prep folder --help`.
 
-    takes: crop groups are takes: of one size, and their intensities may be to be measured.
+    intensity_method: given if crop groups are takes, whose images must be of one size.
     """
 
     detector: str = "haar"
     margin: float = 0.0
     landmarker: Path | None = None
-    takes: IntensityMethod | None = None
+    intensity_method: IntensityMethod | None = None
 
     @property
     def needs_mesh(self) -> bool:
-        return self.detector == "mesh" or (self.takes is not None and self.takes.kind == "landmarks")
+        method = self.intensity_method
+        return self.detector == "mesh" or (method is not None and method.kind == "landmarks")
+
+    @property
+    def measures_intensity(self) -> bool:
+        return self.intensity_method is not None and self.intensity_method.needs_images
 
 
 class Crops(NamedTuple):
     """The crops of some sources.
 
-    sources: those that were cropped; images: [n, 64, 64, 3] uint8, theirs. found_by: finder of each one's crop.
-    rejected: the rest. remarks: what was noticed of takes.
+    sources:  those that were cropped.
+    images:   [n, 64, 64, 3] uint8, their crops.
+    found_by: what located each face.
+    rejected: the other sources.
     """
 
     sources: list[Source]
     images: np.ndarray
     found_by: list[str]
     rejected: list[Rejected]
-    remarks: Sequence[Rejected] = ()
+    remarks: Sequence[Rejected] = ()  # on takes
 
 
 class FaceLocation(NamedTuple):
-    """Where a crop group's face is: a tight crop in pixels of a picture of this size, and who found it."""
+    """Where the face of a crop group is.
+
+    box:  the tight crop, in pixels of an image of this size.
+    size: width and height of that image.
+    """
 
     box: Box
     size: tuple[int, int]
@@ -76,66 +83,68 @@ class FaceLocation(NamedTuple):
 
 
 def crop_group(
-    group: Sequence[Source], how: Cropping, place: FaceLocation | None = None, mesh=None
+    group: Sequence[Source], cropping: Cropping, location: FaceLocation | None = None, mesh: Mesh | None = None
 ) -> tuple[Crops, FaceLocation | None]:
-    """The crops of one crop group (or part of one, whose place is known from the part before)."""
-    cropped: dict[int, tuple[np.ndarray, str]] = {}
-    refused: dict[int, str] = {}
+    """Crop the images of one crop group (or of a later part of it, with its `location`); return where its face is."""
+    cropped: dict[int, tuple[np.ndarray, str]] = {}  # index -> crop, what located the face
+    reasons: dict[int, str] = {}  # index -> why there is no crop
     for index, source in enumerate(group):
-        if place is not None:
+        if location is not None:
             break
         try:
-            place, crop = _first(source, how, mesh)
+            location, crop = _locate(source, cropping, mesh)
         except image_io.ImageError as error:
-            refused[index] = str(error)
+            reasons[index] = str(error)
             continue
         if crop is not None:
-            cropped[index] = crop, place.found_by if place else "as it is"
+            cropped[index] = crop, location.found_by if location else "as it is"
     for index, source in enumerate(group):
-        if index in cropped or index in refused:
+        if index in cropped or index in reasons:
             continue
-        if place is None:
-            refused[index] = {"boxes": "no box given", "points": "no points given"}.get(how.detector, "no face found")
+        if location is None:
+            reasons[index] = NO_LOCATION.get(cropping.detector, "no face found")
             continue
         try:
-            cropped[index] = _cut(source, how, place), place.found_by
+            cropped[index] = _crop_source(source, cropping, location), location.found_by
         except image_io.ImageError as error:
-            refused[index] = str(error)
+            reasons[index] = str(error)
     order = sorted(cropped)
-    images = (
-        np.stack([cropped[k][0] for k in order])
-        if order
-        else np.empty((0, face_crop.SIZE, face_crop.SIZE, 3), np.uint8)
-    )
-    rejected = [Rejected(group[k].key, refused[k]) for k in sorted(refused)]
-    return Crops([group[k] for k in order], images, [cropped[k][1] for k in order], rejected), place
+    images = np.stack([cropped[k][0] for k in order]) if order else _no_images()
+    rejected = [Rejected(group[k].key, reasons[k]) for k in sorted(reasons)]
+    return Crops([group[k] for k in order], images, [cropped[k][1] for k in order], rejected), location
 
 
-def _first(source: Source, how: Cropping, mesh) -> tuple[FaceLocation | None, np.ndarray | None]:
-    """Look for the face in one picture: its place, None if it shows none, and the picture's crop if it is made."""
-    given, found_by = _given(source)
-    if given is None and how.detector in ("boxes", "points"):
+def _no_images() -> np.ndarray:
+    return np.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
+
+
+def _locate(source: Source, cropping: Cropping, mesh: Mesh | None) -> tuple[FaceLocation | None, np.ndarray | None]:
+    """Look for the face in one image.
+
+    Returns its location, None if there is no face, and the crop if the image at hand allows it. An image that already
+    has the size of a crop is its own crop; except in a take it does not locate the face for other images.
+    """
+    box, found_by = _box_of_user(source)
+    if box is None and cropping.detector in ("boxes", "points"):
         return None, None
-    picture = _read(source, longest=None if given else LOOK_PIXELS)
-    if picture.size == (face_crop.SIZE, face_crop.SIZE):
-        whole = FaceLocation(Box(0, 0, *picture.size), picture.size, "as it is")
-        return whole if how.takes else None, np.asarray(picture.image)
-    scale = picture.size[0] / picture.image.size[0]
-    if given is not None:
-        box = given
-    else:
-        seen = face_crop.locate_face(picture.image, how.detector, mesh)
-        if seen is None:
+    image = _read_source(source, longest=None if box else DETECTION_PIXELS)
+    if image.size == (IMAGE_SIZE, IMAGE_SIZE):
+        whole = FaceLocation(Box(0, 0, *image.size), image.size, "as it is")
+        return whole if cropping.intensity_method else None, np.asarray(image.pixels)
+    scale = image.size[0] / image.pixels.size[0]
+    if box is None:
+        detected = face_crop.locate_face(image.pixels, cropping.detector, mesh)
+        if detected is None:
             return None, None
-        box, found_by = seen.scaled(scale), how.detector
-    place = FaceLocation(box, picture.size, found_by)
-    if scale > 1 and box.side / scale < FINE_SIDE:
-        return place, None  # read again, larger
-    return place, _cut_from(picture, how, place)
+        box, found_by = detected.scaled(scale), cropping.detector
+    location = FaceLocation(box, image.size, found_by)
+    if scale > 1 and box.side / scale < CROP_PIXELS:
+        return location, None  # too small for the crop: it is decoded again, larger
+    return location, _crop_image(image, cropping, location)
 
 
-def _given(source: Source) -> tuple[Box | None, str]:
-    """The tight crop that the user gave for a picture, and in which form."""
+def _box_of_user(source: Source) -> tuple[Box | None, str]:
+    """The tight crop that the user gave for an image, and in which form."""
     if source.box is not None:
         return Box(*source.box).square(), "given"
     if source.landmark_file is not None:
@@ -147,169 +156,194 @@ def _given(source: Source) -> tuple[Box | None, str]:
     return None, ""
 
 
-def _cut(source: Source, how: Cropping, place: FaceLocation) -> np.ndarray:
-    picture = _read(source, shrink=min(1.0, FINE_SIDE / place.box.side))
-    if how.takes and picture.size != place.size:
-        sizes = [f"{width}x{height}" for width, height in (picture.size, place.size)]
-        raise image_io.ImageError(f"not of its take's size: {sizes[0]} pixels, {sizes[1]} were expected")
-    if picture.size == (face_crop.SIZE, face_crop.SIZE):
-        return np.asarray(picture.image)
-    return _cut_from(picture, how, place)
+def _crop_source(source: Source, cropping: Cropping, location: FaceLocation) -> np.ndarray:
+    image = _read_source(source, shrink=min(1.0, CROP_PIXELS / location.box.side))
+    if cropping.intensity_method and image.size != location.size:
+        size, expected = (f"{width}x{height}" for width, height in (image.size, location.size))
+        raise image_io.ImageError(f"not of its take's size: must be {expected} pixels, got {size}")
+    if image.size == (IMAGE_SIZE, IMAGE_SIZE):
+        return np.asarray(image.pixels)
+    return _crop_image(image, cropping, location)
 
 
-def _read(source: Source, shrink: float = 1.0, longest: int | None = None) -> image_io.UprightImage:
+def _read_source(source: Source, shrink: float = 1.0, longest: int | None = None) -> image_io.UprightImage:
     if source.path.suffix.lower() in VIDEO_TYPES:
         return video_io.read_frame(source.path, source.frame)
     return image_io.read_image(source.path, shrink, longest)
 
 
-def _cut_from(picture: image_io.UprightImage, how: Cropping, place: FaceLocation) -> np.ndarray:
-    (width, height), (placed_width, placed_height) = picture.size, place.size
-    if abs(width * placed_height - height * placed_width) > 0.01 * width * placed_height:
-        raise image_io.ImageError("not of the same shape as the picture in which its sequence's face was found")
-    square = place.box.square(how.margin).scaled(width / placed_width)
-    if reason := face_crop.why_unusable(square, picture.size):
+def _crop_image(image: image_io.UprightImage, cropping: Cropping, location: FaceLocation) -> np.ndarray:
+    (width, height), (located_width, located_height) = image.size, location.size
+    if abs(width * located_height - height * located_width) > 0.01 * width * located_height:
+        raise image_io.ImageError("not of the same aspect ratio as the image in which its sequence's face was found")
+    square = location.box.square(cropping.margin).scaled(width / located_width)
+    if reason := face_crop.why_unusable(square, image.size):
         raise image_io.ImageError(reason)
-    return face_crop.cut_square(picture.image, square.scaled(picture.image.size[0] / width))
+    return face_crop.cut_square(image.pixels, square.scaled(image.pixels.size[0] / width))
 
 
-def measure_intensities(crops: Crops, place: FaceLocation | None, how: IntensityMethod, mesh=None) -> Crops:
-    """The crops of a take, whole, in order and with their intensities; it is left out if they cannot be measured."""
+def measure_intensities(
+    crops: Crops, location: FaceLocation | None, method: IntensityMethod, mesh: Mesh | None = None
+) -> Crops:
+    """The crops of a whole take, in order and with their intensities. All are rejected if these cannot be measured."""
     if not any(np.isnan(source.intensity) for source in crops.sources):
         return crops
-    order = sorted(range(len(crops.sources)), key=lambda k: crops.sources[k].frame)
-    rejected = list(crops.rejected)
-    points = []
-    if how.kind == "landmarks" and place:
-        seen = [_mesh_of(crops.sources[k], place, mesh) for k in order]
-        missed = [k for k, one in zip(order, seen, strict=True) if one is None]
-        rejected += [Rejected(crops.sources[k].key, "no face mesh found") for k in missed]
-        order = [k for k, one in zip(order, seen, strict=True) if one is not None]
-        points = [one for one in seen if one is not None]
-    sources, images = [crops.sources[k] for k in order], crops.images[order]
+    crops = _subset(crops, sorted(range(len(crops.sources)), key=lambda k: crops.sources[k].frame))
+    points = None
+    if method.kind == "landmarks" and location:
+        crops, points = _with_meshes(crops, location, mesh)
+    sources, images, found_by, rejected, _ = crops
     try:
-        smile = bool(sources) and sources[0].expression == "smile"
-        values, remarks = intensity.measure_take(images, np.stack(points) if points else None, smile)
-        remarks += intensity.check_onset(values, how.min_onset)
+        is_smile = bool(sources) and sources[0].expression == "smile"
+        values, remarks = intensity.measure_take(images, points, is_smile)
+        remarks += intensity.check_onset(values, method.min_onset)
     except intensity.TakeError as error:
-        rejected += [Rejected(source.key, str(error)) for source in sources]
-        return Crops([], images[:0], [], rejected)
-    remarked = [Rejected(sources[0].crop_group, remark) for remark in remarks]
-    found_by = [crops.found_by[k] for k in order]
-    if how.kind == "order":  # time tells the order of an onset alone; where it ends, the motion does
-        kept = intensity.onset_frames(values)
-        rejected += [Rejected(s.key, "not of the onset of its take") for k, s in enumerate(sources) if k not in kept]
-        return Crops([sources[k] for k in kept], images[list(kept)], [found_by[k] for k in kept], rejected, remarked)
-    known = [source._replace(intensity=float(value)) for source, value in zip(sources, values, strict=True)]
-    return Crops(known, images, found_by, rejected, remarked)
+        return Crops([], images[:0], [], rejected + [Rejected(source.key, str(error)) for source in sources])
+    take_remarks = [Rejected(sources[0].crop_group, remark) for remark in remarks]
+    if method.kind == "order":  # only the order of the onset is known, and the motion says where it ends
+        onset = intensity.onset_frames(values)
+        rejected += [Rejected(s.key, "not of the onset of its take") for k, s in enumerate(sources) if k not in onset]
+        return Crops(
+            [sources[k] for k in onset], images[list(onset)], [found_by[k] for k in onset], rejected, take_remarks
+        )
+    measured = [source._replace(intensity=float(value)) for source, value in zip(sources, values, strict=True)]
+    return Crops(measured, images, found_by, rejected, take_remarks)
 
 
-def _mesh_of(source: Source, place: FaceLocation, mesh) -> np.ndarray | None:
-    """The mesh of a frame, looked for where its take's face is; in a picture no larger than the network sees."""
-    picture = _read(source, shrink=min(1.0, MESH_SIDE / place.box.side))
-    scale = picture.image.size[0] / picture.size[0]
-    return mesh.points(np.asarray(picture.image), place.box.scaled(scale))
+def _subset(crops: Crops, indices: list[int]) -> Crops:
+    return Crops(
+        [crops.sources[k] for k in indices],
+        crops.images[indices],
+        [crops.found_by[k] for k in indices],
+        list(crops.rejected),
+    )
+
+
+def _with_meshes(crops: Crops, location: FaceLocation, mesh: Mesh | None) -> tuple[Crops, np.ndarray | None]:
+    """The crops in which a face mesh is found, and these meshes, [n, 478, 3]; None if there are none."""
+    meshes = {}
+    missing = []
+    for k, source in enumerate(crops.sources):
+        points = _find_mesh(source, location, mesh)
+        if points is None:
+            missing.append(Rejected(source.key, "no face mesh found"))
+        else:
+            meshes[k] = points
+    crops = _subset(crops, list(meshes))
+    return crops._replace(rejected=crops.rejected + missing), np.stack(list(meshes.values())) if meshes else None
+
+
+def _find_mesh(source: Source, location: FaceLocation, mesh) -> np.ndarray | None:
+    """The face mesh of a frame at the location of its take's face, in an image no larger than the network needs."""
+    image = _read_source(source, shrink=min(1.0, MESH_PIXELS / location.box.side))
+    scale = image.pixels.size[0] / image.size[0]
+    return mesh.points(np.asarray(image.pixels), location.box.scaled(scale))
 
 
 class _Job(NamedTuple):
+    """Crop groups for a worker; or a part of one long group, the location of its face, and what remains of it."""
+
     groups: list[list[Source]]
-    place: FaceLocation | None = None  # of the only group's earlier part
-    rest: list[Source] = []  # the only group's later part
-    again: bool = False  # a worker was lost on it already
+    location: FaceLocation | None = None
+    remaining: list[Source] = []
+    is_retry: bool = False  # a worker was lost on it before
 
     @property
     def sources(self) -> list[Source]:
         return [source for group in self.groups for source in group]
 
+    @property
+    def time_limit(self) -> float:
+        return JOB_SECONDS + IMAGE_SECONDS * len(self.sources)
 
-def _jobs(sources: Iterable[Source], whole: bool) -> Iterator[_Job]:
-    """whole: groups are not cut in parts, as their intensities depend on all their frames."""
-    waiting: list[list[Source]] = []
+
+def _jobs(sources: Iterable[Source], in_parts: bool) -> Iterator[_Job]:
+    groups: list[list[Source]] = []
     for _, group in groupby(sources, key=lambda source: source.crop_group):
         members = list(group)
-        if len(members) > PART_PICTURES and not whole:
-            yield _Job([members[:PART_PICTURES]], rest=members[PART_PICTURES:])
+        if len(members) > PART_IMAGES and in_parts:
+            yield _Job([members[:PART_IMAGES]], remaining=members[PART_IMAGES:])
             continue
-        waiting.append(members)
-        if sum(map(len, waiting)) >= JOB_PICTURES:
-            yield _Job(waiting)
-            waiting = []
-    if waiting:
-        yield _Job(waiting)
+        groups.append(members)
+        if sum(map(len, groups)) >= JOB_IMAGES:
+            yield _Job(groups)
+            groups = []
+    if groups:
+        yield _Job(groups)
 
 
 def crop_all(
-    sources: Sequence[Source], how: Cropping, count: int, kept: list[workers.Worker] | None = None
+    sources: Sequence[Source], cropping: Cropping, n_workers: int, idle_workers: list[workers.Worker] | None = None
 ) -> Generator[Crops, None, None]:
-    """The crops of all sources, in the order in which `count` processes finish them; little is held in memory.
+    """Crop all sources. Crops come in the order in which the worker processes finish, so that few are in memory.
 
-    kept: processes that crop like this already, see `workers.run`.
-    A crop group that ends its process (a decoder's crash, an endless loop, too little memory) twice is rejected.
+    idle_workers: workers with the same `cropping` to use first, see `workers.run_jobs`.
+
+    A crop group is rejected if it ends its worker twice (a decoder crashes, never returns, or needs too much memory).
     """
-    whole = how.takes is not None and how.takes.needs_images
-    jobs, later, lost = _jobs(sources, whole), deque[_Job](), 0
-    next_job = lambda: later.popleft() if later else next(jobs, None)  # noqa: E731
-    with contextlib.closing(workers.run_jobs(partial(_work, how), next_job, count, _patience, kept)) as done:
-        for job, answer in done:
+    in_parts = not cropping.measures_intensity  # the intensities depend on all frames of a take
+    jobs, follow_ups, losses = _jobs(sources, in_parts), deque[_Job](), 0
+    next_job = lambda: follow_ups.popleft() if follow_ups else next(jobs, None)  # noqa: E731
+    answers = workers.run_jobs(partial(_work, cropping), next_job, n_workers, lambda job: job.time_limit, idle_workers)
+    with contextlib.closing(answers):
+        for job, answer in answers:
             if not isinstance(answer, workers.Lost):
-                lost = 0
-                crops, place = answer
-                if job.rest:
-                    later.append(_Job([job.rest[:PART_PICTURES]], place, job.rest[PART_PICTURES:]))
+                losses = 0
+                crops, location = answer
+                if job.remaining:
+                    follow_ups.append(_Job([job.remaining[:PART_IMAGES]], location, job.remaining[PART_IMAGES:]))
                 yield crops
                 continue
-            lost += 1
-            if lost > MOST_LOST:
+            losses += 1
+            if losses > MAX_LOSSES:
                 raise UserError(
-                    f"{lost} worker processes in a row died or hung, the last one at work on {job.sources[0].key}, "
-                    "most likely for want of memory: try again with --workers 1."
+                    f"{losses} worker processes in a row died or hung, the last one with {job.sources[0].key}, "
+                    "most likely because memory is short. Try again with --workers 1."
                 )
-            if not job.again:
-                later.extend(job._replace(groups=[group], again=True) for group in job.groups)
+            if not job.is_retry:
+                follow_ups.extend(job._replace(groups=[group], is_retry=True) for group in job.groups)
             else:
-                yield _refused(
-                    [*job.sources, *job.rest],
-                    f"its process {answer.why}: a picture that cannot be read, "
-                    "or too little memory (--workers 1 needs the least)",
+                yield _reject_all(
+                    [*job.sources, *job.remaining],
+                    f"its process {answer.reason}: a file that cannot be read, or too little memory "
+                    "(--workers 1 needs the least)",
                 )
 
 
-def _refused(sources: Sequence[Source], reason: str) -> Crops:
-    nothing = np.empty((0, face_crop.SIZE, face_crop.SIZE, 3), np.uint8)
-    return Crops([], nothing, [], [Rejected(source.key, reason) for source in sources])
+def _reject_all(sources: Sequence[Source], reason: str) -> Crops:
+    return Crops([], _no_images(), [], [Rejected(source.key, reason) for source in sources])
 
 
-def _patience(job: _Job) -> float:
-    return PATIENCE[0] + PATIENCE[1] * len(job.sources)
-
-
-def _work(how: Cropping, job: _Job) -> tuple[Crops, FaceLocation | None]:
-    """In a worker process: the crops of a job, and the place of its last group."""
+def _work(cropping: Cropping, job: _Job) -> tuple[Crops, FaceLocation | None]:
+    """In a worker process: the crops of a job, and the location of the face of its last group."""
     import cv2
 
     cv2.setNumThreads(1)
     mesh = None
-    if how.needs_mesh:
+    if cropping.needs_mesh:
         from data_prep.cropping import face_mesh
 
-        mesh = face_mesh.load_mesh(face_mesh.model_file(how.landmarker))
-    parts, place = [], None
+        mesh = face_mesh.load_mesh(face_mesh.model_file(cropping.landmarker))
+    parts, location = [], None
     for group in job.groups:
         try:
-            crops, place = crop_group(group, how, job.place, mesh)
-            parts.append(
-                measure_intensities(crops, place, how.takes, mesh) if how.takes and how.takes.needs_images else crops
-            )
+            crops, location = crop_group(group, cropping, job.location, mesh)
+            if cropping.intensity_method and cropping.measures_intensity:
+                crops = measure_intensities(crops, location, cropping.intensity_method, mesh)
+            parts.append(crops)
         except UserError:
             raise
-        except Exception as error:  # one picture must not end the preparation of a hundred thousand
-            place = None
-            parts.append(_refused(group, f"unexpected {type(error).__name__}: {error}"))
-    joined = Crops(
+        except Exception as error:  # one image must not stop the preparation of a hundred thousand
+            location = None
+            parts.append(_reject_all(group, f"unexpected {type(error).__name__}: {error}"))
+    return _join(parts), location
+
+
+def _join(parts: list[Crops]) -> Crops:
+    return Crops(
         [source for part in parts for source in part.sources],
         np.concatenate([part.images for part in parts]),
         [name for part in parts for name in part.found_by],
         [entry for part in parts for entry in part.rejected],
         [entry for part in parts for entry in part.remarks],
     )
-    return joined, place

@@ -1,28 +1,36 @@
-"""Photographs and crops as the commands of eval.py take them. Imports faces, landmarks and pictures."""
+"""Photographs and crops as the evaluation commands take them."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from data_prep.cropping import face_crop, face_mesh
 from data_prep.cropping.image_io import read_image
+from facedisent_jax.config import IMAGE_SIZE
 from facedisent_jax.errors import UserError
 
 
 def crop_photos(paths: Sequence[Path], crop: dict, landmarker: Path | None) -> np.ndarray:
-    """The photographs as [n, 64, 64, 3] uint8: those of 64x64 pixels as they are, others cropped as in prep."""
-    given = crop["detector"] in ("boxes", "points")  # by hand, as no photograph has them: all aim at the same square
-    detector = "haar" if given else crop["detector"]
-    cut = np.stack([face_crop.crop_photo(path, detector, crop["margin"], landmarker) for path in paths])
-    if detector == "none" and any(read_image(path).size != (face_crop.SIZE, face_crop.SIZE) for path in paths):
-        print("No face is looked for, as in this run's own pictures: give crops of a face.", file=sys.stderr)
-    return cut
+    """Crop the faces in photographs to [n, 64, 64, 3] uint8. Those of 64x64 pixels stay as they are.
+
+    crop: the detector and the margin with which a run's own data were cropped.
+    """
+    # Boxes and points were given by hand, and no photograph has them; every detector aims at the same square.
+    detector = "haar" if crop["detector"] in ("boxes", "points") else crop["detector"]
+    crops = np.stack([face_crop.crop_photo(path, detector, crop["margin"], landmarker) for path in paths])
+    if detector == "none" and any(read_image(path).size != (IMAGE_SIZE, IMAGE_SIZE) for path in paths):
+        print("No face is looked for, as in the data of this run: give images cropped to the face.", file=sys.stderr)
+    return crops
 
 
-def crop_landmark_finder(landmarker: Path | None):
-    """The face mesh of 64x64 crops, as judges.FaceMesh; or a sentence that says why there is none. Fetches nothing."""
+def crop_landmark_finder(landmarker: Path | None) -> Callable[[np.ndarray], np.ndarray | None] | str:
+    """A function that finds the face mesh in a 64x64 crop, or a sentence that says why there is none.
+
+    The function is a judges.FaceMesh: it returns [478, 2] in pixels of the crop, None if there is no face. Nothing is
+    fetched.
+    """
     import cv2
 
     cached = face_mesh.cached_model_file()
@@ -35,11 +43,11 @@ def crop_landmark_finder(landmarker: Path | None):
         if landmarker is not None:
             raise
         return str(error)
-    side = 256  # the mesh network's own
+    side = 256  # the input size of the mesh network
 
-    def points(picture: np.ndarray) -> np.ndarray | None:
-        large = cv2.resize(picture, (side, side), interpolation=cv2.INTER_CUBIC)
-        found = mesh.points(large, (0, 0, side, side))  # the crop is where the face is: no need to look for it
-        return None if found is None else (found[:, :2] + 0.5) * picture.shape[0] / side - 0.5
+    def find_landmarks(image: np.ndarray) -> np.ndarray | None:
+        large = cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC)
+        points = mesh.points(large, (0, 0, side, side))  # the face fills the crop: no need to look for it
+        return None if points is None else (points[:, :2] + 0.5) * image.shape[0] / side - 0.5
 
-    return points
+    return find_landmarks

@@ -1,4 +1,4 @@
-"""Reads frames of video files. Imports pictures for its error and its type; OpenCV where a file is opened."""
+"""Reads single frames of video files. OpenCV is imported when a file is opened."""
 
 import functools
 import os
@@ -6,31 +6,31 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_prep.cropping.image_io import MILLION_PIXELS, ImageError, UprightImage
+from data_prep.cropping.image_io import MAX_MEGAPIXELS, ImageError, UprightImage
 
-FFMPEG = "protocol_whitelist;file|format_whitelist;avi,mov,matroska,webm,mpeg,mpegts,mpegvideo,m4v,asf"
-"""A playlist that is named like a video would have FFmpeg open other files, or the network."""
+# Without these limits a playlist that is named like a video would have FFmpeg open other files, or the network.
+FFMPEG_OPTIONS = "protocol_whitelist;file|format_whitelist;avi,mov,matroska,webm,mpeg,mpegts,mpegvideo,m4v,asf"
 
 
 def count_frames(path: Path) -> int:
-    """How many frames can be decoded. Raises PictureError, a short reason, for a file that is damaged or no video."""
+    """Count the frames that can be decoded. Raises ImageError for a file that is damaged or no video."""
     video = _Video(path)
-    number = 0
+    count = 0
     while video.capture.grab():
-        number += 1
-    if not number:
+        count += 1
+    if not count:
         raise ImageError("video without a frame that can be decoded")
-    if number < video.promised:
-        raise ImageError(f"truncated video: {number} frames can be decoded, {video.promised} were expected")
-    return number
+    if count < video.declared_frames:
+        raise ImageError(f"truncated video: must have {video.declared_frames} frames, got {count}")
+    return count
 
 
 def read_frame(path: Path, frame: int) -> UprightImage:
-    """Frame number `frame`, from 0. Cheap for frames one after the other; going back starts the video anew."""
-    video = _opened(path)
-    if video.next > frame:
-        _opened.cache_clear()
-        video = _opened(path)
+    """Read one frame, counted from 0. Frames in order are cheap; going back starts the video anew."""
+    video = _open_video(path)
+    if video.next_frame > frame:
+        _open_video.cache_clear()
+        video = _open_video(path)
     return video.read(frame)
 
 
@@ -38,13 +38,13 @@ class _Video:
     """A video that is read from its beginning: seeking is not exact in every format."""
 
     def __init__(self, path: Path):
-        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its complaints go to the terminal, past Python
+        os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # it writes to the terminal past Python
         os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
-        os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", FFMPEG)
+        os.environ.setdefault("OPENCV_FFMPEG_CAPTURE_OPTIONS", FFMPEG_OPTIONS)
         import cv2
 
         if not path.is_file():
-            raise ImageError("the file is gone, or a broken link")
+            raise ImageError("missing file, or a broken link")
         if path.stat().st_size == 0:
             raise ImageError("empty file")
         try:
@@ -52,28 +52,28 @@ class _Video:
             name.encode()
         except UnicodeEncodeError:  # OpenCV would crash
             raise ImageError("its name is not UTF-8, which OpenCV needs") from None
-        self.capture, self.next = cv2.VideoCapture(name, cv2.CAP_FFMPEG), 0
+        self.capture, self.next_frame = cv2.VideoCapture(name, cv2.CAP_FFMPEG), 0
         if not self.capture.isOpened():
-            raise ImageError("damaged video, or of a type that is not read")
+            raise ImageError("damaged video, or of a type that is not supported")
         width, height = (self.capture.get(name) for name in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT))
-        if width * height > MILLION_PIXELS * 1_000_000:
-            raise ImageError(f"more than {MILLION_PIXELS} million pixels")
-        self.promised = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT))  # 0 or less where the file does not say
+        if width * height > MAX_MEGAPIXELS * 1_000_000:
+            raise ImageError(f"more than {MAX_MEGAPIXELS} million pixels")
+        self.declared_frames = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT))  # 0 or less if the file does not say
 
     def read(self, frame: int) -> UprightImage:
-        image = None
-        while self.next <= frame:
-            got = self.capture.grab()
-            self.next += 1
-            if got and self.next > frame:
-                got, image = self.capture.retrieve()
-            if not got:
+        pixels = None
+        while self.next_frame <= frame:
+            succeeded = self.capture.grab()
+            self.next_frame += 1
+            if succeeded and self.next_frame > frame:
+                succeeded, pixels = self.capture.retrieve()
+            if not succeeded:
                 raise ImageError("damaged frame of a video")
-        if image is None:
+        if pixels is None:
             raise ImageError("damaged frame of a video")
-        return UprightImage(Image.fromarray(image[..., ::-1].copy()), (image.shape[1], image.shape[0]))
+        return UprightImage(Image.fromarray(pixels[..., ::-1].copy()), (pixels.shape[1], pixels.shape[0]))
 
 
 @functools.lru_cache(maxsize=1)
-def _opened(path: Path) -> _Video:
+def _open_video(path: Path) -> _Video:
     return _Video(path)

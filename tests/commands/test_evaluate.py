@@ -144,7 +144,7 @@ def test_where_no_face_is_looked_for_that_is_said_of_photographs_and_not_of_crop
         (["video", "{run}", "--split", "train"], "was trained on 3 of the 3 subjects"),
         pytest.param(
             ["video", "{run}", "--landmarker", "{there}/nothing.task"],
-            "no landmarker file",
+            "--landmarker must be the file",
             marks=needs("landmarks", "ai_edge_litert"),
         ),
         (["video", "{run}", "--clips", "-2"], "-2 clips"),

@@ -29,10 +29,10 @@ def test_photographs_become_a_folder_and_every_file_is_accounted_for(tmp_path, c
     options = ["--pattern", PATTERN, "--boxes", str(raw / "boxes.csv"), "--workers", "1"]
     main(["folder", str(raw), str(tmp_path / "out"), *options])
     output = capsys.readouterr().out
-    assert "left out           2 images" in output and "1 empty file" in output and "1 truncated picture" in output
+    assert "left out           2 images" in output and "1 empty file" in output and "1 truncated image" in output
     assert "passed over        1 files that are not images" in output
     rejected = (tmp_path / "out" / "rejected.csv").read_text().splitlines()
-    assert rejected == ["file,reason", "s00_smile.png,empty file", "s01_smile.png,truncated picture"]
+    assert rejected == ["file,reason", "s00_smile.png,empty file", "s01_smile.png,truncated image"]
     info = read_info(tmp_path / "out")
     assert info["detector"] == "boxes" and info["found_by"] == {"given": 6} and info["options"]["pattern"] == PATTERN
     train = read_split(tmp_path / "out", "train")

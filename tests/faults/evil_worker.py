@@ -1,4 +1,4 @@
-"""What worker processes of tests do: here, because a process imports the module that its work is in."""
+"""Work for worker processes in tests. It has its own module because a worker imports the module of its work."""
 
 import os
 import time
@@ -7,9 +7,11 @@ import numpy as np
 
 from data_prep.cropping import crop
 
+REAL_WORK = crop._work  # tests replace it
 
-def number(job: str | int) -> int:
-    """`crash` ends the process, `loop` never ends."""
+
+def square(job: str | int) -> int:
+    """The square of a number. `crash` ends the process, `loop` never ends."""
     if job == "crash":
         os._exit(1)
     while job == "loop":
@@ -17,10 +19,17 @@ def number(job: str | int) -> int:
     return int(job) ** 2
 
 
-def crop(how: crop.Cropping, job: crop._Job):
-    """Black pictures; the one named `crash` ends the process."""
+def crop_to_black(cropping: crop.Cropping, job: crop._Job):
+    """Black crops. A source named `crash` ends the process."""
     keys = [source.key for source in job.sources]
     if "crash" in keys:
         os._exit(1)
     images = np.zeros((len(keys), 64, 64, 3), np.uint8)
     return crop.Crops(job.sources, images, [""] * len(keys), []), None
+
+
+def crash_on_landmark_file(cropping: crop.Cropping, job: crop._Job):
+    """Crop; but a source with a landmark file ends the process, as SciPy does on some damaged files."""
+    if any(source.landmark_file for source in job.sources):
+        os._exit(1)
+    return REAL_WORK(cropping, job)

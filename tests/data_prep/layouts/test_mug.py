@@ -247,11 +247,11 @@ def test_what_is_wrong_with_a_take_is_named_and_the_rest_goes_on(tmp_path, capsy
     long.write_bytes(long.read_bytes()[: long.stat().st_size // 2])
     main(["mug", str(raw), str(out), "--workers", "1"])
     said = rejected(out)
-    assert said["002/happiness/take000/img_0003.jpg"] == ("not of its take's size: 80x64 pixels, 64x64 were expected")
+    assert said["002/happiness/take000/img_0003.jpg"] == ("not of its take's size: must be 64x64 pixels, got 80x64")
     assert said["002/happiness/take000/img_0004.jpg"] == "empty file"
     assert said["003/happiness/take000/img_0000.jpg"].startswith("nothing moves in its take: all frames are alike")
     assert said["005/happiness/take000/img_0002.jpg"] == "no face found"
-    assert said["006/happiness/take000/img_0000.jpg"].startswith("not a picture")
+    assert said["006/happiness/take000/img_0000.jpg"].startswith("not an image")
     assert said["007/happiness/take000.mp4"].startswith(("damaged video", "truncated video", "video without"))
     assert said["008/happiness/take000.avi"].startswith(("truncated video", "damaged"))
     assert len(said) == 2 + 12 + 3 + 1 + 2
@@ -314,13 +314,13 @@ def test_what_is_wrong_with_labels_costs_the_frame_or_the_take_and_is_named(tmp_
         (
             "subject,take,frame,smile",
             "001,take000,0,0",
-            "line 1: the columns must be subject, take.*without 'intensity'",
+            "line 1: the columns must be .* without 'intensity'",
         ),
         ("person,take,frame,intensity", "001,take000,0,0", "got person, take.*without 'subject'"),
         (
             "subject,take,frame,intensity",
             "1,0,0,0",
-            "must label some of the 1 takes .such as 001, .*, got 1, 0 in its first line",
+            "must label some of the 1 takes .such as 001, .*, got 1, 0 in",
         ),
     ],
 )
