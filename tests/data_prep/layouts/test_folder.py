@@ -254,7 +254,7 @@ def test_a_periodic_action_of_something_that_is_no_face_becomes_records_and_trip
     assert (faces.subject[a] == faces.subject[b]).all() and (faces.sequence[a] == faces.sequence[b]).all()
     assert (faces.intensity[a] != faces.intensity[b]).all()
     assert (faces.subject[a] != faces.subject[c]).all() and (faces.intensity[a] == faces.intensity[c]).all()
-    label = triplets.gather(index).label[:, 0]
+    label = triplets.gather(index).label[0]
     gait = label_vector("gait")
     assert set(gait) == {0, 1} and (label_vector("smile") != gait).any()
     assert label == pytest.approx(faces.intensity[a].round(1)[:, None] * gait)
