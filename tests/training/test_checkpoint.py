@@ -102,3 +102,22 @@ def test_a_checkpoint_is_restored_onto_the_devices_of_the_given_state(tmp_path):
     """
     environment = os.environ | {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"}
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "run")], cwd=ROOT, env=environment, check=True)
+
+
+@pytest.mark.parametrize(
+    ("where", "match"), [("", "no run folder"), ("empty", "no finished checkpoint: give a run folder")]
+)
+def test_loading_what_is_not_there_is_a_sentence(tmp_path, where, match):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=match):
+        checkpoint.load(tmp_path / (where or "nothing"))
+
+
+def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path):
+    config, _ = save(tmp_path, 0.3, 0.1, 0.2, 0.4)
+    assert checkpoint.steps(config.run) == [2, 4]
+    for name, step in (("best", 2), ("last", 4), (2, 2)):
+        loaded = checkpoint.load(config.run, name)
+        assert loaded.step == step and float(jax.tree.leaves(loaded.params)[0].ravel()[0]) == step
+    with pytest.raises(UserError, match=r"--step must be best, last or one of \[2, 4\]"):
+        checkpoint.load(config.run, 3)

@@ -5,14 +5,20 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import jax
+import numpy as np
 import pytest
 from killed import TINY
-from tiny_run import ROOT, person, write_folder, write_run
+from tiny_run import ROOT, person, terms, write_folder, write_run
 
 import facedisent_jax as fd
-from facedisent_jax.config import to_dict
+from facedisent_jax.commands import train as train_command
+from facedisent_jax.config import Config, ModelConfig, OptimConfig, to_dict
 from facedisent_jax.errors import UserError
+from facedisent_jax.presets import POSTER_LOSS
 from facedisent_jax.reporting import report
+from facedisent_jax.training import checkpoint
+from facedisent_jax.training.loop import NonFiniteError
 from facedisent_jax.training.run import CONFIG, check_config_unchanged, locked, train
 
 OLD = "must be of facedisent-jax version 0.1, got one from before 0.1"
@@ -75,3 +81,131 @@ def test_an_old_run_is_refused_by_everything_that_reads_it(tmp_path):
         with pytest.raises(UserError, match=OLD) as refused:
             read()
         assert "\n" not in str(refused.value)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "faces"
+    splits = {"train": [r for k in range(5) for r in person(k)], "validation": person(8) + person(9), "test": person(7)}
+    return write_folder(path, splits)
+
+
+def config(folder, run, steps, **changes) -> Config:
+    base = Config(data=(str(folder),), run=str(run), steps=steps, batch=4, log_every=1, validate_every=2, report=False)
+    return replace(
+        base,
+        **{
+            "model": ModelConfig(width=128, blocks=1),
+            "loss": POSTER_LOSS,
+            "optim": OptimConfig(warmup_steps=2, decay_steps=8),
+        }
+        | changes,
+    )
+
+
+def test_the_run_folder(folder, tmp_path, capsys):
+    run = train_command.main(config(folder, tmp_path / "run", 3))
+    assert {p.name for p in run.iterdir() if not p.name.startswith("events")} == {
+        "config.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "lock",
+    }
+    assert any(p.name.startswith("events") for p in run.iterdir())
+    steps = [line["step"] for line in terms(run)]
+    assert steps == [1, 2, 2, 3, 3]  # validation has lines of its own, here at steps 2 and 3
+    assert {"loss", "swap", "label", "identity_triplet"} <= terms(run)[0].keys()
+    assert {"validation/reconstruction_psnr", "validation/swap_psnr"} <= terms(run)[2].keys()
+    loaded = checkpoint.load(run, "last")
+    assert loaded.step == 3 and loaded.config == config(folder, run, 3)
+    assert loaded.info["train_subjects"] == [f"p{k:03d}" for k in range(5)]
+    assert loaded.info["crop"] == {"detector": "none", "margin": 0.0}
+    assert checkpoint.load(run).step in (2, 3)
+
+
+def test_a_run_of_other_settings_is_not_continued(folder, tmp_path):
+    run = train_command.main(config(folder, tmp_path / "run", 2))
+    before = (run / "metrics.jsonl").read_text()
+    with pytest.raises(UserError, match=r"batch 8 here, 4 there"):
+        train_command.main(config(folder, run, 4, batch=8))
+    assert (run / "metrics.jsonl").read_text() == before
+
+
+@pytest.mark.slow
+def test_a_run_can_start_from_the_weights_of_another(folder, tmp_path):
+    first = train_command.main(config(folder, tmp_path / "first", 2))
+    no_learning = OptimConfig(lr=0.0, warmup_steps=2, decay_steps=8)
+    second = train_command.main(config(folder, tmp_path / "second", 2, init_from=str(first), optim=no_learning))
+    params_1, params_2 = checkpoint.load(first).params, checkpoint.load(second).params
+    for a, b in zip(jax.tree.leaves(params_1), jax.tree.leaves(params_2), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-6)
+    assert (
+        train_command.main(config(folder, second, 4, init_from=str(first), optim=no_learning)) == second
+    )  # and be continued
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"model": ModelConfig(width=128, blocks=2)}, "blocks 2 here, 1 there"),
+        ({"data": "other"}, "trained on 1 .*p003"),
+    ],
+)
+def test_weights_that_do_not_fit_or_were_trained_on_held_out_people_are_refused(folder, tmp_path, changes, match):
+    first = train_command.main(config(folder, tmp_path / "first", 2))
+    if "data" in changes:
+        other = write_folder(tmp_path / "other", {"train": person(1), "validation": person(3), "test": person(9)})
+        changes = {"data": (str(other),)}
+    with pytest.raises(UserError, match=match):
+        train_command.main(config(folder, tmp_path / "second", 2, init_from=str(first), **changes))
+    assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--steps 0",
+        "--batch 0",
+        "--model.width 100",
+        "--optim.decay-steps 100",
+        "--intensity-step 0",
+        "--seed -1",
+        "--objective.mouth-weight 0",
+    ],
+)
+def test_settings_that_no_run_can_have_are_named(folder, tmp_path, options):
+    option, value = options.split()
+    config = train_command.parse(["smile", "--data", str(folder), "--run", str(tmp_path / "run"), option, value])
+    with pytest.raises(UserError, match=f"{option} must be .*, got {value}"):
+        train_command.main(config)
+    assert not (tmp_path / "run").exists()
+
+
+def test_ends_only_trains_on_neutral_and_apex_of_clips(tmp_path, capsys):
+    levels = (0.0, 0.04, 0.3, 0.6, 0.97, 1.0)
+    splits = {"train": person(1, levels) + person(2, levels), "validation": person(3), "test": person(4)}
+    folder = write_folder(tmp_path / "clips", splits)
+    train_command.main(config(folder, tmp_path / "run", 1, ends_only=True))
+    assert "8 training images of 2 subjects" in capsys.readouterr().out
+
+
+def test_a_folder_that_is_no_run_is_left_alone(folder, tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match="--run must be a run folder"):
+        train_command.main(config(folder, tmp_path, 2))
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_without_test_people_the_run_ends_well_and_says_why_there_is_no_report(tmp_path, capsys):
+    data = write_folder(tmp_path / "data", {"train": person(1) + person(2), "validation": person(3)})
+    run = train_command.main(config(data, tmp_path / "run", 2, report=True))
+    assert "No report: the data has no test images" in capsys.readouterr().out and not (run / "report").exists()
+    train_command.main(config(data, tmp_path / "run", 1))
+    assert "2 steps done before, --steps asks for 1" in capsys.readouterr().out
+
+
+def test_weights_of_a_step_that_is_not_finite_are_never_saved(folder, tmp_path):
+    broken = config(folder, tmp_path / "run", 4, optim=OptimConfig(lr=float("nan"), warmup_steps=0, decay_steps=8))
+    with pytest.raises(NonFiniteError, match="at step 2"):
+        train_command.main(broken)
+    assert checkpoint.steps(tmp_path / "run") == []

@@ -1,0 +1,103 @@
+"""The training step learns, has the right gradient, and compiles to what is fast on CPU."""
+
+import re
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_run import person
+
+from facedisent_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig
+from facedisent_jax.data.record import Faces
+from facedisent_jax.data.triplets import Triplets
+from facedisent_jax.presets import POSTER_LOSS, PRESETS
+from facedisent_jax.training.step import init_state, learning_rate, train_step, train_steps
+
+TINY = ModelConfig(width=128, blocks=1)
+
+
+@pytest.mark.slow
+def test_one_batch_can_be_overfitted():
+    config = Config(
+        model=ModelConfig(width=128, blocks=1),
+        loss=POSTER_LOSS,
+        augment=AugmentConfig(enabled=False),
+        optim=OptimConfig(lr=3e-3, warmup_steps=5, decay_steps=10**6, ema_decay=0.0),
+    )
+    rng = np.random.default_rng(0)
+    faces = Faces.of(
+        [r._replace(image=rng.integers(0, 255, (64, 64, 3), np.uint8)) for k in range(2) for r in person(k)]
+    )
+    triplets = Triplets(faces)
+    batch = triplets.batch(0, 0, 4)
+    state = init_state(config, faces)
+    first = None
+    for _ in range(150):
+        state, metrics = train_step(config, state, batch)
+        first = first or {k: float(v) for k, v in metrics.items()}
+    assert (
+        metrics["reconstruction"] < 0.1 * first["reconstruction"] < 1e-3
+    )  # so few images are nearly known from the start, by PCA
+    assert metrics["swap"] < 0.01 * first["swap"]
+    assert metrics["label"] < 0.4 * first["label"]
+
+
+def test_the_learning_rate_does_not_depend_on_steps():
+    rate = learning_rate(OptimConfig(lr=1.0, warmup_steps=10, decay_steps=100))
+    np.testing.assert_allclose([rate(5), rate(10), rate(100), rate(1000)], [0.5, 1.0, 0.01, 0.01], rtol=1e-5)
+
+
+@pytest.mark.parametrize("preset", ["intensity", pytest.param("warp", marks=pytest.mark.slow)])
+def test_the_gradient_is_the_same_without_the_compilers_fusion(preset):
+    """A compiler that overwrites what it has yet to read does no harm to the losses, and spoils the gradient."""
+    faces = Faces.of([record for k in range(4) for record in person(k, np.linspace(0, 1, 5), sequence="take")])
+    config = PRESETS[preset].config
+    config = replace(
+        config,
+        batch=4,
+        model=replace(config.model, width=128, blocks=1),
+        augment=AugmentConfig(enabled=False),
+        optim=replace(config.optim, warmup_steps=1, decay_steps=8),
+    )
+    rng = np.random.default_rng(0)
+    # Layers that start at zero would hide what lies behind them.
+    params = jax.tree.map(
+        lambda p: np.where(p == 0, rng.normal(0, 0.01, p.shape), p).astype(np.float32),
+        jax.device_get(init_state(config, faces).params),
+    )
+    batch = Triplets(faces, config.intensity_step, with_middle=config.model.kind == "warp").batch(0, 0, config.batch)
+    moments = []
+    for options in ({}, {"xla_disable_hlo_passes": "fusion"}):
+        state = init_state(config, faces, params)
+        step = train_step.lower(config, state, batch).compile(compiler_options=options)
+        moments.append(jax.tree.leaves(step(state, batch)[0].opt_state[1][0].mu))
+    error = sum(float(jnp.sum((a - b) ** 2)) for a, b in zip(*moments, strict=True))
+    assert error < 1e-6 * sum(float(jnp.sum(b**2)) for b in moments[1])
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="what XLA does on CPU")
+def test_the_augmented_images_are_computed_once_a_step():
+    faces = Faces.of([record for k in range(4) for record in person(k)])
+    config = replace(PRESETS["smile"].config, model=TINY, batch=4)
+    assert config.augment.enabled and config.augment.flip
+    batch = Triplets(faces, config.intensity_step).batch(0, 0, config.batch)
+    program = train_step.lower(config, init_state(config, faces), batch).compile().as_text()
+    triplets = r" f32\[4,64,64,9\]"  # four, of three images of three colours
+    assert len(re.findall(triplets + r"\S* reverse\(", program)) == 1
+
+
+@pytest.mark.parametrize("kind", ["hybrid", "plain"])
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="what XLA does on CPU")
+def test_convolutions_of_several_steps_a_call_have_the_layout_that_is_fast(kind):
+    faces = Faces.of([record for k in range(4) for record in person(k)])
+    config = replace(
+        PRESETS["smile"].config, model=replace(TINY, kind=kind, width=128 if kind == "hybrid" else 8), batch=4
+    )
+    batch = Triplets(faces, config.intensity_step).batch(0, 0, config.batch)
+    batches = jax.tree.map(lambda value: np.stack([value, value]), batch)
+    program = train_steps.lower(config, init_state(config, faces), batches).compile().as_text()
+    assert "while(" in program
+    layouts = re.findall(r"dim_labels=(\S+?),? ", program)
+    assert len(layouts) > 10 and set(layouts) == {"b01f_01io->b01f"}
