@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tiny_run import person
 
-from facedisent_jax.config import ModelConfig
+from facedisent_jax.config import Config, ModelConfig
 from facedisent_jax.data.record import Faces
 from facedisent_jax.data.triplets import Triplets
 from facedisent_jax.training.step import init_state
