@@ -102,6 +102,8 @@ def decode_from_sources(
 
     cubic: sample the sources by cubic convolution, which costs more and blurs less.
     """
+    if (source_b is None) != (alpha is None):
+        raise ValueError("alpha must be given with two sources, and only then.")
     sources = (source,)
     if source_b is not None and alpha is not None:
         sources = (source, source_b)

@@ -123,19 +123,22 @@ def warp_sources(
     cubic:          sample the sources by cubic convolution, which costs more and blurs less.
     """
     k, n = len(sources), len(expression)
+    # 1. Align
     pose_flow = (config.warp_ablation != "paint") * _merge(align(sources, target_decoded, alpha))
+    # 2. Warp
     stack = _stack(expression, target_decoded, sources)
-
     _, flow = predict_flow(config, params, "first", stack, pose_flow)
     outputs, flow_update = predict_flow(config, params, "second", stack, pose_flow + flow)
     flow += flow_update
-
+    # 3. Paint
     painted, mask = paint(config, outputs, stack, pose_flow + flow, cubic)
-
-    source_weight = jnp.ones((1, n)) if alpha is None else jnp.stack([1 - jnp.clip(alpha, 0, 1), jnp.clip(alpha, 0, 1)])
-    blended = blend(
-        painted.reshape(k, n, 64, 64, 3), to_pixels(outputs["blend_logit"]).reshape(k, n, 64, 64, 1), source_weight
-    )
+    # 4. Blend
+    if alpha is None:
+        source_weight = jnp.ones((1, n))
+    else:
+        alpha = jnp.clip(alpha, 0, 1)
+        source_weight = jnp.stack([1 - alpha, alpha])
+    blended = blend(painted, to_pixels(outputs["blend_logit"]), source_weight)
     return WarpOutput(blended, flow.reshape(k, n, 64, 64, 2), mask.reshape(k, n, 64, 64, 1))
 
 
@@ -183,7 +186,7 @@ def _stack(
         images_and_decoded=_merge(jnp.concatenate([images, decoded], axis=-1)),
         target_decoded=jnp.concatenate(len(sources) * [target_decoded]),
         condition=_merge(condition),
-        change_norm=_merge(change_norm)[:, None, None, None],
+        change_norm=change_norm.reshape(-1, 1, 1, 1),
     )
 
 
@@ -251,14 +254,16 @@ def paint(
 
 
 def blend(
-    painted: Float[Array, "sources batch 64 64 3"],
-    blend_logit: Float[Array, "sources batch 64 64 1"],
+    painted: Float[Array, "rows 64 64 3"],
+    blend_logit: Float[Array, "rows 64 64 1"],
     source_weight: Float[Array, "sources batch"],
 ) -> Float[Array, "batch 64 64 3"]:
     """The mean of the painted sources. At each pixel the network can prefer one, by a factor of up to exp(3)."""
-    weight = source_weight[:, :, None, None, None] * jnp.exp(jnp.clip(blend_logit, -3, 3))
+    shape = (*source_weight.shape, IMAGE_SIZE, IMAGE_SIZE)
+    preference = jnp.exp(jnp.clip(blend_logit, -3, 3)).reshape(*shape, 1)
+    weight = source_weight[:, :, None, None, None] * preference
     weight = weight / jnp.sum(weight, axis=0, keepdims=True)
-    return jnp.sum(scale_pixels(painted, weight), axis=0)
+    return jnp.sum(scale_pixels(painted.reshape(*shape, 3), weight), axis=0)
 
 
 def to_pixels(output: Float[Array, "rows 16 16 _"]) -> Float[Array, "rows 64 64 _"]:

@@ -5,8 +5,6 @@ import pytest
 
 from facedisent_jax.data.labels import read_intensity
 from facedisent_jax.evaluation import metrics
-from facedisent_jax.models import pca as pca_module
-from facedisent_jax.models.pca import fit_pca, reconstruct
 
 RNG = np.random.default_rng(0)
 
@@ -160,31 +158,3 @@ def test_probes_of_nothing_are_nan_not_an_error():
 def test_even_frames_count_within_each_take_in_the_order_of_frames():
     take, frame = np.array([0, 0, 0, 1, 1, 1]), np.array([14, 10, 12, 3, 5, 7])
     assert metrics.even_frames(take, frame).tolist() == [True, True, False, True, False, True]
-
-
-def test_components_are_exact_when_there_are_as_many_as_the_rank():
-    images = RNG.integers(0, 255, (10, 16, 16, 3), np.uint8)
-    pca = fit_pca(images, 64)
-    assert len(pca.basis) == 19 and pca.fitted == 10  # pictures and flips, less the mean
-    assert reconstruct(pca, images / 255, 64) == pytest.approx(images / 255, abs=1e-4)
-    flipped = images[:, :, ::-1] / 255
-    assert reconstruct(pca, flipped, 64) == pytest.approx(flipped, abs=1e-4)
-
-
-def test_no_component_is_the_mean_face_and_more_components_are_nearer():
-    images = RNG.integers(0, 255, (30, 16, 16, 3), np.uint8)
-    pca, real = fit_pca(images, 40), images / 255
-    both = np.concatenate([real, real[:, :, ::-1]])
-    assert reconstruct(pca, real, 0) == pytest.approx(np.broadcast_to(both.mean(0), real.shape), abs=1e-5)
-    scores = [metrics.psnr(reconstruct(pca, real, k), real).mean() for k in (0, 5, 20, 40)]
-    assert scores == sorted(scores) and scores[0] < scores[-1]
-
-
-def test_many_pictures_are_fitted_by_iteration_as_exactly_as_few(monkeypatch):
-    factors = RNG.standard_normal((200, 12)) * np.linspace(3, 1, 12)
-    images = np.clip(127 + 8 * factors @ RNG.standard_normal((12, 768)), 0, 255).reshape(-1, 16, 16, 3).astype(np.uint8)
-    exact = fit_pca(images, 8)
-    monkeypatch.setattr(pca_module, "EXACT", 10)
-    drawn = fit_pca(images, 8)
-    a, b = (metrics.psnr(reconstruct(p, images / 255, 8), images / 255).mean() for p in (exact, drawn))
-    assert b == pytest.approx(a, abs=0.01)
