@@ -11,6 +11,7 @@ from PIL import Image
 from tiny_run import ROOT, SHARED, flat_face, person, write_folder, write_run
 
 from facedisent_jax.commands import evaluate
+from facedisent_jax.config import ModelConfig
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess:
@@ -180,3 +181,15 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     monkeypatch.setitem(evaluate.COMMANDS, "report", lambda: [][0])
     with pytest.raises(IndexError):
         evaluate.run(["report"])
+
+
+def test_interpolate_with_a_source_image_goes_to_an_intensity_or_beyond_the_second_photograph(tmp_path):
+    data = write_folder(tmp_path / "data", {"train": person(0) + person(1)})
+    run = write_run(tmp_path / "run", data, model=ModelConfig(kind="warp", width=128, blocks=1))
+    for k in range(2):
+        Image.fromarray(flat_face(30, float(k))).save(tmp_path / f"{k}.png")
+    for ends in (["--to", "0.7"], [str(tmp_path / "1.png"), "--to", "1.3"]):
+        out = tmp_path / "out.png"
+        evaluate.run(["interpolate", str(run), str(tmp_path / "0.png"), *ends, "--out", str(out)])
+        assert out.is_file()
+        out.unlink()

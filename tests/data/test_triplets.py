@@ -1,8 +1,10 @@
 """What makes a triplet: b is a's subject in the same take at another intensity, c another subject at a's."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_run import person
 from tiny_triplets import face, pairs
 
 from facedisent_jax.data.labels import intensity_step, label_vector
@@ -185,3 +187,33 @@ def test_without_a_middle_frame_everything_else_is_the_same():
     assert not without.has_middle.any() and without.middle.shape == (0, 8, 64, 64, 3)
     for name in set(with_._fields) - {"middle", "alpha", "has_middle"}:
         np.testing.assert_array_equal(getattr(with_, name), getattr(without, name))
+
+
+def test_a_middle_frame_is_of_the_same_take_and_lies_between_in_intensity():
+    levels = [y / 5 for y in range(6)]
+    takes = Faces.of([r for k in range(4) for r in person(k, levels, sequence=f"t{k}")])
+    triplets = Triplets(takes)
+    index = triplets.index(0, 0, 64)
+    batch = triplets.gather(index)
+    ends = takes.intensity[np.stack([index.a, index.b])]
+    has_middle = index.has_middle
+    assert (has_middle == (ends.max(0) - ends.min(0) > 0.3)).all()
+    assert (takes.subject[index.middle] == takes.subject[index.a]).all()
+    assert (index.middle[~has_middle] == index.a[~has_middle]).all()
+    middle = takes.intensity[index.middle]
+    assert ((middle > ends.min(0)) & (middle < ends.max(0)))[has_middle].all()
+    interpolated = (1 - batch.alpha) * ends[0] + batch.alpha * ends[1]
+    assert interpolated[has_middle] == pytest.approx(middle[has_middle], abs=1e-6)
+
+
+def test_a_middle_frame_lies_between_in_time_too():
+    """In a smile that comes and goes, a frame of the offset is not between two of the onset."""
+    faces = Faces.of(person(0, [0, 0.2, 0.4, 0.6, 0.8, 1, 0.9, 0.7, 0.5, 0.3, 0.1], sequence="t"))
+    triplets = Triplets(faces)
+    index = [triplets.index(0, step, 64) for step in range(4)]
+    a, b, middle, has_middle = (
+        np.concatenate([getattr(i, name) for i in index]) for name in ("a", "b", "middle", "has_middle")
+    )
+    start, end, frame = faces.frame[a], faces.frame[b], faces.frame[middle]
+    assert ((np.minimum(start, end) < frame) & (frame < np.maximum(start, end)))[has_middle].all()
+    assert has_middle[(start == 0) & (end == 5)].all() and not has_middle[(start == 1) & (end == 10)].any()

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from facedisent_jax.config import AugmentConfig
-from facedisent_jax.models.sampling import sample_bilinear
 from facedisent_jax.training.augment import augment, random_partner
 
 OFF = AugmentConfig(face_mix_prob=0, flip=False, shift=0, warp=0, light=0, colour=0)
@@ -67,9 +66,10 @@ def test_every_row_with_an_equal_label_is_equally_likely_as_a_partner():
         assert counts[row] == 0 and (counts[[k for k in (0, 2, 4, 6) if k != row]] > 90).all()
 
 
-def test_bilinear_sampling_of_a_ramp_is_the_ramp():
-    ramp = jnp.arange(64.0)[None, :, None, None] + 100 * jnp.arange(64.0)[None, None, :, None]
-    rows, columns = jnp.full((1, 64, 64), 10.25), jnp.full((1, 64, 64), 20.5)
-    np.testing.assert_allclose(sample_bilinear(ramp, rows, columns), 10.25 + 2050, rtol=1e-5)
-    edge = sample_bilinear(ramp, rows * 0 - 5, columns * 0 + 80)  # beyond the edge: the edge
-    np.testing.assert_allclose(edge, 6300, rtol=1e-5)
+def test_a_motion_moves_each_image_by_its_share():
+    ramp = jnp.broadcast_to(jnp.linspace(0, 1, 64)[:, None, None], (4, 2, 64, 64, 3))
+    alpha = jnp.tile(jnp.array([[0.0], [1.0], [0.0], [0.5]]), (1, 2))
+    difference = augment(changed(warp=1e-9, motion=2.0), KEY, ramp, jnp.zeros((4, 2, 64)), alpha) - ramp
+    inside = difference[:, :, 16:48, 16:48]
+    assert abs(inside[jnp.array([0, 2])]).max() < 1e-5 and abs(inside[1]).max() > 0.005
+    np.testing.assert_allclose(inside[3], inside[1] / 2, atol=1e-5)
