@@ -86,7 +86,7 @@ def torch_functions(config, params, pair, channels_last: bool, compiled: bool) -
     model, held = config.model, net.tensors(params, channels_last)
 
     def encode(pictures):
-        x = net.placed(pictures.permute(0, 3, 1, 2).float() / 255, channels_last)
+        x = net.to_layout(pictures.permute(0, 3, 1, 2).float() / 255, channels_last)
         return net.encode(model, held, x, channels_last)
 
     def decode(identity, expression):

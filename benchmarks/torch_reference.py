@@ -1,9 +1,8 @@
-"""The networks of `facedisent_jax.model` and `facedisent_jax.warp` in PyTorch, with the same weights, and
-`facedisent_jax.align`.
+"""PyTorch twins of `facedisent_jax.models`, with the same weights. For the benchmarks alone.
 
-For the benchmarks alone. Pictures are [n, channels, height, width] in one of two layouts in memory: contiguous, or
-channels_last (the numbers of a pixel side by side). What is flattened keeps the order of its layout, so that copies put
-neither at a disadvantage: `tensors` sorts the weights accordingly.
+Images are [n, channels, height, width] in one of two memory layouts: contiguous, or channels_last (the channels of a
+pixel side by side). Flattening keeps the order of the layout, so that neither is slowed down by copies; `tensors` sorts
+the weights accordingly.
 """
 
 from typing import Any, NamedTuple
@@ -36,30 +35,30 @@ class Codes(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Pictures of the people to be shown [n, 3, 64, 64], their codes [n, 64], and what these alone decode to."""
+    """Source images [n, 3, 64, 64], their codes [n, 64], and the reconstruction from these codes alone."""
 
-    pictures: Tensor
+    images: Tensor
     identity: Tensor
     expression: Tensor
     decoded: Tensor
 
 
-class Shown(NamedTuple):
-    """Pictures [n, 3, 64, 64], and of the k sources the displacement beside the head's own motion [k, n, 64, 64, 2] and
-    the mask [k, n, 1, 64, 64]."""
+class WarpOutput(NamedTuple):
+    """Images [n, 3, 64, 64]; for each of k sources the flow without the head pose [k, n, 64, 64, 2] and the mask
+    [k, n, 1, 64, 64]."""
 
-    pictures: Tensor
-    displacement: Tensor
+    images: Tensor
+    flow: Tensor
     mask: Tensor
 
 
 def tensors(params: Any, channels_last: bool) -> Any:
     """Our weights as PyTorch stores its own: the same tree, dense kernels [out, in], convolutions [out, in, 3, 3].
-    Matrices with a row a pixel stay as they are: the decoder's is [out, in], the encoder's [in, out]."""
+    Matrices with a row per pixel value stay as they are: the decoder's is [out, in], the encoder's [in, out]."""
     if isinstance(params, dict):
         return {name: tensors(value, channels_last) for name, value in params.items()}
     value = np.array(params, np.float32)
-    if not channels_last:  # the numbers of a picture are sorted by colour first, not by place
+    if not channels_last:  # the values of an image are sorted by channel first
         order = np.arange(PIXELS).reshape(IMAGE_SIZE, IMAGE_SIZE, 3).transpose(2, 0, 1).ravel()
         for axis in range(value.ndim):
             value = np.take(value, order, axis) if value.shape[axis] == PIXELS else value
@@ -70,21 +69,21 @@ def tensors(params: Any, channels_last: bool) -> Any:
     if value.ndim == 4 and value.shape[0] == 3:
         value = value.transpose(3, 2, 0, 1)
     tensor = torch.tensor(np.ascontiguousarray(value))
-    return placed(tensor, channels_last) if tensor.ndim == 4 else tensor
+    return to_layout(tensor, channels_last) if tensor.ndim == 4 else tensor
 
 
-def placed(x: Tensor, channels_last: bool) -> Tensor:
-    """x [n, channels, height, width] in the layout asked for."""
+def to_layout(x: Tensor, channels_last: bool) -> Tensor:
+    """x [n, channels, height, width] in the layout."""
     return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def flat(x: Tensor, channels_last: bool) -> Tensor:
-    """[n, channels, height, width] -> [n, numbers] in the order of the layout."""
+    """[n, channels, height, width] -> [n, values] in the order of the layout."""
     return (x.permute(0, 2, 3, 1) if channels_last else x).reshape(len(x), -1)
 
 
 def unflat(x: Tensor, channels_last: bool) -> Tensor:
-    """[n, 12288] -> pictures [n, 3, 64, 64]: the inverse of `flat`."""
+    """[n, 12288] -> images [n, 3, 64, 64]: the inverse of `flat`."""
     return (
         x.reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3).permute(0, 3, 1, 2)
         if channels_last
@@ -135,15 +134,15 @@ def conv_block(x: Tensor, p: Any) -> Tensor:
     return x + conv(F.silu(group_norm(y, p["GroupNorm_1"])), p["Conv_1"])
 
 
-def separable_block(x: Tensor, p: Any, apart: int, channels_last: bool) -> Tensor:
+def separable_block(x: Tensor, p: Any, dilation: int, channels_last: bool) -> Tensor:
     """x: [n, height, width, channels], as dense layers want it."""
-    y = placed(x.permute(0, 3, 1, 2), channels_last)
-    y = F.conv2d(y, p["kernel"], padding=apart, dilation=apart, groups=y.shape[1]).permute(0, 2, 3, 1)
+    y = to_layout(x.permute(0, 3, 1, 2), channels_last)
+    y = F.conv2d(y, p["kernel"], padding=dilation, dilation=dilation, groups=y.shape[1]).permute(0, 2, 3, 1)
     return x + dense(F.silu(dense(layer_norm(y, p["LayerNorm_0"]), p["Dense_0"])), p["Dense_1"])
 
 
 def encode_logits(config: ModelConfig, params: Any, x: Tensor, channels_last: bool) -> Codes:
-    """Pictures [n, 3, 64, 64] -> identity code and expression logits."""
+    """Images [n, 3, 64, 64] -> identity code and expression logits."""
     p = params["encoder"]
     if config.kind == "plain":
         y = x - 0.5
@@ -152,8 +151,8 @@ def encode_logits(config: ModelConfig, params: Any, x: Tensor, channels_last: bo
             y = F.relu(group_norm(y, p[f"GroupNorm_{scale}"]))
         y = dense(y.permute(0, 2, 3, 1).reshape(len(y), -1), p["Dense_0"])
         return Codes(y[:, :CODE_DIMS], y[:, CODE_DIMS:])
-    numbers = (flat(x, channels_last) - p["mean"].detach()) / PIXELS**0.5
-    y, straight = (numbers @ p["pixels"]).split([config.width, 2 * CODE_DIMS], dim=-1)
+    values = (flat(x, channels_last) - p["mean"].detach()) / PIXELS**0.5
+    y, linear = (values @ p["pixel_kernel"]).split([config.width, 2 * CODE_DIMS], dim=-1)
 
     for k in range(config.blocks):
         y = dense_block(y, p[f"DenseBlock_{k}"])
@@ -166,7 +165,7 @@ def encode_logits(config: ModelConfig, params: Any, x: Tensor, channels_last: bo
     y = F.silu(layer_norm(dense(y / y.shape[-1] ** 0.5, p["Dense_0"]), p["LayerNorm_1"]))
     expression = dense(y, p["expression"])
 
-    return Codes(identity + straight[:, :CODE_DIMS], expression + straight[:, CODE_DIMS:])
+    return Codes(identity + linear[:, :CODE_DIMS], expression + linear[:, CODE_DIMS:])
 
 
 def encode(config: ModelConfig, params: Any, x: Tensor, channels_last: bool) -> Codes:
@@ -175,152 +174,164 @@ def encode(config: ModelConfig, params: Any, x: Tensor, channels_last: bool) -> 
 
 
 def decode(config: ModelConfig, params: Any, codes: Codes, channels_last: bool) -> Tensor:
-    """Codes -> pictures [n, 3, 64, 64], from the codes alone."""
-    p, both = params["decoder"], torch.cat([codes.identity, 2 * codes.expression - 1], dim=-1)
-    y = dense(both, p["Dense_0"])
+    """Codes -> images [n, 3, 64, 64], from the codes alone."""
+    p, signed = params["decoder"], torch.cat([codes.identity, 2 * codes.expression - 1], dim=-1)
+    y = dense(signed, p["Dense_0"])
     if config.kind == "plain":
-        y = placed(y.reshape(-1, 4, 4, config.width << 3).permute(0, 3, 1, 2), channels_last)
+        y = to_layout(y.reshape(-1, 4, 4, config.width << 3).permute(0, 3, 1, 2), channels_last)
         for scale in range(4):
             y = F.relu(group_norm(y, p[f"GroupNorm_{scale}"]))
             y = depth_to_space(conv(y, p[f"Conv_{scale}"]), 2, channels_last)
         return y + 0.5
     for k in range(config.blocks):
         y = dense_block(y, p[f"DenseBlock_{k}"])
-    y = torch.cat([layer_norm(y, p["LayerNorm_0"]) / config.width**0.5, both / (2 * CODE_DIMS) ** 0.5], dim=-1)
-    return unflat(F.linear(y, p["pixels"], p["mean"]), channels_last)
+    y = torch.cat([layer_norm(y, p["LayerNorm_0"]) / config.width**0.5, signed / (2 * CODE_DIMS) ** 0.5], dim=-1)
+    return unflat(F.linear(y, p["pixel_kernel"], p["mean"]), channels_last)
 
 
-def displaced(pictures: Tensor, displacement: Tensor) -> Tensor:
-    """Pictures [n, 3, h, w] read `displacement` pixels (rows, columns) [n, h, w, 2] away, bilinearly."""
-    size = pictures.shape[-1]
-    middle = torch.arange(size, dtype=torch.float32) * (2 / (size - 1)) - 1
-    places = torch.stack(torch.meshgrid(middle, middle, indexing="xy"), dim=-1)  # columns first, as grid_sample's
-    grid = places + displacement.flip(-1) * (2 / (size - 1))
-    return F.grid_sample(pictures, grid, mode="bilinear", padding_mode="border", align_corners=True)
+def warp_image(images: Tensor, flow: Tensor) -> Tensor:
+    """Images [n, 3, h, w] read `flow` pixels (rows, columns) [n, h, w, 2] away, bilinearly."""
+    size = images.shape[-1]
+    axis = torch.arange(size, dtype=torch.float32) * (2 / (size - 1)) - 1
+    positions = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)  # columns first, as in grid_sample
+    grid = positions + flow.flip(-1) * (2 / (size - 1))
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=True)
 
 
 def head_motion(first: Tensor, second: Tensor) -> Tensor:
-    """`align.head_motion`: pictures [n, 3, h, w] each -> displacements [n, h, w, 2]."""
-    first, second = standardised(first), standardised(second)
-    size, moved = first.shape[-1], torch.zeros(len(first), 4)
-    for side, steps in PYRAMID.items():
-        basis, start, end = similarities(size, side), F.avg_pool2d(first, side), F.avg_pool2d(second, side)
+    """`alignment.head_motion`: images [n, 3, h, w] each -> flow [n, h, w, 2]."""
+    first, second = standardize(first), standardize(second)
+    size, coefficients = first.shape[-1], torch.zeros(len(first), 4)
+    for factor, steps in PYRAMID.items():
+        basis, start, end = similarity_basis(size, factor), F.avg_pool2d(first, factor), F.avg_pool2d(second, factor)
         for _ in range(steps):
-            moved = moved - gauss_newton(basis, displaced(start, torch.einsum("hwdk,nk->nhwd", basis, moved)), end)
-    found = torch.einsum("hwdk,nk->nhwd", similarities(size), moved)
-    before, after = ((x - second).abs().mean((1, 2, 3)) for x in (first, displaced(first, found)))
-    return ((before - after) / (MIN_IMPROVEMENT * before + 1e-6)).clamp(0, 1)[:, None, None, None] * found
+            warped = warp_image(start, torch.einsum("hwdk,nk->nhwd", basis, coefficients))
+            coefficients = coefficients - gauss_newton_step(basis, warped, end)
+    flow = torch.einsum("hwdk,nk->nhwd", similarity_basis(size), coefficients)
+    before, after = ((x - second).abs().mean((1, 2, 3)) for x in (first, warp_image(first, flow)))
+    return ((before - after) / (MIN_IMPROVEMENT * before + 1e-6)).clamp(0, 1)[:, None, None, None] * flow
 
 
-def standardised(pictures: Tensor) -> Tensor:
-    """In grey, of mean 0 and standard deviation 1, [n, 1, h, w]."""
-    grey = pictures.mean(1, keepdim=True)
+def standardize(images: Tensor) -> Tensor:
+    """Grey images with mean 0 and standard deviation 1, [n, 1, h, w]."""
+    grey = images.mean(1, keepdim=True)
     grey = grey - grey.mean((2, 3), keepdim=True)
     return grey / ((grey**2).mean((2, 3), keepdim=True).sqrt() + 0.01)
 
 
-def similarities(size: int, side: int = 1) -> Tensor:
-    """`align.similarities`."""
-    across = (2 * torch.arange(size // side) + 1) * (side / size) - 1
-    down, right = torch.meshgrid(across, across, indexing="ij")
-    one, none = torch.ones_like(down), torch.zeros_like(down)
-    rows, columns = torch.stack([one, none, down, right], -1), torch.stack([none, one, right, -down], -1)
-    return torch.stack([rows, columns], 2) / side
+def similarity_basis(size: int, factor: int = 1) -> Tensor:
+    """`alignment.similarity_basis`."""
+    axis = (2 * torch.arange(size // factor) + 1) * (factor / size) - 1
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    ones, zeros = torch.ones_like(y), torch.zeros_like(y)
+    rows, columns = torch.stack([ones, zeros, y, x], -1), torch.stack([zeros, ones, x, -y], -1)
+    return torch.stack([rows, columns], 2) / factor
 
 
-def gauss_newton(basis: Tensor, start: Tensor, end: Tensor) -> Tensor:
-    """What a step takes from the coefficients, [n, 4]; pictures of one channel."""
+def gauss_newton_step(basis: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """The step to subtract from the coefficients, [n, 4]; images of one channel."""
     padded = F.pad(start, (1, 1, 1, 1), mode="replicate")[:, 0]
-    down, right = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1], padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
-    slope = torch.einsum("nhwd,hwdk->nhwk", torch.stack([down, right], -1) / 2, basis)
+    dy, dx = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1], padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
+    jacobian = torch.einsum("nhwd,hwdk->nhwk", torch.stack([dy, dx], -1) / 2, basis)
     difference = (start - end)[:, 0]
-    usual = OUTLIER * difference.abs().mean((1, 2), keepdim=True) + 1e-4
-    weighted = slope / ((1 + (difference / usual) ** 2) ** 2)[..., None]
-    slope, weighted = slope.flatten(1, 2), weighted.flatten(1, 2)
-    normal = weighted.transpose(1, 2) @ slope
-    slack = 1e-6 + 1e-4 * normal.diagonal(dim1=1, dim2=2).sum(-1)
-    normal = normal + slack[:, None, None] * torch.eye(4)
-    return torch.linalg.solve(normal, weighted.transpose(1, 2) @ difference.flatten(1)[..., None])[..., 0]
+    residual_scale = OUTLIER * difference.abs().mean((1, 2), keepdim=True) + 1e-4
+    weighted = jacobian / ((1 + (difference / residual_scale) ** 2) ** 2)[..., None]
+    jacobian, weighted = jacobian.flatten(1, 2), weighted.flatten(1, 2)
+    hessian = weighted.transpose(1, 2) @ jacobian
+    damping = 1e-6 + 1e-4 * hessian.diagonal(dim1=1, dim2=2).sum(-1)
+    hessian = hessian + damping[:, None, None] * torch.eye(4)
+    return torch.linalg.solve(hessian, weighted.transpose(1, 2) @ difference.flatten(1)[..., None])[..., 0]
 
 
-def head(decoded: Tensor, sources: tuple[Source, ...], place: Any) -> Tensor:
-    """`model._head`: [k, n, 64, 64, 2]."""
-    if len(sources) == 2:
-        share = place.clamp(0, 1)[:, None, None, None]
-        found = head_motion(sources[0].pictures, sources[1].pictures)
-        return torch.stack([share * found, (share - 1) * found])
-    return head_motion(sources[0].decoded, decoded)[None]
+def align(sources: tuple[Source, ...], target_decoded: Tensor, alpha: Tensor | None) -> Tensor:
+    """`warp_decoder.align`: [k, n, 64, 64, 2]."""
+    if alpha is None:
+        return head_motion(sources[0].decoded, target_decoded)[None]
+    alpha = alpha.clamp(0, 1)[:, None, None, None]
+    motion = head_motion(sources[0].images, sources[1].images)
+    return torch.stack([alpha * motion, (alpha - 1) * motion])
 
 
-def warp(config: ModelConfig, p: Any, heads: dict[str, int], seen: Tensor, codes: Tensor, channels_last: bool) -> dict:
-    """`warp.Warp`: seen [n, 9, 64, 64] -> {name: [n, 16, 16, channels]}."""
-    told = F.silu(dense(codes, p["Dense_0"]))
-    places = dense(told, p["Dense_1"]).reshape(-1, GRID, GRID, CONDITION_CHANNELS)
-    patches = space_to_depth(seen, PATCH, channels_last=True).permute(0, 2, 3, 1)
-    y = dense(torch.cat([patches, places], dim=-1), p["Dense_2"])
+def flow_network(
+    config: ModelConfig, p: Any, outputs: dict[str, int], inputs: Tensor, condition: Tensor, channels_last: bool
+) -> dict[str, Tensor]:
+    """`warp_decoder.FlowNetwork`: inputs [n, 9, 64, 64] -> {name: [n, 16, 16, channels]}."""
+    condition = F.silu(dense(condition, p["Dense_0"]))
+    spatial_condition = dense(condition, p["Dense_1"]).reshape(-1, GRID, GRID, CONDITION_CHANNELS)
+    patches = space_to_depth(inputs, PATCH, channels_last=True).permute(0, 2, 3, 1)
+    y = dense(torch.cat([patches, spatial_condition], dim=-1), p["Dense_2"])
     for k in range(2 * config.blocks):
-        y = y + dense(told, p[f"Dense_{3 + k}"])[:, None, None]
+        y = y + dense(condition, p[f"Dense_{3 + k}"])[:, None, None]
         y = separable_block(y, p[f"SeparableBlock_{k}"], 1 + k % 2, channels_last)
     y = dense(layer_norm(y, p["LayerNorm_0"]), p[f"Dense_{3 + 2 * config.blocks}"])
-    return dict(zip(heads, y.split(list(heads.values()), dim=-1), strict=True))
+    return dict(zip(outputs, y.split(list(outputs.values()), dim=-1), strict=True))
 
 
-def show(
+def change_features(expression: Tensor, sources: tuple[Source, ...]) -> tuple[Tensor, Tensor]:
+    """`warp_decoder.change_features`, with the axes of sources and batch as one: [k * n, c], [k * n, 1, 1, 1]."""
+    k, n = len(sources), len(expression)
+    change = torch.stack([expression - source.expression for source in sources])
+    change_of_other_source = change.flip(0) if k == 2 else torch.zeros_like(change)
+    change_norm = torch.sqrt((change**2).mean(-1) + EPSILON**2) - EPSILON
+    change_direction = change / (change_norm[..., None] + CHANGE_SOFTENING)
+    source_expression = torch.stack([2 * source.expression - 1 for source in sources])
+    has_other_source = torch.full((k, n, 1), float(k - 1))
+    condition = [change_direction, source_expression, 2 * change_of_other_source, has_other_source]
+    return torch.cat(condition, dim=-1).flatten(0, 1), change_norm.reshape(k * n, 1, 1, 1)
+
+
+def decode_from_sources(
     config: ModelConfig,
     params: Any,
     codes: Codes,
     sources: tuple[Source, ...],
     channels_last: bool,
-    place: Tensor | None = None,
-) -> Shown:
-    """`model.show` with bilinear reading, as training uses it."""
+    alpha: Tensor | None = None,
+) -> WarpOutput:
+    """`models.decode_from_sources` with bilinear sampling, as training uses it."""
     identity, expression = codes
-    if place is not None:
-        share = place.clamp(0, 1)[:, None]
-        identity = (1 - share) * sources[0].identity + share * sources[1].identity
-    with torch.no_grad():
-        decoded = decode(config, params, Codes(identity, expression), channels_last)
-        begin = head(decoded, sources, place).flatten(0, 1)
     k, n = len(sources), len(expression)
-    change = torch.stack([expression - source.expression for source in sources])
-    pictures = torch.stack([source.pictures for source in sources])
-    if place is not None:
-        other_change, share = change.flip(0), place.clamp(0, 1)
-        shares = torch.stack([1 - share, share])
-    else:
-        other_change, shares = torch.zeros_like(change), torch.ones(1, n)
-    far = torch.sqrt((change**2).mean(-1) + EPSILON**2) - EPSILON
-    form = change / (far[..., None] + CHANGE_SOFTENING)
-    begun = torch.stack([2 * source.expression - 1 for source in sources])
-    told = torch.cat([form, begun, 2 * other_change, torch.full((k, n, 1), float(k - 1))], dim=-1)
-    told, far = told.reshape(k * n, -1), far.reshape(k * n, 1, 1, 1)
-    own = torch.stack([source.decoded for source in sources]).detach()
-    both = placed(torch.cat([pictures, own], dim=2).reshape(k * n, 6, IMAGE_SIZE, IMAGE_SIZE), channels_last)
-    asked = torch.cat([decoded] * k)
+    source_weight = torch.ones(1, n)
+    if alpha is not None:
+        source_weight = torch.stack([1 - alpha.clamp(0, 1), alpha.clamp(0, 1)])
+        identity = source_weight[0][:, None] * sources[0].identity + source_weight[1][:, None] * sources[1].identity
+    with torch.no_grad():
+        target_decoded = decode(config, params, Codes(identity, expression), channels_last)
+        pose_flow = align(sources, target_decoded, alpha).flatten(0, 1)
+    condition, change_norm = change_features(expression, sources)
+    images = torch.stack([source.images for source in sources])
+    decoded = torch.stack([source.decoded for source in sources]).detach()
+    images_and_decoded = to_layout(torch.cat([images, decoded], dim=2).flatten(0, 1), channels_last)
+    target_decoded = torch.cat([target_decoded] * k)
 
-    def fine(value: Tensor) -> Tensor:
-        return depth_to_space(value.permute(0, 3, 1, 2), PATCH, channels_last)
+    def to_pixels(output: Tensor) -> Tensor:
+        return depth_to_space(output.permute(0, 3, 1, 2), PATCH, channels_last)
 
-    def laid(displacement: Tensor) -> tuple[Tensor, Tensor]:
-        picture, blurred = displaced(both, displacement).split(3, dim=1)
-        return picture, asked - blurred
+    def warp_and_residual(flow: Tensor) -> tuple[Tensor, Tensor]:
+        warped, warped_decoded = warp_image(images_and_decoded, flow).split(3, dim=1)
+        return warped, target_decoded - warped_decoded
 
-    def heads(name: str, channels: dict[str, int], displacement: Tensor) -> tuple[dict, Tensor]:
-        picture, new = laid(displacement)
-        pair = picture.reshape(k, n, 3, IMAGE_SIZE, IMAGE_SIZE)
-        other = (pair.flip(0) - pair).reshape(picture.shape)
-        seen = torch.cat([picture - 0.5, 2 * other, 2 * new / (far + CHANGE_SOFTENING)], 1)
-        said = warp(config, params["warp"][name], channels, seen, told, channels_last)
-        coarse = F.interpolate(said["coarse"].permute(0, 3, 1, 2), scale_factor=PATCH, mode="bilinear")
-        return said, far * (COARSE_FLOW_SCALE * coarse + fine(said["fine"])).permute(0, 2, 3, 1)
+    def predict_flow(name: str, channels: dict[str, int], flow: Tensor) -> tuple[dict, Tensor]:
+        warped, residual = warp_and_residual(flow)
+        pair = warped.reshape(k, n, 3, IMAGE_SIZE, IMAGE_SIZE)
+        other_source = (pair.flip(0) - pair).reshape(warped.shape)
+        inputs = torch.cat([warped - 0.5, 2 * other_source, 2 * residual / (change_norm + CHANGE_SOFTENING)], 1)
+        outputs = flow_network(config, params["warp"][name], channels, inputs, condition, channels_last)
+        coarse = F.interpolate(outputs["coarse_flow"].permute(0, 3, 1, 2), scale_factor=PATCH, mode="bilinear")
+        flow_update = COARSE_FLOW_SCALE * coarse + to_pixels(outputs["fine_flow"])
+        return outputs, (change_norm * flow_update).permute(0, 2, 3, 1)
 
-    _, bent = heads("first", FLOW_CHANNELS, begin)
-    said, further = heads("second", OUTPUT_CHANNELS, begin + bent)
-    bent = bent + further
-    mask = torch.sigmoid(fine(said["mask"]))
-    picture, new = laid(begin + bent)
-    made = picture + mask * (new + (2 * far).clamp(max=1) * fine(said["texture"]))
-    weight = torch.exp(fine(said["preference"]).clamp(-3, 3)).reshape(k, n, 1, IMAGE_SIZE, IMAGE_SIZE)
-    weight = shares[:, :, None, None, None] * weight
-    blended = (weight * made.reshape(k, n, 3, IMAGE_SIZE, IMAGE_SIZE)).sum(0) / weight.sum(0)
-    return Shown(blended, bent.reshape(k, n, IMAGE_SIZE, IMAGE_SIZE, 2), mask.reshape(k, n, 1, IMAGE_SIZE, IMAGE_SIZE))
+    _, flow = predict_flow("first", FLOW_CHANNELS, pose_flow)
+    outputs, flow_update = predict_flow("second", OUTPUT_CHANNELS, pose_flow + flow)
+    flow = flow + flow_update
+    mask = torch.sigmoid(to_pixels(outputs["mask"]))
+    warped, residual = warp_and_residual(pose_flow + flow)
+    painted = warped + mask * (residual + (2 * change_norm).clamp(max=1) * to_pixels(outputs["texture"]))
+    preference = torch.exp(to_pixels(outputs["blend_logit"]).clamp(-3, 3))
+    weight = source_weight[:, :, None, None, None] * preference.reshape(k, n, 1, IMAGE_SIZE, IMAGE_SIZE)
+    blended = (weight * painted.reshape(k, n, 3, IMAGE_SIZE, IMAGE_SIZE)).sum(0) / weight.sum(0)
+    return WarpOutput(
+        blended,
+        flow.reshape(k, n, IMAGE_SIZE, IMAGE_SIZE, 2),
+        mask.reshape(k, n, 1, IMAGE_SIZE, IMAGE_SIZE),
+    )

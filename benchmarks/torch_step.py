@@ -1,5 +1,7 @@
-"""`facedisent_jax.training.train_step` in PyTorch: the same terms of the loss (`objective`, `source_terms`), the same
-optimiser and the same average of the weights. For the benchmarks alone."""
+"""The PyTorch twin of a training step: the same terms of the loss, optimizer and moving average of the weights.
+
+For the benchmarks alone.
+"""
 
 import math
 from collections.abc import Callable
@@ -15,7 +17,16 @@ from torch_reference import Codes, Source
 from facedisent_jax.config import Config, OptimConfig
 from facedisent_jax.data.triplets import Batch
 from facedisent_jax.losses.functions import EPSILON, mouth_weights
-from facedisent_jax.losses.objective import ANCHOR, ENDPOINT_TOLERANCE, SAME_EXPRESSION, SAME_SUBJECT, SWAPS, Swap
+from facedisent_jax.losses.objective import (
+    ENDPOINT_TOLERANCE,
+    MIN_DIRECTION,
+    OPPOSITE_GAP,
+    RECONSTRUCTIONS,
+    SWAPS,
+    A,
+    B,
+    C,
+)
 
 
 def mse(prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
@@ -52,120 +63,132 @@ def triplet_margin(anchor: Tensor, positive: Tensor, negative: Tensor, margin: A
     return F.relu(distance(anchor, positive) - distance(anchor, negative) + margin)
 
 
-def mean(values: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     return (values * mask).sum() / mask.sum().clamp(min=1.0)
 
 
-def terms(config: Config, channels_last: bool, params: Any, batch: Batch) -> dict[str, Tensor]:
-    """`objective.terms` of a batch of tensors, without augmentation."""
+def loss_terms(config: Config, channels_last: bool, params: Any, batch: Batch) -> dict[str, Tensor]:
+    """`objective.loss_terms` for a batch of tensors, without augmentation."""
     model, c, n = config.model, config.objective, batch.images.shape[1]
 
-    def pictures(images: Tensor) -> Tensor:
-        return net.placed(images.permute(0, 3, 1, 2).float() / 255, channels_last)
+    def to_float(images: Tensor) -> Tensor:
+        return net.to_layout(images.permute(0, 3, 1, 2).float() / 255, channels_last)
 
-    picture = pictures(batch.images.reshape(3 * n, *batch.images.shape[2:]))
-    encoded = net.encode_logits(model, params, picture, channels_last)
+    images = to_float(batch.images.reshape(3 * n, *batch.images.shape[2:]))
+    encoded = net.encode_logits(model, params, images, channels_last)
     identity = encoded.identity.reshape(3, n, -1)
     logits = encoded.expression.reshape(3, n, -1)
     expression = torch.sigmoid(logits)
-    picture = picture.reshape(3, n, *picture.shape[1:])
+    images = images.reshape(3, n, *images.shape[1:])
 
-    parts = [Swap(k, k, k) for k in (ANCHOR, SAME_SUBJECT, SAME_EXPRESSION)] + list(SWAPS)
+    pairs = RECONSTRUCTIONS + SWAPS
     codes = Codes(
-        torch.cat([identity[part.identity] for part in parts]),
-        torch.cat([expression[part.expression] for part in parts]),
+        torch.cat([identity[pair.identity] for pair in pairs]),
+        torch.cat([expression[pair.expression] for pair in pairs]),
     )
-    decoded = net.decode(model, params, codes, channels_last).reshape(len(parts), *picture.shape[1:])
-    known = torch.stack([torch.ones_like(batch.has_pair), batch.has_pair, batch.has_peer])
-    mouth = None if c.mouth_weight == 1 else torch.from_numpy(mouth_weights(c.mouth_weight))[None, None]
-    error = torch.stack([mse(decoded[k], picture[part.target], mouth) for k, part in enumerate(parts)])
-    weight = torch.stack([known[part.identity] * known[part.expression] * known[part.target] for part in parts])
+    decoded = net.decode(model, params, codes, channels_last).reshape(len(pairs), *images.shape[1:])
+    has_image = torch.stack([torch.ones_like(batch.has_pair), batch.has_pair, batch.has_peer])
+    weight = None if c.mouth_weight == 1 else torch.from_numpy(mouth_weights(c.mouth_weight))[None, None]
+    error = torch.stack([mse(decoded[k], images[pair.target], weight) for k, pair in enumerate(pairs)])
+    mask = torch.stack(
+        [has_image[pair.identity] * has_image[pair.expression] * has_image[pair.target] for pair in pairs]
+    )
 
-    labelled = batch.is_labelled
-    both = batch.has_pair * batch.has_peer * labelled[SAME_SUBJECT]
-    gap = (batch.intensity[ANCHOR] - batch.intensity[SAME_SUBJECT]).abs() * labelled[ANCHOR] * labelled[SAME_SUBJECT]
-    clear = ((batch.intensity - 0.5).abs() > 0.2).float() * labelled
-    opposite = clear[ANCHOR] * clear[SAME_SUBJECT] * (gap > 0.5)
-    degree = expression[..., : c.label_dims]
-    face = 2 * degree - 1
+    is_full_triplet = batch.has_pair * batch.has_peer * batch.is_labelled[B]
+    gap = (batch.intensity[A] - batch.intensity[B]).abs() * batch.is_labelled[A] * batch.is_labelled[B]
+    has_direction = ((batch.intensity - 0.5).abs() > MIN_DIRECTION).float() * batch.is_labelled
+    are_opposite = has_direction[A] * has_direction[B] * (gap > OPPOSITE_GAP)
+    labelled = expression[..., : c.label_dims]
+    signed = 2 * labelled - 1
     action = batch.action_label[:, : c.label_dims]
-    extent = action.sum(-1).clamp(min=1.0)
-    rise = batch.order * (((degree[SAME_SUBJECT] - degree[ANCHOR]) * action).sum(-1) / extent)
-    end = (batch.intensity - batch.intensity.round()).abs() < ENDPOINT_TOLERANCE
-    held = labelled if c.label_intermediate else labelled * end
+    label_norm = action.sum(-1).clamp(min=1.0)
+    ordered_rise = batch.order * (((labelled[B] - labelled[A]) * action).sum(-1) / label_norm)
+    is_endpoint = (batch.intensity - batch.intensity.round()).abs() < ENDPOINT_TOLERANCE
+    label_mask = batch.is_labelled if c.label_intermediate else batch.is_labelled * is_endpoint
     bce = F.binary_cross_entropy_with_logits(
         logits[..., : c.label_dims], batch.label[..., : c.label_dims], reduction="none"
     )
     values = {
-        "reconstruction": mean(error[:3], weight[:3]),
-        "swap": mean(error[3:], weight[3:]),
-        "identity_cosine": mean(cosine_embedding(identity[ANCHOR], identity[SAME_SUBJECT], True), batch.has_pair)
-        + mean(cosine_embedding(identity[ANCHOR], identity[SAME_EXPRESSION], False), batch.has_peer),
-        "identity_triplet": mean(
-            triplet_margin(identity[ANCHOR], identity[SAME_SUBJECT], identity[SAME_EXPRESSION], c.identity_margin), both
+        "reconstruction": masked_mean(error[:3], mask[:3]),
+        "swap": masked_mean(error[3:], mask[3:]),
+        "identity_cosine": masked_mean(cosine_embedding(identity[A], identity[B], True), batch.has_pair)
+        + masked_mean(cosine_embedding(identity[A], identity[C], False), batch.has_peer),
+        "identity_triplet": masked_mean(
+            triplet_margin(identity[A], identity[B], identity[C], c.identity_margin), is_full_triplet
         ),
-        "identity_l1": mean(l1(identity[ANCHOR], identity[SAME_SUBJECT]), batch.has_pair),
-        "expression_cosine": mean(
-            cosine_embedding(face[ANCHOR], face[SAME_EXPRESSION], True),
-            batch.has_peer * clear[ANCHOR] * clear[SAME_EXPRESSION],
+        "identity_l1": masked_mean(l1(identity[A], identity[B]), batch.has_pair),
+        "expression_cosine": masked_mean(
+            cosine_embedding(signed[A], signed[C], True),
+            batch.has_peer * has_direction[A] * has_direction[C],
         )
-        + mean(cosine_embedding(face[ANCHOR], face[SAME_SUBJECT], False), batch.has_pair * opposite),
-        "expression_triplet": mean(
-            triplet_margin(degree[ANCHOR], degree[SAME_EXPRESSION], degree[SAME_SUBJECT], c.expression_margin * gap),
-            both,
+        + masked_mean(cosine_embedding(signed[A], signed[B], False), batch.has_pair * are_opposite),
+        "expression_triplet": masked_mean(
+            triplet_margin(labelled[A], labelled[C], labelled[B], c.expression_margin * gap),
+            is_full_triplet,
         ),
-        "expression_l1": mean(l1(degree[ANCHOR], degree[SAME_EXPRESSION]), batch.has_peer),
-        "label": mean(bce.mean(-1), known * held),
-        "ranking": mean(0.1 * F.softplus((c.ranking_margin * gap - rise) / 0.1), batch.order.abs() * batch.has_pair),
+        "expression_l1": masked_mean(l1(labelled[A], labelled[C]), batch.has_peer),
+        "label": masked_mean(bce.mean(-1), has_image * label_mask),
+        "ranking": masked_mean(
+            0.1 * F.softplus((c.ranking_margin * gap - ordered_rise) / 0.1), batch.order.abs() * batch.has_pair
+        ),
     }
     if model.kind == "warp":
-        between = pictures(batch.middle[0])
+        middle = to_float(batch.middle[0])
         codes = Codes(identity, expression)
-        values |= source_terms(config, channels_last, params, picture, between, batch, codes, decoded[:2])
+        values |= warp_terms(config, channels_last, params, images, middle, batch, codes, decoded[:2])
     return values
 
 
-def source_terms(
+def warp_terms(
     config: Config,
     channels_last: bool,
     params: Any,
-    picture: Tensor,
-    between: Tensor,
+    images: Tensor,
+    middle: Tensor,
     batch: Batch,
     codes: Codes,
     decoded: Tensor,
 ) -> dict[str, Tensor]:
-    """`source_terms.terms`; picture [3, n, 3, 64, 64], between [n, 3, 64, 64], decoded [2, n, 3, 64, 64]."""
-    model, numbers = config.model, config.objective.label_dims
-    (a, b, _), (who_a, who_b, _), (of_a, of_b, of_c) = picture, *codes
+    """`warp_terms.warp_terms`; images [3, n, 3, 64, 64], middle [n, 3, 64, 64], decoded [2, n, 3, 64, 64]."""
+    model, label_dims = config.model, config.objective.label_dims
+    (a, b, _), (identity_a, identity_b, _), (expression_a, expression_b, expression_c) = images, *codes
     n = len(a)
-    even = (torch.arange(n) % 2 == 0)[:, None]
-    strength = torch.cat([of_c[:, :numbers], torch.where(even, of_b[:, numbers:], of_c[:, numbers:])], dim=1)
-    share = batch.alpha[:, None]
-    line = Codes((1 - share) * who_a + share * who_b, (1 - share) * of_a + share * of_b)
-    gap = batch.has_middle * (batch.intensity[0] - batch.intensity[1]).abs()
+    is_even_row = (torch.arange(n) % 2 == 0)[:, None]
+    kind = torch.where(is_even_row, expression_b[:, label_dims:], expression_c[:, label_dims:])
+    retargeted = torch.cat([expression_c[:, :label_dims], kind], dim=1)
+    alpha = batch.alpha[:, None]
+    interpolated = Codes(
+        (1 - alpha) * identity_a + alpha * identity_b, (1 - alpha) * expression_a + alpha * expression_b
+    )
+    middle_weight = batch.has_middle * (batch.intensity[0] - batch.intensity[1]).abs()
 
-    first, second = Source(a, who_a, of_a, decoded[0]), Source(b, who_b, of_b, decoded[1])
-    one = Source._make(torch.cat(parts) for parts in zip(first, second, first, strict=True))
-    who = torch.cat([who_b, who_a, torch.where(even, line.identity, who_a)])
-    asked = Codes(who, torch.cat([of_b, strength, line.expression]))
-    alone = net.show(model, params, asked, (one,), channels_last)
-    pair = net.show(model, params, line, (first, second), channels_last, batch.alpha)
+    source_a, source_b = (
+        Source(a, identity_a, expression_a, decoded[0]),
+        Source(b, identity_b, expression_b, decoded[1]),
+    )
+    sources = Source._make(torch.cat(parts) for parts in zip(source_a, source_b, source_a, strict=True))
+    target_identity = torch.where(is_even_row, interpolated.identity, identity_a)
+    target_codes = Codes(
+        torch.cat([identity_b, identity_a, target_identity]),
+        torch.cat([expression_b, retargeted, interpolated.expression]),
+    )
+    from_one = net.decode_from_sources(model, params, target_codes, (sources,), channels_last)
+    from_two = net.decode_from_sources(model, params, interpolated, (source_a, source_b), channels_last, batch.alpha)
 
-    mouth = torch.from_numpy(mouth_weights(config.objective.mouth_weight))[None, None]
-    error = structural(alone.pictures, torch.cat([b, a, between]), mouth)
-    known = torch.cat([batch.has_pair, batch.has_pair * batch.has_peer, gap])
-    bend = torch.cat([alone.displacement[0], *pair.displacement])
-    fixed = {"encoder": {name: detached(value) for name, value in params["encoder"].items()}}
-    again = net.encode(model, fixed, alone.pictures[n : 2 * n], channels_last)
-    cycle = l1(again.identity, who_a.detach()) + l1(again.expression, strength.detach())
-    variation = [bend.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (1, 2)]
+    pixel_weights = torch.from_numpy(mouth_weights(config.objective.mouth_weight))[None, None]
+    error = structural(from_one.images, torch.cat([b, a, middle]), pixel_weights)
+    weight = torch.cat([batch.has_pair, batch.has_pair * batch.has_peer, middle_weight])
+    flow = torch.cat([from_one.flow[0], *from_two.flow])
+    encoder = {"encoder": {name: detached(value) for name, value in params["encoder"].items()}}
+    re_encoded = net.encode(model, encoder, from_one.images[n : 2 * n], channels_last)
+    cycle = l1(re_encoded.identity, identity_a.detach()) + l1(re_encoded.expression, retargeted.detach())
+    variation = [flow.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (1, 2)]
     return {
-        "one_source": mean(error, known),
-        "two_sources": mean(structural(pair.pictures, between, mouth), gap),
+        "one_source": masked_mean(error, weight),
+        "two_sources": masked_mean(structural(from_two.images, middle, pixel_weights), middle_weight),
         "flow_tv": (variation[0] + variation[1]).mean(),
-        "mask_area": (alone.mask.mean() + pair.mask.mean()) / 2,
-        "cycle": mean(cycle, batch.has_pair * batch.has_peer),
+        "mask_area": (from_one.mask.mean() + from_two.mask.mean()) / 2,
+        "cycle": masked_mean(cycle, batch.has_pair * batch.has_peer),
     }
 
 
@@ -174,17 +197,17 @@ def detached(params: Any) -> Any:
 
 
 def loss(config: Config, channels_last: bool, params: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    """`objective.total` and the terms."""
-    values = terms(config, channels_last, params, batch)
+    """`objective.weighted_sum` and the terms."""
+    values = loss_terms(config, channels_last, params, batch)
     return sum(getattr(config.loss, name) * value for name, value in values.items()), values  # type: ignore[return-value]
 
 
 def learning_rate(config: OptimConfig, step: int) -> float:
-    """`training.learning_rate`."""
+    """`step.learning_rate`."""
     if step < config.warmup_steps:
         return config.lr * step / config.warmup_steps
-    done = min((step - config.warmup_steps) / (config.decay_steps - config.warmup_steps), 1.0)
-    return config.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+    progress = min((step - config.warmup_steps) / (config.decay_steps - config.warmup_steps), 1.0)
+    return config.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * progress)) / 2)
 
 
 def leaves(params: Any, path: str = "") -> dict[str, Tensor]:
@@ -204,13 +227,13 @@ class Training:
         self.weights = list(named.values())
         for value in self.weights:
             value.requires_grad_()
-        self.average = [value.detach().clone() for value in self.weights]
-        decays = {path: value.ndim > 1 and "pixels" not in path for path, value in named.items()}
+        self.ema_params = [value.detach().clone() for value in self.weights]
+        decays = {path: value.ndim > 1 and "pixel_kernel" not in path for path, value in named.items()}
         groups = [
             {"params": [v for path, v in named.items() if decays[path]], "weight_decay": config.optim.weight_decay},
             {"params": [v for path, v in named.items() if not decays[path]], "weight_decay": 0.0},
         ]
-        self.optimiser = torch.optim.AdamW(groups, lr=0.0, fused=True)
+        self.optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
         function = partial(loss, config, channels_last)
         self.loss: Callable = torch.compile(function) if compiled else function
 
@@ -219,21 +242,21 @@ class Training:
         total, values = self.loss(self.params, Batch._make(torch.from_numpy(field) for field in batch))
         total.backward()
         norm = self.update()
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         return {name: value.detach() for name, value in values.items()} | {
             "loss": total.detach(),
             "gradient_norm": norm,
         }
 
     def update(self) -> Tensor:
-        """`training.updated` with the gradient that the weights hold; its norm."""
+        """`step.apply_gradient` with the gradient that the weights hold; returns its norm."""
         optim = self.config.optim
         norm = torch.nn.utils.clip_grad_norm_(self.weights, optim.grad_clip_norm)
-        for group in self.optimiser.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(optim, self.count)
-        self.optimiser.step()
+        self.optimizer.step()
         decay = min(optim.ema_decay, self.count / (self.count + 10))
         with torch.no_grad():
-            torch._foreach_lerp_(self.average, [value.detach() for value in self.weights], 1 - decay)
+            torch._foreach_lerp_(self.ema_params, [value.detach() for value in self.weights], 1 - decay)
         self.count += 1
         return norm

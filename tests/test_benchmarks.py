@@ -1,4 +1,4 @@
-"""The benchmarks run and tell what they measure. What compares with PyTorch is in torch_checks.py."""
+"""The benchmarks run and report what they measure. The comparison with PyTorch is in torch_checks.py."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ def run(*arguments: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_the_two_sides_are_the_same_function():
+def test_the_pytorch_twins_are_the_same_functions():
     if importlib.util.find_spec("torch") is None:
         pytest.skip("needs PyTorch: pip install 'facedisent-jax[bench]'")
     assert " passed" in run("-m", "pytest", "-q", "-n", "0", "tests/torch_checks.py")
@@ -31,10 +31,11 @@ def test_the_two_sides_are_the_same_function():
         ("input_pipeline", ["--records", "440"], ["load_average", "rates"]),
     ],
 )
-def test_a_table_and_the_same_as_json(tmp_path, script, options, names):
-    out = tmp_path / "found.json"
-    said = run(f"benchmarks/{script}.py", *options, "--json", str(out))
-    found = json.loads(out.read_text())
-    assert set(names) <= set(found) and "a second" in said or "pictures/s" in said
-    rates = found.get("rates") or {name: found[name] for name in names}
+def test_a_benchmark_prints_its_rates_and_writes_them_as_json(tmp_path, script, options, names):
+    out = tmp_path / "result.json"
+    output = run(f"benchmarks/{script}.py", *options, "--json", str(out))
+    result = json.loads(out.read_text())
+    assert set(names) <= set(result)
+    assert "a second" in output or "pictures/s" in output
+    rates = result.get("rates") or {name: result[name] for name in names}
     assert all(rate > 0 for rate in rates.values())

@@ -1,4 +1,4 @@
-"""The benchmarks against PyTorch: both sides are the same function, whatever the kind of network and the layout.
+"""Benchmarks against PyTorch: both sides are the same function, for every kind of network and memory layout.
 
 Run by test_benchmarks in a process of its own: PyTorch's compiler and TensorFlow in one process crash.
 """
@@ -17,7 +17,6 @@ from facedisent_jax.config import AugmentConfig, ModelConfig
 from facedisent_jax.data.record import Faces
 from facedisent_jax.data.triplets import Triplets
 from facedisent_jax.models import alignment, decode, encode, sampling
-from facedisent_jax.models.codes import Codes
 from facedisent_jax.presets import PRESETS
 from facedisent_jax.training.step import init_state, train_step
 
@@ -27,7 +26,7 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import timing  # noqa: E402
 import torch_reference as net  # noqa: E402
 import torch_step  # noqa: E402
-import train_step  # noqa: E402
+import train_step as benchmark  # noqa: E402
 
 KINDS = {
     "hybrid": ModelConfig(width=128, blocks=1),
@@ -37,8 +36,8 @@ KINDS = {
 
 
 def tiny(kind: str):
-    """The kind's preset with a small network, its learning rate at once at its peak."""
-    preset = PRESETS[train_step.PRESETS[kind]].config
+    """The preset of the kind with a small network and the peak learning rate from the first step."""
+    preset = PRESETS[benchmark.PRESETS[kind]].config
     optim = replace(preset.optim, warmup_steps=1, decay_steps=8)
     return replace(preset, batch=4, model=KINDS[kind], optim=optim, augment=AugmentConfig(enabled=False))
 
@@ -49,11 +48,12 @@ def faces():
     return Faces.of([record for k in range(4) for record in person(k, levels, sequence="take")])
 
 
-def test_the_reference_finds_the_same_motion_of_the_head():
+def test_the_twin_finds_the_same_head_motion():
     start = np.random.default_rng(0).random((3, 8, 8, 3))
     first = jax.image.resize(jnp.asarray(start, jnp.float32), (3, 64, 64, 3), "cubic")
-    moves = jnp.asarray([(1.0, -2, 0, 0), (0, 0, 1.5, 0), (0.5, 0, 0, -1.5)])
-    second = 0.8 * sampling.warp_image(first, jnp.einsum("hwdk,nk->nhwd", alignment.similarity_basis(64), moves)) + 0.1
+    coefficients = jnp.asarray([(1.0, -2, 0, 0), (0, 0, 1.5, 0), (0.5, 0, 0, -1.5)])
+    flow = jnp.einsum("hwdk,nk->nhwd", alignment.similarity_basis(64), coefficients)
+    second = 0.8 * sampling.warp_image(first, flow) + 0.1
     ours = alignment.head_motion(first, second)
     theirs = net.head_motion(*(torch.from_numpy(np.asarray(x)).permute(0, 3, 1, 2) for x in (first, second)))
     assert np.abs(ours).mean() > 0.5
@@ -62,55 +62,52 @@ def test_the_reference_finds_the_same_motion_of_the_head():
 
 @pytest.mark.parametrize("channels_last", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_reference_trains_as_we_do(kind, channels_last, faces):
+def test_the_twin_trains_as_we_do(kind, channels_last, faces):
     config = tiny(kind)
     triplets = Triplets(faces)
-    params = train_step.weights(config, faces)
-    state, reference = (
-        init_state(config, faces, params),
-        torch_step.Training(config, params, channels_last, False),
-    )
+    params = benchmark.weights(config, faces)
+    state, twin = init_state(config, faces, params), torch_step.Training(config, params, channels_last, False)
     for step in range(6):
         batch = triplets.batch(0, step, config.batch)
         state, ours = train_step(config, state, batch)
-        theirs = reference.step(batch)
+        theirs = twin.step(batch)
         assert ours.keys() == theirs.keys()
         # Later the two drift apart by rounding: Adam turns a gradient of nearly nothing into a full step.
         for name in ours if step == 0 else ("loss",):
             np.testing.assert_allclose(float(theirs[name]), float(ours[name]), rtol=2e-3, atol=1e-6, err_msg=name)
-    wanted = torch_step.leaves(net.tensors(jax.device_get(state.ema_params), channels_last))
-    begun = torch_step.leaves(net.tensors(params, channels_last))
-    moved = sum(float(((wanted[path] - begun[path]) ** 2).sum()) for path in wanted)
-    apart = sum(
-        float(((value - wanted[path]) ** 2).sum()) for path, value in zip(wanted, reference.average, strict=True)
+    ema_params = torch_step.leaves(net.tensors(jax.device_get(state.ema_params), channels_last))
+    start = torch_step.leaves(net.tensors(params, channels_last))
+    change = sum(float(((ema_params[path] - start[path]) ** 2).sum()) for path in ema_params)
+    difference = sum(
+        float(((value - ema_params[path]) ** 2).sum()) for path, value in zip(ema_params, twin.ema_params, strict=True)
     )
-    assert apart < 1e-2 * moved
+    assert difference < 1e-2 * change
 
 
 @pytest.mark.parametrize("kind", ["hybrid", "plain"])
-def test_the_reference_encodes_and_decodes_as_we_do(kind, faces):
+def test_the_twin_encodes_and_decodes_as_we_do(kind, faces):
     model = KINDS[kind]
-    params = train_step.weights(tiny(kind), faces)
-    pictures = np.random.default_rng(0).random((3, 64, 64, 3), np.float32)
-    codes = encode(model, params, jnp.asarray(pictures))
+    params = benchmark.weights(tiny(kind), faces)
+    images = np.random.default_rng(0).random((3, 64, 64, 3), np.float32)
+    codes = encode(model, params, jnp.asarray(images))
     for channels_last in (True, False):
-        held = net.tensors(params, channels_last)
-        x = net.placed(torch.from_numpy(pictures).permute(0, 3, 1, 2), channels_last)
-        theirs = net.encode(model, held, x, channels_last)
-        for a, b in zip(codes, theirs, strict=True):
+        torch_params = net.tensors(params, channels_last)
+        x = net.to_layout(torch.from_numpy(images).permute(0, 3, 1, 2), channels_last)
+        torch_codes = net.encode(model, torch_params, x, channels_last)
+        for a, b in zip(codes, torch_codes, strict=True):
             np.testing.assert_allclose(b.numpy(), a, atol=2e-5)
-        made = net.decode(model, held, theirs, channels_last).permute(0, 2, 3, 1)
-        np.testing.assert_allclose(made.numpy(), decode(model, params, Codes(*codes)), atol=2e-5)
+        decoded = net.decode(model, torch_params, torch_codes, channels_last).permute(0, 2, 3, 1)
+        np.testing.assert_allclose(decoded.numpy(), decode(model, params, codes), atol=2e-5)
 
 
-def test_times_are_not_compared_where_the_functions_differ(faces, monkeypatch):
+def test_times_are_not_compared_if_the_functions_differ(faces, monkeypatch):
     config = tiny("plain")
-    params = train_step.weights(config, faces)
+    params = benchmark.weights(config, faces)
     batches = [Triplets(faces).batch(0, k, config.batch) for k in range(2)]
-    right = torch_step.mse
-    monkeypatch.setattr(torch_step, "mse", lambda *given: 1.01 * right(*given))
+    mse = torch_step.mse
+    monkeypatch.setattr(torch_step, "mse", lambda *arguments: 1.01 * mse(*arguments))
     with pytest.raises(SystemExit, match="not the same function"):
-        train_step.equality(config, params, faces, batches)
+        benchmark.equality(config, params, faces, batches)
 
 
 SCRIPT = """
@@ -141,7 +138,7 @@ def test_sides_are_timed_in_turn(script, tmp_path):
     assert timing.medians({"a": [3.0, 1.0, 2.0]}) == {"a": 2.0}
 
 
-def test_what_cannot_be_compiled_is_told(script, monkeypatch):
+def test_a_side_that_cannot_be_compiled_is_reported(script, monkeypatch):
     monkeypatch.setattr(timing, "WAYS", {"eager": (False, False), "broken": (False, True)})
     seconds, unmeasured, best = timing.fastest(script, 1)
     best.close()

@@ -17,15 +17,21 @@ CONFIG = ModelConfig(kind="hybrid", width=128, blocks=1)
 
 
 @pytest.fixture(scope="module")
-def new_params():
-    return jax.jit(partial(models.init, CONFIG))(jax.random.key(0))
+def start():
+    """init_from_pca on new weights, on the device."""
+    params = jax.jit(partial(models.init, CONFIG))(jax.random.key(0))
+
+    def start(*arguments):
+        return jax.tree.map(jnp.asarray, init_from_pca(params, *arguments))
+
+    return start
 
 
 def reconstruct(params, images):
     return models.decode(CONFIG, params, models.encode(CONFIG, params, jnp.asarray(images)))
 
 
-def test_identity_codes_start_with_how_people_differ_and_expression_codes_with_how_one_person_does(new_params):
+def test_identity_codes_start_with_how_people_differ_and_expression_codes_with_how_one_person_does(start):
     rng = np.random.default_rng(0)
     # 3 directions in which people differ, and 3 in which one person changes
     identity_basis, expression_basis = rng.normal(size=(2, 3, 64 * 64 * 3)) * 8
@@ -34,7 +40,7 @@ def test_identity_codes_start_with_how_people_differ_and_expression_codes_with_h
     change = np.concatenate([change, -change], axis=1).reshape(80, 3)  # adds up to nothing within a person
     values = 128 + rng.normal(size=(20, 3))[subject] @ identity_basis + change @ expression_basis
     images = np.clip(values, 0, 255).astype(np.uint8).reshape(-1, 64, 64, 3)
-    params = init_from_pca(new_params, images, np.array([f"s{k}" for k in subject]), mouth_weights(3.0), 64)
+    params = start(images, np.array([f"s{k}" for k in subject]), mouth_weights(3.0), 64)
     x = jnp.asarray(images, jnp.float32) / 255
     encoded = models.encode_logits(CONFIG, params, x)
     decoded = models.decode(CONFIG, params, encoded.codes)
@@ -48,14 +54,14 @@ def test_identity_codes_start_with_how_people_differ_and_expression_codes_with_h
     assert means.var() < 0.02 * np.var(logits)
 
 
-def test_images_of_unknown_subjects_start_as_one_subject_each(new_params):
+def test_images_of_unknown_subjects_start_as_one_subject_each(start):
     images = np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), np.uint8)
-    params = init_from_pca(new_params, images, np.array([""] * 5), mouth_weights(1.0), 64)
+    params = start(images, np.array([""] * 5), mouth_weights(1.0), 64)
     x = np.asarray(images, np.float32) / 255
     np.testing.assert_allclose(reconstruct(params, x), x, atol=5e-2)  # the images differ by 0.3 on average
 
 
-def test_the_pixel_weight_decides_which_changes_the_expression_code_starts_with(new_params):
+def test_the_pixel_weight_decides_which_changes_the_expression_code_starts_with(start):
     """Changes of the mouth and larger ones elsewhere, together more kinds than the code has dimensions."""
     rng = np.random.default_rng(0)
     is_mouth = np.zeros((64, 64, 3), bool)
@@ -67,7 +73,7 @@ def test_the_pixel_weight_decides_which_changes_the_expression_code_starts_with(
 
     def errors(mouth_weight):
         """Mean squared errors at the mouth and elsewhere."""
-        params = init_from_pca(new_params, images, np.array(["s"] * 300), mouth_weights(mouth_weight), 64)
+        params = start(images, np.array(["s"] * 300), mouth_weights(mouth_weight), 64)
         squared = (np.asarray(reconstruct(params, x)) - x) ** 2
         return squared[:, is_mouth].mean(), squared[:, ~is_mouth].mean()
 
@@ -75,14 +81,14 @@ def test_the_pixel_weight_decides_which_changes_the_expression_code_starts_with(
     assert mouth_weighted < 0.3 * mouth and rest_weighted > rest
 
 
-def test_the_dimensions_that_the_label_overwrites_start_with_the_smallest_components(new_params):
+def test_the_dimensions_that_the_label_overwrites_start_with_the_smallest_components(start):
     rng = np.random.default_rng(0)
     changes = rng.normal(size=(60, 20)) * np.linspace(10, 2, 20) @ rng.normal(size=(20, 64 * 64 * 3))
     images = np.clip(128 + changes, 0, 255).astype(np.uint8).reshape(-1, 64, 64, 3)
     x = jnp.asarray(images, jnp.float32) / 255
 
     def error_without_first_16(label_dims):
-        params = init_from_pca(new_params, images, np.array(["s"] * 60), mouth_weights(1.0), label_dims)
+        params = start(images, np.array(["s"] * 60), mouth_weights(1.0), label_dims)
         codes = models.encode(CONFIG, params, x)
         overwritten = codes._replace(expression=codes.expression.at[:, :16].set(0.5))
         before, after = (models.decode(CONFIG, params, c) for c in (codes, overwritten))
