@@ -15,7 +15,7 @@ from facedisent_jax import models
 from facedisent_jax.config import CODE_DIMS, IMAGE_SIZE, Config
 from facedisent_jax.data.labels import label_vector, read_intensity
 from facedisent_jax.errors import UserError
-from facedisent_jax.models.codes import Codes, Params
+from facedisent_jax.models import Codes, Params
 from facedisent_jax.training import checkpoint
 
 Move = Literal["expression", "identity", "both"]

@@ -7,7 +7,7 @@ from facedisent_jax.data.record import Faces
 from facedisent_jax.evaluation import judges, metrics
 from facedisent_jax.evaluation.judges import FaceMesh, Judge, Missing
 from facedisent_jax.evaluation.metrics import SEED
-from facedisent_jax.models.codes import Codes
+from facedisent_jax.models import Codes
 from facedisent_jax.trained_model import TrainedModel
 
 ROLES = ("source", "donor", "target")  # of real images in a swap

@@ -19,7 +19,7 @@ from facedisent_jax.evaluation.judges import FaceMesh, to_uint8
 from facedisent_jax.evaluation.metrics import SEED
 from facedisent_jax.evaluation.training_statistics import PCA_COMPONENTS, TrainingStatistics
 from facedisent_jax.losses.related_work import rotate
-from facedisent_jax.models.codes import Codes
+from facedisent_jax.models import Codes
 from facedisent_jax.models.pca import reconstruct
 from facedisent_jax.trained_model import TrainedModel
 

@@ -14,7 +14,7 @@ from facedisent_jax.data.record import NEUTRAL, PREP_FILE, SPLITS, Faces
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import metrics
 from facedisent_jax.evaluation.metrics import SEED
-from facedisent_jax.models.codes import Codes
+from facedisent_jax.models import Codes
 from facedisent_jax.models.pca import fit_pca, reconstruct
 from facedisent_jax.trained_model import TrainedModel
 

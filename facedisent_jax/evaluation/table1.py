@@ -18,7 +18,7 @@ from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import metrics
 from facedisent_jax.evaluation.stills import load_held_out
 from facedisent_jax.files import write_atomically
-from facedisent_jax.models.codes import Codes
+from facedisent_jax.models import Codes
 from facedisent_jax.training.run import train
 
 FILE = "table1.json"

@@ -23,7 +23,7 @@ from facedisent_jax.evaluation.clips import Clip
 from facedisent_jax.evaluation.judges import FaceMesh, Judges
 from facedisent_jax.evaluation.stills import load_held_out, probes, provenance, to_json
 from facedisent_jax.evaluation.training_statistics import TrainingStatistics, fit_training_statistics
-from facedisent_jax.models.codes import Codes, Params
+from facedisent_jax.models import Codes, Params
 from facedisent_jax.trained_model import TrainedModel
 
 VERSION = 3  # of the metrics and their definitions; metrics of another version are measured anew

@@ -19,8 +19,7 @@ from facedisent_jax.losses.functions import (
 )
 from facedisent_jax.losses.related_work import clamping_terms, rotation_terms
 from facedisent_jax.losses.warp_terms import warp_terms
-from facedisent_jax.models import KINDS, decode, encode_logits
-from facedisent_jax.models.codes import Codes, EncoderOutput, Params
+from facedisent_jax.models import KINDS, Codes, EncoderOutput, Params, decode, encode_logits
 
 A, B, C = ANCHOR, SAME_SUBJECT, SAME_EXPRESSION = 0, 1, 2
 """Positions of a, b and c on the first axis of a batch."""

@@ -10,8 +10,7 @@ from jaxtyping import Array, Float
 from facedisent_jax.config import CODE_DIMS, Config
 from facedisent_jax.data.triplets import Batch
 from facedisent_jax.losses.functions import masked_mean, mse
-from facedisent_jax.models import decode
-from facedisent_jax.models.codes import Codes, Params
+from facedisent_jax.models import Codes, Params, decode
 
 ROTATION_PER_INTENSITY = jnp.pi / 2
 """Angle between the codes of neutral and of full expression, so that no two intensities share a code."""

@@ -7,8 +7,7 @@ from jaxtyping import Array, Float
 from facedisent_jax.config import Config
 from facedisent_jax.data.triplets import Batch
 from facedisent_jax.losses.functions import l1, masked_mean, mouth_weights, structural, total_variation
-from facedisent_jax.models import Source, decode_from_sources, encode
-from facedisent_jax.models.codes import Codes, Params
+from facedisent_jax.models import Codes, Params, Source, decode_from_sources, encode
 
 
 def warp_terms(

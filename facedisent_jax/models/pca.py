@@ -34,7 +34,7 @@ def principal_components(
     order = np.argsort(values)[::-1][:count]
     order = order[values[order] > tolerance * max(float(values[order[0]]), 1e-12)]
     norms = np.sqrt(values[order])
-    return vectors[:, order].T @ rows / norms[:, None], norms
+    return np.ascontiguousarray((rows.T @ vectors[:, order] / norms).T), norms
 
 
 def fit_pca(images: Any, components: int, seed: int = 0) -> PCA:

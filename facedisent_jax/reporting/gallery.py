@@ -11,7 +11,7 @@ from facedisent_jax.data.labels import intensity_step
 from facedisent_jax.data.record import APEX_ABOVE, NEUTRAL, Faces
 from facedisent_jax.evaluation import metrics
 from facedisent_jax.evaluation.metrics import SEED
-from facedisent_jax.models.codes import Codes
+from facedisent_jax.models import Codes
 from facedisent_jax.reporting import figures
 from facedisent_jax.reporting.figures import ReportFigure
 from facedisent_jax.trained_model import Move, TrainedModel

@@ -15,7 +15,7 @@ from facedisent_jax.data.record import Faces
 from facedisent_jax.data.triplets import Batch
 from facedisent_jax.losses import objective
 from facedisent_jax.losses.functions import mouth_weights
-from facedisent_jax.models.codes import Params
+from facedisent_jax.models import Params
 from facedisent_jax.models.cpu import computed_once
 from facedisent_jax.models.pca_init import init_from_pca
 from facedisent_jax.training import distributed

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from facedisent_jax import models
 from facedisent_jax.config import Config
 from facedisent_jax.data.triplets import Batch, Triplets
-from facedisent_jax.models.codes import Codes, Params
+from facedisent_jax.models import Codes, Params
 from facedisent_jax.training import distributed
 
 BATCH = 64  # anchors per call

@@ -27,7 +27,7 @@ def test_methods_with_source_images_pass_through_the_ends_of_the_clip():
         assert methods[name](ends)[1] == pytest.approx(model.decode(target, clip.real[:1])[0], abs=1e-4)
 
     references = path_methods.per_frame_references(clip, path_methods.TrainingStatistics(None, None, {}, {}, []))
-    source = clip.real[path_methods.distant_frames(clip.clip.intensity)[2]][None]
+    source = clip.real[path_methods.distant_frames(clip.onset.intensity)[2]][None]
     decoded = model.decode(Codes(codes.identity[2:3], codes.expression[2:3]), source)[0]
     assert references["from_another"][2] == pytest.approx(decoded, abs=1e-4)
 

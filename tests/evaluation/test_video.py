@@ -16,7 +16,7 @@ from facedisent_jax.evaluation import baselines, clip_metrics, clips, judges, me
 from facedisent_jax.evaluation.judges import Judges, Missing
 from facedisent_jax.evaluation.training_statistics import TrainingStatistics
 from facedisent_jax.evaluation.video import VideoEvalOptions
-from facedisent_jax.models.codes import Codes
+from facedisent_jax.models import Codes
 from facedisent_jax.reporting import video_report
 
 LEVELS = tuple(np.linspace(0, 1, 11).tolist())

@@ -13,7 +13,7 @@ from tiny_triplets import batch_of, floats
 from facedisent_jax import models
 from facedisent_jax.config import Config, ModelConfig, ObjectiveConfig
 from facedisent_jax.losses import objective
-from facedisent_jax.models.codes import EncoderOutput
+from facedisent_jax.models import EncoderOutput
 from facedisent_jax.presets import POSTER_LOSS
 
 CONFIG = Config(model=ModelConfig(width=128, blocks=1), loss=POSTER_LOSS)

@@ -14,7 +14,7 @@ from facedisent_jax.data.one_factor import OneFactor
 from facedisent_jax.data.record import Faces
 from facedisent_jax.losses import objective
 from facedisent_jax.losses.related_work import CLAMP_GRADIENT_SCALE, clamp, rotate
-from facedisent_jax.models.codes import Codes
+from facedisent_jax.models import Codes
 from facedisent_jax.training.step import augment_batch
 
 CONFIG = Config(model=ModelConfig(width=128, blocks=1))
