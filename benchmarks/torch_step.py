@@ -16,7 +16,7 @@ from torch_reference import Codes, Source
 
 from facedisent_jax.config import Config, OptimConfig
 from facedisent_jax.data.triplets import Batch
-from facedisent_jax.losses.functions import EPSILON, mouth_weights
+from facedisent_jax.losses.functions import EPSILON, pixel_weights
 from facedisent_jax.losses.objective import (
     ENDPOINT_TOLERANCE,
     MIN_DIRECTION,
@@ -87,14 +87,14 @@ def loss_terms(config: Config, channels_last: bool, params: Any, batch: Batch) -
         torch.cat([expression[pair.expression] for pair in pairs]),
     )
     decoded = net.decode(model, params, codes, channels_last).reshape(len(pairs), *images.shape[1:])
-    has_image = torch.stack([torch.ones_like(batch.has_pair), batch.has_pair, batch.has_peer])
-    weight = None if c.mouth_weight == 1 else torch.from_numpy(mouth_weights(c.mouth_weight))[None, None]
+    has_image = torch.stack([torch.ones_like(batch.has_b), batch.has_b, batch.has_c])
+    weight = None if c.mouth_weight == 1 else torch.from_numpy(pixel_weights(c.mouth_weight))[None, None]
     error = torch.stack([mse(decoded[k], images[pair.target], weight) for k, pair in enumerate(pairs)])
     mask = torch.stack(
         [has_image[pair.identity] * has_image[pair.expression] * has_image[pair.target] for pair in pairs]
     )
 
-    is_full_triplet = batch.has_pair * batch.has_peer * batch.is_labelled[B]
+    is_full_triplet = batch.has_b * batch.has_c * batch.is_labelled[B]
     gap = (batch.intensity[A] - batch.intensity[B]).abs() * batch.is_labelled[A] * batch.is_labelled[B]
     has_direction = ((batch.intensity - 0.5).abs() > MIN_DIRECTION).float() * batch.is_labelled
     are_opposite = has_direction[A] * has_direction[B] * (gap > OPPOSITE_GAP)
@@ -111,25 +111,25 @@ def loss_terms(config: Config, channels_last: bool, params: Any, batch: Batch) -
     values = {
         "reconstruction": masked_mean(error[:3], mask[:3]),
         "swap": masked_mean(error[3:], mask[3:]),
-        "identity_cosine": masked_mean(cosine_embedding(identity[A], identity[B], True), batch.has_pair)
-        + masked_mean(cosine_embedding(identity[A], identity[C], False), batch.has_peer),
+        "identity_cosine": masked_mean(cosine_embedding(identity[A], identity[B], True), batch.has_b)
+        + masked_mean(cosine_embedding(identity[A], identity[C], False), batch.has_c),
         "identity_triplet": masked_mean(
             triplet_margin(identity[A], identity[B], identity[C], c.identity_margin), is_full_triplet
         ),
-        "identity_l1": masked_mean(l1(identity[A], identity[B]), batch.has_pair),
+        "identity_l1": masked_mean(l1(identity[A], identity[B]), batch.has_b),
         "expression_cosine": masked_mean(
             cosine_embedding(signed[A], signed[C], True),
-            batch.has_peer * has_direction[A] * has_direction[C],
+            batch.has_c * has_direction[A] * has_direction[C],
         )
-        + masked_mean(cosine_embedding(signed[A], signed[B], False), batch.has_pair * are_opposite),
+        + masked_mean(cosine_embedding(signed[A], signed[B], False), batch.has_b * are_opposite),
         "expression_triplet": masked_mean(
             triplet_margin(labelled[A], labelled[C], labelled[B], c.expression_margin * gap),
             is_full_triplet,
         ),
-        "expression_l1": masked_mean(l1(labelled[A], labelled[C]), batch.has_peer),
+        "expression_l1": masked_mean(l1(labelled[A], labelled[C]), batch.has_c),
         "label": masked_mean(bce.mean(-1), has_image * label_mask),
         "ranking": masked_mean(
-            0.1 * F.softplus((c.ranking_margin * gap - ordered_rise) / 0.1), batch.order.abs() * batch.has_pair
+            0.1 * F.softplus((c.ranking_margin * gap - ordered_rise) / 0.1), batch.order.abs() * batch.has_b
         ),
     }
     if model.kind == "warp":
@@ -175,9 +175,9 @@ def warp_terms(
     from_one = net.decode_from_sources(model, params, target_codes, (sources,), channels_last)
     from_two = net.decode_from_sources(model, params, interpolated, (source_a, source_b), channels_last, batch.alpha)
 
-    pixel_weights = torch.from_numpy(mouth_weights(config.objective.mouth_weight))[None, None]
+    pixel_weights = torch.from_numpy(pixel_weights(config.objective.mouth_weight))[None, None]
     error = structural(from_one.images, torch.cat([b, a, middle]), pixel_weights)
-    weight = torch.cat([batch.has_pair, batch.has_pair * batch.has_peer, middle_weight])
+    weight = torch.cat([batch.has_b, batch.has_b * batch.has_c, middle_weight])
     flow = torch.cat([from_one.flow[0], *from_two.flow])
     encoder = {"encoder": {name: detached(value) for name, value in params["encoder"].items()}}
     re_encoded = net.encode(model, encoder, from_one.images[n : 2 * n], channels_last)
@@ -188,7 +188,7 @@ def warp_terms(
         "two_sources": masked_mean(structural(from_two.images, middle, pixel_weights), middle_weight),
         "flow_tv": (variation[0] + variation[1]).mean(),
         "mask_area": (from_one.mask.mean() + from_two.mask.mean()) / 2,
-        "cycle": masked_mean(cycle, batch.has_pair * batch.has_peer),
+        "cycle": masked_mean(cycle, batch.has_b * batch.has_c),
     }
 
 

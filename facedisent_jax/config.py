@@ -176,7 +176,7 @@ class Config(RuntimeConfig):
     init_from: str = ""
     """Run folder whose weights this run starts from."""
     intensity_step: float = 0.1
-    """Label vectors hold the intensity rounded to this step. Images in one step count as equal."""
+    """Label vectors hold the intensity rounded to this step. Images with equal rounded intensities count as equal."""
     ends_only: bool = False
     """Train on neutral and full expression alone (intensity below 0.05 or above 0.95): clips as binary data."""
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -29,18 +29,18 @@ class OneFactor(Triplets):
         group = groups.rows[groups.start[anchor] : groups.end[anchor]]
         chosen = random.choice(len(group), min(batch, len(group)), replace=False)
         a, no = np.resize(group[chosen], batch), np.zeros(batch, bool)
-        return TripletIndex(a, a, a, has_pair=no, has_peer=no, middle=a, has_middle=no)
+        return TripletIndex(a, a, a, has_b=no, has_c=no, middle=a, has_middle=no)
 
     @cached_property
     def _one_intensity(self) -> tuple[np.ndarray, Candidates]:
-        return self._grouped(self._content(), self.peers)
+        return self._grouped(self._content(), self.candidates_c)
 
     @cached_property
     def _one_person(self) -> tuple[np.ndarray, Candidates]:
         take_of_content = np.unique(np.stack([self.take, self._content()])[:, self.is_labelled], axis=1)[0]
         take_varies = np.bincount(take_of_content, minlength=len(self))[self.take] > 1
         group = np.where(take_varies, self.take, group_ids(self.faces.subject))
-        return self._grouped(group_ids(take_varies, group), self.pairs)
+        return self._grouped(group_ids(take_varies, group), self.candidates_b)
 
     def _content(self) -> np.ndarray:
         """[n] id of the expression and intensity of each image; neutral is one, whatever the expression."""

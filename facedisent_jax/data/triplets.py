@@ -38,8 +38,8 @@ class Batch(NamedTuple):
     intensity:    [3, B] in [0, 1], exact; 0 if unknown.
     label:        [3, B, 64] label vectors, with the intensity rounded to its step; 0 if unknown.
     is_labelled:  [3, B] 1 if expression and intensity of the image are known, else 0.
-    has_pair:     [B] 1 if b shows a's subject at another intensity, else 0 (then b = a).
-    has_peer:     [B] 1 if c shows another subject at a's intensity, else 0 (then c = a).
+    has_b:     [B] 1 if b shows a's subject at another intensity, else 0 (then b = a).
+    has_c:     [B] 1 if c shows another subject at a's intensity, else 0 (then c = a).
     order:        [B] 1 if b shows more of the expression than a, -1 if less, 0 if unknown.
     action_label: [B, 64] the label vector, at intensity 1, of the expression that orders a and b.
     middle:       [M, B, 64, 64, 3] uint8 (or [M, B] int32), M = 1: a frame of a's and b's take, shot between them, with
@@ -52,8 +52,8 @@ class Batch(NamedTuple):
     intensity: Any
     label: Any
     is_labelled: Any
-    has_pair: Any
-    has_peer: Any
+    has_b: Any
+    has_c: Any
     order: Any
     action_label: Any
     middle: Any
@@ -71,8 +71,8 @@ class TripletIndex(NamedTuple):
     a: Int[np.ndarray, "*b"]
     b: Int[np.ndarray, "*b"]
     c: Int[np.ndarray, "*b"]
-    has_pair: Bool[np.ndarray, "*b"]
-    has_peer: Bool[np.ndarray, "*b"]
+    has_b: Bool[np.ndarray, "*b"]
+    has_c: Bool[np.ndarray, "*b"]
     middle: Int[np.ndarray, "*b"]
     has_middle: Bool[np.ndarray, "*b"]
 
@@ -104,8 +104,8 @@ class Candidates(NamedTuple):
 class Triplets:
     """The triplets of a data set. `index(seed, step, batch)` and `batch(seed, step, batch)` are pure."""
 
-    def __init__(self, faces: Faces, step: float = INTENSITY_STEP, with_middle: bool = True):
-        """step: of the intensities in the label vectors; images in one step show the same.
+    def __init__(self, faces: Faces, label_step: float = INTENSITY_STEP, with_middle: bool = True):
+        """label_step: of the intensities in the label vectors. Images that round to the same step show the same.
 
         with_middle: also draw a frame between a and b.
         """
@@ -116,12 +116,12 @@ class Triplets:
         self.intensity = np.nan_to_num(intensity)
 
         # Label vectors are put together for the rows of a batch: for all rows they would take 512 bytes a row.
-        level = intensity_step(intensity, step)
+        level = intensity_step(intensity, label_step)
         self.is_labelled = (level >= 0) & (faces.expression != "")
         names, self.label_index = np.unique(np.where(level == 0, "", faces.expression), return_inverse=True)
         vectors = [label_vector(str(name)) if name else np.zeros(CODE_DIMS, np.float32) for name in names]
         self.label_vectors = np.array(vectors).reshape(-1, CODE_DIMS)
-        self.label_intensity = (np.where(self.is_labelled, level, 0) * step).astype(np.float32)
+        self.label_intensity = (np.where(self.is_labelled, level, 0) * label_step).astype(np.float32)
 
         labelled_rows = np.flatnonzero(self.is_labelled)
         key = self._take_key(labelled_rows)
@@ -132,13 +132,13 @@ class Triplets:
         unique_id = np.where(is_ranked_only, np.arange(len(self)), -1)  # each of these shows something of its own
         content = group_ids(self.label_index, level, unique_id)
         has_subject = self.is_labelled & (faces.subject != "")
-        self.peers = match_within_groups(content, subject, has_subject)
+        self.candidates_c = match_within_groups(content, subject, has_subject)
         # b comes from the finest group in which the subject shows something else: the take, the condition, or any.
         scopes = (self.take, group_ids(subject, faces.condition), subject)
         candidates = [match_within_groups(scope, content, has_subject | is_ranked_only) for scope in scopes]
-        self.pairs = candidates[-1]
+        self.candidates_b = candidates[-1]
         for finer in reversed(candidates[:-1]):
-            self.pairs = _prefer(finer, self.pairs)
+            self.candidates_b = _prefer(finer, self.candidates_b)
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -148,21 +148,21 @@ class Triplets:
         return self.label_vectors[self.label_index[rows]] * self.label_intensity[rows][..., None]
 
     def index(self, seed: int, step: int, batch: int) -> TripletIndex:
-        """The triplets of a step. Each image is the anchor once an epoch, in an order drawn for the epoch."""
+        """Draw the triplets of a step. Each image is the anchor a once an epoch, in an order drawn for the epoch."""
         position = step * batch + np.arange(batch)
         epoch = position // len(self)
         a = np.empty(batch, np.int64)
         for e in np.unique(epoch):
             a[epoch == e] = _epoch_order(seed, int(e), len(self))[position[epoch == e] % len(self)]
         uniform = random_generator(seed, Stream.PARTNERS, step).random((2, batch))
-        b, c = self.pairs.draw(a, uniform[0]), self.peers.draw(a, uniform[1])
+        b, c = self.candidates_b.draw(a, uniform[0]), self.candidates_c.draw(a, uniform[1])
         middle, has_middle = a, np.zeros(batch, bool)
         if self.with_middle:
             middle, has_middle = self._draw_middle(a, b, random_generator(seed, Stream.MIDDLE, step))
-        return TripletIndex(a, b, c, self.pairs.count(a) > 0, self.peers.count(a) > 0, middle, has_middle)
+        return TripletIndex(a, b, c, self.candidates_b.count(a) > 0, self.candidates_c.count(a) > 0, middle, has_middle)
 
     def batch(self, seed: int, step: int, batch: int, rows: slice = slice(None), with_images: bool = True) -> Batch:
-        """The triplets of a step, or some `rows` of them, with their images or (with_images False) the images' rows."""
+        """The triplets of a training step, or some `rows` of that batch, with their images or (with_images False) the images' rows."""
         return Batch._make(field[0] for field in self.batches(seed, [step], batch, rows, with_images))
 
     def batches(
@@ -185,8 +185,8 @@ class Triplets:
             intensity=self.intensity[rows],
             label=self.label(rows),
             is_labelled=self.is_labelled[rows],
-            has_pair=index.has_pair,
-            has_peer=index.has_peer,
+            has_b=index.has_b,
+            has_c=index.has_c,
             order=order,
             action_label=self.label_vectors[self.label_index[more]],
             middle=self._images(middle_rows) if with_images else middle_rows.astype(np.int32),
@@ -242,13 +242,13 @@ class Triplets:
 
     def describe_missing_partners(self) -> list[str]:
         """A sentence for each reason why images cannot stand in a whole triplet; empty if all can."""
-        has_pair, has_peer = self.pairs.count() > 0, self.peers.count() > 0
-        is_ranked_only = ~self.is_labelled & has_pair
+        has_b, has_c = self.candidates_b.count() > 0, self.candidates_c.count() > 0
+        is_ranked_only = ~self.is_labelled & has_b
         reasons = (
             (~self.is_labelled & ~is_ranked_only, "have no expression or intensity. They train reconstruction only"),
             (is_ranked_only, "are of takes without intensities. Their order alone trains the expression code"),
-            (self.is_labelled & ~has_pair, "have no other expression of the same subject. They are never swapped"),
-            (self.is_labelled & ~has_peer, "have no other subject with the same expression. They are never matched"),
+            (self.is_labelled & ~has_b, "have no other expression of the same subject. They are never swapped"),
+            (self.is_labelled & ~has_c, "have no other subject with the same expression. They are never matched"),
         )
         return [f"{rows.sum()} of {len(self)} training images {reason}." for rows, reason in reasons if rows.any()]
 

@@ -19,7 +19,7 @@ def masked_mean(values: Float[Array, "batch"], mask: Float[Array, "batch"]) -> F
     return jnp.sum(values * mask) / jnp.maximum(jnp.sum(mask), 1.0)
 
 
-def mouth_weights(mouth_weight: float) -> Float[np.ndarray, "64 64"]:
+def pixel_weights(mouth_weight: float) -> Float[np.ndarray, "64 64"]:
     """Weights of the pixels in an image error: `mouth_weight` in the mouth region to 1 elsewhere, of mean 1."""
     weights = np.ones((IMAGE_SIZE, IMAGE_SIZE), np.float32)
     weights[MOUTH] = mouth_weight
@@ -39,10 +39,10 @@ def mse(
     return jnp.mean(squared if weight is None else squared * weight[None, :, :, None], axis=(1, 2, 3))
 
 
-def structural(
+def multiscale_charbonnier(
     prediction: Float[Array, "batch h w c"], target: Float[Array, "batch h w c"], weight: Float[Array, "h w"]
 ) -> Float[Array, "batch"]:
-    """Charbonnier error of images and of their gradients (rows, columns), summed over four scales, each half the last.
+    """Charbonnier error of images and of their gradients (rows, columns), summed over four scales, each half as large as the one before.
 
     weight: of the pixels. Coarse scales give a gradient to a lip that is in the wrong place. Image gradients tell a lip
     from the mean of two images, which shows two half lips.
@@ -123,9 +123,9 @@ def label_bce(logits: Float[Array, "batch dim"], label: Float[Array, "batch dim"
 def ranking(
     rise: Float[Array, "batch"], margin: float | Float[Array, "batch"] = 0.0, temperature: float = 0.1
 ) -> Float[Array, "batch"]:
-    """temperature * softplus((margin - rise) / temperature): a smooth max(0, margin - rise), at most 0.07 above it.
+    """temperature * softplus((margin - rise) / temperature): a smooth max(0, margin - rise).
 
-    rise: by how much the image that should rank higher does. margin: by how much it should.
+    rise: score of the image that should rank higher, minus the score of the other. margin: the smallest rise wanted.
     With margin 0 and temperature 1 this is the logistic loss of RankNet (Burges et al. 2005, eq. 3).
     """
     return temperature * jax.nn.softplus((margin - rise) / temperature)

@@ -12,8 +12,8 @@ from facedisent_jax.losses.functions import (
     l1,
     label_bce,
     masked_mean,
-    mouth_weights,
     mse,
+    pixel_weights,
     ranking,
     triplet_margin,
 )
@@ -21,26 +21,26 @@ from facedisent_jax.losses.related_work import clamping_terms, rotation_terms
 from facedisent_jax.losses.warp_terms import warp_terms
 from facedisent_jax.models import KINDS, Codes, EncoderOutput, Params, decode, encode_logits
 
-A, B, C = ANCHOR, SAME_SUBJECT, SAME_EXPRESSION = 0, 1, 2
+A, B, C = 0, 1, 2
 """Positions of a, b and c on the first axis of a batch."""
 ENDPOINT_TOLERANCE = 0.05
 """Intensities this near to 0 and 1 are neutral and apex."""
 MIN_DIRECTION = 0.2
-"""Intensities this near to 0.5 have no direction: their codes, as 2p - 1, are near zero."""
+"""Intensities this near to 0.5 have no direction: their codes e, as 2e - 1, are near zero."""
 OPPOSITE_GAP = 0.5
 """Intensities that differ by more are opposite expressions."""
 
 
-class Swap(NamedTuple):
-    """decode(identity code of one image, expression code of another) should be the target image."""
+class CodePair(NamedTuple):
+    """decode(identity code of one image, expression code of another or the same) should be the target image."""
 
     identity: int
     expression: int
     target: int
 
 
-RECONSTRUCTIONS = (Swap(A, A, A), Swap(B, B, B), Swap(C, C, C))
-SWAPS = (Swap(A, B, B), Swap(B, A, A), Swap(A, C, A), Swap(C, A, C), Swap(B, C, A))
+RECONSTRUCTIONS = (CodePair(A, A, A), CodePair(B, B, B), CodePair(C, C, C))
+SWAPS = (CodePair(A, B, B), CodePair(B, A, A), CodePair(A, C, A), CodePair(C, A, C), CodePair(B, C, A))
 """The five swaps whose result is in the triplet: a and b show one subject, a and c one expression."""
 
 
@@ -53,19 +53,20 @@ def loss_terms(
 
     | poster | formula | function | weight |
     |---|---|---|---|
-    | "minimize mean squared error between input and reconstruction" | (D(id_x, ex_x) - x)^2, x = a, b, c | `mse` | reconstruction |
-    | "swap expression vectors ... and then decode" | (D(id_x, ex_y) - z)^2 for the five `SWAPS` | `mse` | swap |
-    | "cosine embedding ... losses between latent vectors that should match" | 1 - cos(id_a, id_b) + max(0, cos(id_a, id_c)) | `cosine_embedding` | identity_cosine |
-    | the same, of the expression s = 2 ex - 1 | 1 - cos(s_a, s_c) + max(0, cos(s_a, s_b)) | `cosine_embedding` | expression_cosine |
-    | "triplet" | max(0, d(id_a, id_b) - d(id_a, id_c) + m) | `triplet_margin` | identity_triplet |
-    | the same, of the expression | max(0, d(ex_a, ex_c) - d(ex_a, ex_b) + m abs(y_a - y_b)) | `triplet_margin` | expression_triplet |
-    | "L1" | abs(id_a - id_b) | `l1` | identity_l1 |
-    | the same, of the expression | abs(ex_a - ex_c) | `l1` | expression_l1 |
-    | "binary cross-entropy loss between the label vector and the expression vector" | BCE(ex_x, label_x) | `label_bce` | label |
-    | "a ranking based loss" (future work) | softplus of m abs(y_a - y_b) - (read_more - read_less) | `ranking` | ranking |
+    | "minimize mean squared error between input and reconstruction" | (D(i_k, e_k) - x_k)^2, k = a, b, c | `mse` | reconstruction |
+    | "swap expression vectors among images and then decode" | (D(i_j, e_k) - x_t)^2 for the five `SWAPS` (j, k, t) | `mse` | swap |
+    | "cosine embedding" loss between latent vectors | 1 - cos(i_a, i_b) + max(0, cos(i_a, i_c)) | `cosine_embedding` | identity_cosine |
+    | the same, with e' = 2e - 1 | 1 - cos(e'_a, e'_c) + max(0, cos(e'_a, e'_b)) | `cosine_embedding` | expression_cosine |
+    | "triplet" loss | max(0, d(i_a, i_b) - d(i_a, i_c) + m) | `triplet_margin` | identity_triplet |
+    | the same | max(0, d(e_a, e_c) - d(e_a, e_b) + m abs(y_a - y_b)) | `triplet_margin` | expression_triplet |
+    | "L1" loss | abs(i_a - i_b) | `l1` | identity_l1 |
+    | the same | abs(e_a - e_c) | `l1` | expression_l1 |
+    | "binary cross-entropy loss between the label vector and the expression vector" | BCE(e_k, label_k) | `label_bce` | label |
+    | "a ranking based loss" (future work) | softplus(m abs(y_a - y_b) - (r_more - r_less)) | `ranking` | ranking |
 
-    D decodes, d is the L2 distance, y the intensity, m a margin; ex has its first `label_dims` dimensions in all terms but
-    the first two. One encoder call on 3 x batch images, one decoder call on 8 x batch codes.
+    i and e are the identity and the expression code of an image x, D decodes, d is the L2 distance, y the intensity, r the
+    intensity read from the code, m a margin. All terms but the first two see the first `label_dims` dimensions of e.
+    One encoder call on 3 x batch images, one decoder call on 8 x batch pairs of codes.
     """  # noqa: E501
     encoded = encode_triplet(config, params, images[:3])
     codes = encoded.codes
@@ -76,7 +77,7 @@ def loss_terms(
         | identity_terms(config.objective, codes.identity, batch)
         | expression_terms(config.objective, labelled_dims, encoded.logits, batch)
         | ranking_terms(config.objective, labelled_dims, batch)
-        | method_terms(config, params, images, batch, codes, decoded)
+        | optional_terms(config, params, images, batch, codes, decoded)
     )
 
 
@@ -111,15 +112,15 @@ def image_terms(
     batch: Batch,
 ) -> dict[str, Float[Array, ""]]:
     """reconstruction and swap."""
-    pairs = RECONSTRUCTIONS + SWAPS
-    weight = None if config.mouth_weight == 1 else jnp.asarray(mouth_weights(config.mouth_weight))
+    pairs, n = RECONSTRUCTIONS + SWAPS, len(RECONSTRUCTIONS)
+    weight = None if config.mouth_weight == 1 else jnp.asarray(pixel_weights(config.mouth_weight))
     target = jnp.concatenate([images[pair.target] for pair in pairs])
     error = mse(decoded.reshape(target.shape), target, weight).reshape(len(pairs), -1)
     has_image = image_mask(batch)
     mask = jnp.stack([has_image[pair.identity] * has_image[pair.expression] * has_image[pair.target] for pair in pairs])
     return {
-        "reconstruction": masked_mean(error[:3].ravel(), mask[:3].ravel()),
-        "swap": masked_mean(error[3:].ravel(), mask[3:].ravel()),
+        "reconstruction": masked_mean(error[:n].ravel(), mask[:n].ravel()),
+        "swap": masked_mean(error[n:].ravel(), mask[n:].ravel()),
     }
 
 
@@ -128,13 +129,13 @@ def identity_terms(
 ) -> dict[str, Float[Array, ""]]:
     """identity_cosine, identity_triplet and identity_l1: a is like b, and unlike c."""
     return {
-        "identity_cosine": masked_mean(cosine_embedding(identity[A], identity[B], same=True), batch.has_pair)
-        + masked_mean(cosine_embedding(identity[A], identity[C], same=False), batch.has_peer),
+        "identity_cosine": masked_mean(cosine_embedding(identity[A], identity[B], same=True), batch.has_b)
+        + masked_mean(cosine_embedding(identity[A], identity[C], same=False), batch.has_c),
         "identity_triplet": masked_mean(
             triplet_margin(identity[A], identity[B], identity[C], config.identity_margin),
             full_triplet_mask(batch),
         ),
-        "identity_l1": masked_mean(l1(identity[A], identity[B]), batch.has_pair),
+        "identity_l1": masked_mean(l1(identity[A], identity[B]), batch.has_b),
     }
 
 
@@ -154,14 +155,14 @@ def expression_terms(
     return {
         "expression_cosine": masked_mean(
             cosine_embedding(signed[A], signed[C], same=True),
-            batch.has_peer * has_direction[A] * has_direction[C],
+            batch.has_c * has_direction[A] * has_direction[C],
         )
-        + masked_mean(cosine_embedding(signed[A], signed[B], same=False), batch.has_pair * are_opposite),
+        + masked_mean(cosine_embedding(signed[A], signed[B], same=False), batch.has_b * are_opposite),
         "expression_triplet": masked_mean(
             triplet_margin(expression[A], expression[C], expression[B], config.expression_margin * gap),
             full_triplet_mask(batch),
         ),
-        "expression_l1": masked_mean(l1(expression[A], expression[C]), batch.has_peer),
+        "expression_l1": masked_mean(l1(expression[A], expression[C]), batch.has_c),
         "label": masked_mean(
             label_bce(
                 logits[..., : config.label_dims].reshape(-1, config.label_dims),
@@ -175,16 +176,16 @@ def expression_terms(
 def ranking_terms(
     config: ObjectiveConfig, expression: Float[Array, "3 batch label_dims"], batch: Batch
 ) -> dict[str, Float[Array, ""]]:
-    """ranking: of two frames of a take, the one that shows more reads as more."""
+    """ranking: of two frames of a take, the intensity read from the code is higher for the one that shows more."""
     label = batch.action_label[:, : config.label_dims]
     label_norm = jnp.maximum(jnp.sum(label, axis=-1), 1.0)
-    read_a, read_b = (jnp.sum(expression[k] * label, axis=-1) / label_norm for k in (A, B))
-    ordered_rise = batch.order * (read_b - read_a)
+    intensity_a, intensity_b = (jnp.sum(expression[k] * label, axis=-1) / label_norm for k in (A, B))
+    ordered_rise = batch.order * (intensity_b - intensity_a)
     margin = config.ranking_margin * intensity_gap(batch)
-    return {"ranking": masked_mean(ranking(ordered_rise, margin), jnp.abs(batch.order) * batch.has_pair)}
+    return {"ranking": masked_mean(ranking(ordered_rise, margin), jnp.abs(batch.order) * batch.has_b)}
 
 
-def method_terms(
+def optional_terms(
     config: Config,
     params: Params,
     images: Float[Array, "k batch 64 64 3"],
@@ -204,18 +205,18 @@ def method_terms(
 
 
 def to_signed(expression: Float[Array, "*batch dim"]) -> Float[Array, "*batch dim"]:
-    """Expression codes as a direction for the cosine terms: 2p - 1, so that neutral and full are opposite."""
+    """Expression codes e as a direction for the cosine terms: 2e - 1, so that neutral and full are opposite."""
     return 2.0 * expression - 1.0
 
 
 def image_mask(batch: Batch) -> Float[Array, "3 batch"]:
-    """1 where a, b, c are images of their own: b and c may be missing."""
-    return jnp.stack([jnp.ones_like(batch.has_pair), batch.has_pair, batch.has_peer])
+    """1 where the image exists: a missing b or c is a copy of a."""
+    return jnp.stack([jnp.ones_like(batch.has_b), batch.has_b, batch.has_c])
 
 
 def full_triplet_mask(batch: Batch) -> Float[Array, "batch"]:
-    """1 where a, b and c are there, and b's intensity is known."""
-    return batch.has_pair * batch.has_peer * batch.is_labelled[B]
+    """1 where b and c exist, and b's intensity is known. Both triplet terms count the same triplets."""
+    return batch.has_b * batch.has_c * batch.is_labelled[B]
 
 
 def intensity_gap(batch: Batch) -> Float[Array, "batch"]:

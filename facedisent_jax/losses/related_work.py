@@ -30,7 +30,7 @@ def rotation_terms(
     rotated = rotate(codes.expression[:2].reshape(-1, CODE_DIMS), jnp.concatenate([change, -change]))
     decoded = decode(config.model, params, Codes(codes.identity[:2].reshape(-1, CODE_DIMS), rotated))
     error = mse(decoded, jnp.concatenate([images[1], images[0]]))
-    mask = jnp.tile(batch.has_pair * batch.is_labelled[0] * batch.is_labelled[1], 2)
+    mask = jnp.tile(batch.has_b * batch.is_labelled[0] * batch.is_labelled[1], 2)
     return {"rotation": masked_mean(error, mask)}
 
 
@@ -54,7 +54,7 @@ def clamping_terms(
 def rotate(expression: Float[Array, "batch 64"], change: Float[Array, "batch"]) -> Float[Array, "batch 64"]:
     """Codes at an intensity that is higher by `change`, 1 from neutral to full.
 
-    Dimensions k and k + 32, as a direction 2p - 1, are rotated by ROTATION_PER_INTENSITY * change.
+    Dimensions k and k + 32, as a direction 2e - 1, are rotated by ROTATION_PER_INTENSITY * change.
     Source: Worrall et al. 2017, eq. 5 (2x2 blocks).
     """
     x, y = jnp.split(2 * expression - 1, 2, axis=-1)

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from facedisent_jax.config import Config
 from facedisent_jax.data.triplets import Batch
-from facedisent_jax.losses.functions import l1, masked_mean, mouth_weights, structural, total_variation
+from facedisent_jax.losses.functions import l1, masked_mean, multiscale_charbonnier, pixel_weights, total_variation
 from facedisent_jax.models import Codes, Params, Source, decode_from_sources, encode
 
 
@@ -24,19 +24,19 @@ def warp_terms(
 
     | source | target expression | target identity | target image | weight |
     |---|---|---|---|---|
-    | a | b's | b's | b | has_pair |
-    | b | c's intensity, in b's kind or c's | a's | a | has_pair * has_peer |
+    | a | b's | b's | b | has_b |
+    | b | c's intensity, in b's style or c's | a's | a | has_b * has_c |
     | a | between a and b, as m | between a and b, or a's | m | difference of intensities |
     | a and b | between a and b, as m | between a and b | m | difference of intensities |
 
-    The identity code also sets the head pose. a from b needs no row: a and b are drawn in either order.
+    The style is in the dimensions of the expression code beyond `label_dims`. The identity code also sets the head pose. a from b needs no row: a and b are drawn in either order.
     """
     a, b, _, middle = images
     (identity_a, identity_b, _), (expression_a, expression_b, expression_c) = codes
     n, label_dims = len(a), config.objective.label_dims
-    is_even_row = (jnp.arange(n) % 2 == 0)[:, None]
-    kind = jnp.where(is_even_row, expression_b[:, label_dims:], expression_c[:, label_dims:])
-    retargeted = jnp.concatenate([expression_c[:, :label_dims], kind], axis=1)
+    is_even_row = (jnp.arange(n) % 2 == 0)[:, None]  # two cases in a row of the table: half of the batch has each
+    style = jnp.where(is_even_row, expression_b[:, label_dims:], expression_c[:, label_dims:])
+    retargeted = jnp.concatenate([expression_c[:, :label_dims], style], axis=1)
     alpha = batch.alpha[:, None]
     interpolated = Codes(
         (1 - alpha) * identity_a + alpha * identity_b, (1 - alpha) * expression_a + alpha * expression_b
@@ -54,9 +54,9 @@ def warp_terms(
     from_one = decode_from_sources(config.model, params, target_codes, sources)
     from_two = decode_from_sources(config.model, params, interpolated, source_a, source_b, alpha=batch.alpha)
 
-    pixel_weights = jnp.asarray(mouth_weights(config.objective.mouth_weight))
-    error = structural(from_one.images, jnp.concatenate([b, a, middle]), pixel_weights)
-    weight = jnp.concatenate([batch.has_pair, batch.has_pair * batch.has_peer, middle_weight])
+    pixel_weights = jnp.asarray(pixel_weights(config.objective.mouth_weight))
+    error = multiscale_charbonnier(from_one.images, jnp.concatenate([b, a, middle]), pixel_weights)
+    weight = jnp.concatenate([batch.has_b, batch.has_b * batch.has_c, middle_weight])
     flow = jnp.concatenate([from_one.flow, *from_two.flow[:, None]], axis=1)[0]
     # The encoder must not make the cycle easy, so only the decoder learns from it.
     re_encoded = encode(config.model, jax.lax.stop_gradient(params), from_one.images[n : 2 * n])
@@ -64,8 +64,8 @@ def warp_terms(
     cycle = l1(re_encoded.identity, cycle_target.identity) + l1(re_encoded.expression, cycle_target.expression)
     return {
         "one_source": masked_mean(error, weight),
-        "two_sources": masked_mean(structural(from_two.images, middle, pixel_weights), middle_weight),
+        "two_sources": masked_mean(multiscale_charbonnier(from_two.images, middle, pixel_weights), middle_weight),
         "flow_tv": jnp.mean(total_variation(flow)),
         "mask_area": (jnp.mean(from_one.mask) + jnp.mean(from_two.mask)) / 2,
-        "cycle": masked_mean(cycle, batch.has_pair * batch.has_peer),
+        "cycle": masked_mean(cycle, batch.has_b * batch.has_c),
     }

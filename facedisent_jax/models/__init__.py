@@ -33,8 +33,8 @@ __all__ = [
 class Kind(NamedTuple):
     """What a value of `ModelConfig.kind` stands for.
 
-    linear_path: whether there is one, which starts at principal components (`pca_init`).
-    uses_source: whether there is a warp decoder besides, for `decode_from_sources`.
+    linear_path: whether the network has a linear path, initialized at principal components (`pca_init`).
+    uses_source: whether it has a warp decoder besides, for `decode_from_sources`.
     """
 
     encoder: type[nn.Module]
@@ -65,7 +65,7 @@ def init(config: ModelConfig, key: Array) -> Params:
 
 
 def encode(config: ModelConfig, params: Params, images: Float[Array, "batch 64 64 3"]) -> Codes:
-    """images: in [0, 1]."""
+    """Identity and expression codes of images in [0, 1]."""
     return encode_logits(config, params, images).codes
 
 
@@ -104,6 +104,8 @@ def decode_from_sources(
     """
     if (source_b is None) != (alpha is None):
         raise ValueError("alpha must be given with two sources, and only then.")
+    if (source_b is None) != (alpha is None):
+        raise ValueError("source_b and alpha must be given together.")
     sources = (source,)
     if source_b is not None and alpha is not None:
         sources = (source, source_b)

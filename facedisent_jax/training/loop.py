@@ -26,7 +26,7 @@ StepTerms = tuple[int, dict[str, Any]]  # a step (from 1) and its loss terms
 class TrainingData(NamedTuple):
     """What a run is trained and validated on.
 
-    info: what each checkpoint tells about the data, see checkpoint.Checkpoint.
+    info: stored in each checkpoint, see checkpoint.Checkpoint.
     """
 
     triplets: Triplets
@@ -58,14 +58,16 @@ def fit(
     """
     stream = _batches(config, data.triplets, int(state.step))
     dataset_images = distributed.replicated(data.triplets.faces.image[:]) if config.dataset_on_device else None
-    in_flight: list[StepTerms] = []  # first step and terms of each call since the last log line
+    in_flight: list[
+        StepTerms
+    ] = []  # here: the first step, and the terms of all steps, of a call since the last log line
     wait_seconds = 0.0  # in which the devices had nothing to do for want of a batch
     for first, last in step_chunks(config, int(state.step)):
         wait_start = time.perf_counter()
         chunk = [next(stream) for _ in range(first, last + 1)]
         if not in_flight or in_flight[-1][1]["loss"].is_ready():
             wait_seconds += time.perf_counter() - wait_start
-        if len(in_flight) > 1:  # at most one call is queued behind the running one, or a stop would take long
+        if len(in_flight) > 1:  # so that a stop request waits for at most two calls
             jax.block_until_ready(in_flight[-2])
         state, terms = _run_steps(config, state, chunk, dataset_images)
         in_flight.append((first, terms))

@@ -14,7 +14,7 @@ from facedisent_jax.config import Config, OptimConfig
 from facedisent_jax.data.record import Faces
 from facedisent_jax.data.triplets import Batch
 from facedisent_jax.losses import objective
-from facedisent_jax.losses.functions import mouth_weights
+from facedisent_jax.losses.functions import pixel_weights
 from facedisent_jax.models import Params
 from facedisent_jax.models.cpu import computed_once
 from facedisent_jax.models.pca_init import init_from_pca
@@ -95,14 +95,15 @@ def augment_batch(
     if config.method == "clamping":
         # All images of the batch change alike: augmentation must not vary what the batch does not vary.
         changed = augment(config.augment, key, images[0, :, None], batch.label[0, :, None])
-        return jnp.repeat(jnp.moveaxis(changed, 1, 0), 3, axis=0)
+        return jnp.repeat(jnp.moveaxis(changed, 1, 0), 3, axis=0)  # b = c = a, see OneFactor
     if not models.KINDS[config.model.kind].uses_source:
         return augment(config.augment, key, images, batch.label)
     images = jnp.concatenate([images, jnp.asarray(batch.middle, jnp.float32) / 255])
     alpha = jnp.asarray(batch.alpha)
     label_a, label_b, _ = batch.label
-    label_m = jnp.round((label_a + alpha[:, None] * (label_b - label_a)) / config.intensity_step)
-    label = jnp.concatenate([batch.label, label_m[None] * config.intensity_step])
+    label_steps = jnp.round((label_a + alpha[:, None] * (label_b - label_a)) / config.intensity_step)
+    label = jnp.concatenate([batch.label, label_steps[None] * config.intensity_step])
+    # The head moves from a to b; the middle frame is on the way, and c keeps a's pose.
     motion_share = jnp.stack([jnp.zeros_like(alpha), jnp.ones_like(alpha), jnp.zeros_like(alpha), alpha])
     return augment(config.augment, key, images, label, motion_share)
 
@@ -113,7 +114,7 @@ def learning_rate(config: OptimConfig) -> optax.Schedule:
 
 
 def optimizer(config: OptimConfig) -> optax.GradientTransformation:
-    """AdamW behind a clip of the gradient's global norm. Vectors and the linear path have no weight decay."""
+    """AdamW behind a clip of the gradient's global norm. All matrices and kernels decay but the pixel kernels."""
 
     def has_decay(params):
         return jax.tree_util.tree_map_with_path(
@@ -138,7 +139,7 @@ def init_state(config: Config, faces: Faces, params: Params | None = None) -> Tr
         params = jax.jit(partial(models.init, config.model))(jax.random.key(config.seed))
         if models.KINDS[config.model.kind].linear_path:
             rows = np.sort(np.random.default_rng(config.seed).permutation(len(faces))[:PCA_IMAGES])
-            weights = mouth_weights(config.objective.mouth_weight)
+            weights = pixel_weights(config.objective.mouth_weight)
             params = init_from_pca(params, faces.image[rows], faces.subject[rows], weights, config.objective.label_dims)
     params = jax.tree.map(jnp.asarray, distributed.broadcast_from_process_0(params))
     ema_params, opt_state = jax.jit(lambda p: (jax.tree.map(jnp.copy, p), optimizer(config.optim).init(p)))(params)

@@ -35,9 +35,9 @@ def validate(config: Config, params: Params, triplets: Triplets) -> dict[str, fl
         mse = _validation_mse(config, params, distributed.shard_batch(local))
         is_counted = np.arange(size) + k * size < n  # the last batch is filled up with anchors that do not count
         errors["reconstruction"] += list(np.asarray(mse["reconstruction"])[is_counted])
-        errors["swap"] += list(np.asarray(mse["swap"])[is_counted & index.has_pair & index.has_peer])
+        errors["swap"] += list(np.asarray(mse["swap"])[is_counted & index.has_b & index.has_c])
         if "source" in mse:
-            errors["source"] += list(np.asarray(mse["source"])[is_counted & index.has_pair])
+            errors["source"] += list(np.asarray(mse["source"])[is_counted & index.has_b])
     metrics = {f"validation/{name}_psnr": float(np.mean(-10 * np.log10(v))) for name, v in errors.items() if v}
     metrics["validation/error"] = float(np.mean([np.mean(v) for v in errors.values() if v]))
     return metrics

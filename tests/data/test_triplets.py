@@ -20,8 +20,8 @@ def draw_indices(records, steps=40, batch=8, seed=0):
 
 def test_b_is_the_same_subject_at_another_intensity_and_c_another_subject_at_the_same():
     records = pairs()
-    a, b, c, has_pair, has_peer, *_ = draw_indices(records)
-    assert has_pair.all() and has_peer.all()
+    a, b, c, has_b, has_c, *_ = draw_indices(records)
+    assert has_b.all() and has_c.all()
     for i, j, k in zip(a, b, c, strict=True):
         assert records[i].subject == records[j].subject and records[i].intensity != records[j].intensity
         assert records[i].subject != records[k].subject and records[i].intensity == records[k].intensity
@@ -63,15 +63,15 @@ def test_b_comes_from_the_same_take_then_the_same_condition_then_the_subject():
 
 def test_neutral_is_intensity_zero_of_any_expression():
     records = [face("s0", "smile", 0.0), face("s1", "neutral", 0.0), face("s2", "surprise", 0.04)]
-    a, _, c, _, has_peer, *_ = draw_indices(records)
-    assert has_peer.all() and {(i, k) for i, k in zip(a, c, strict=True)} == {
+    a, _, c, _, has_c, *_ = draw_indices(records)
+    assert has_c.all() and {(i, k) for i, k in zip(a, c, strict=True)} == {
         (i, k) for i in range(3) for k in range(3) if i != k
     }
 
 
 def test_different_expressions_of_equal_intensity_do_not_match():
-    *_, has_peer = draw_indices([face("s0", "smile", 1.0), face("s1", "surprise", 1.0)])
-    assert not has_peer.any()
+    *_, has_c = draw_indices([face("s0", "smile", 1.0), face("s1", "surprise", 1.0)])
+    assert not has_c.any()
 
 
 def test_images_without_labels_or_partners_are_used_as_far_as_possible():
@@ -80,10 +80,10 @@ def test_images_without_labels_or_partners_are_used_as_far_as_possible():
     index = triplets.index(0, 0, len(records))
     batch = triplets.gather(index)
     by_row = {int(i): k for k, i in enumerate(index.a)}
-    for row, (labelled, has_pair, has_peer) in enumerate([(1, 1, 0), (1, 1, 0), (0, 0, 0), (0, 0, 0), (1, 0, 0)]):
+    for row, (labelled, has_b, has_c) in enumerate([(1, 1, 0), (1, 1, 0), (0, 0, 0), (0, 0, 0), (1, 0, 0)]):
         k = by_row[row]
-        assert (batch.is_labelled[0, k], batch.has_pair[k], batch.has_peer[k]) == (labelled, has_pair, has_peer)
-        if not has_pair:
+        assert (batch.is_labelled[0, k], batch.has_b[k], batch.has_c[k]) == (labelled, has_b, has_c)
+        if not has_b:
             assert index.b[k] == row
         assert index.c[k] == row
     assert len(triplets.describe_missing_partners()) == 3
@@ -109,13 +109,13 @@ def test_any_data_set_gives_batches_whose_masks_tell_the_truth(rows):
     batch = triplets.gather(index)
     for k in range(16):
         a, b, c = (records[i] for i in (index.a[k], index.b[k], index.c[k]))
-        if batch.has_pair[k]:
+        if batch.has_b[k]:
             assert a.subject == b.subject != "" and a.intensity != b.intensity
-        if batch.has_peer[k]:
+        if batch.has_c[k]:
             assert "" not in (a.subject, c.subject) and a.subject != c.subject and a.intensity == c.intensity
         assert batch.is_labelled[:, k].tolist() == [record.expression != "" for record in (a, b, c)]
         comparable = (a.subject, a.sequence) == (b.subject, b.sequence) and a.subject != ""
-        assert batch.order[k] == (np.sign(b.intensity - a.intensity) if comparable and batch.has_pair[k] else 0)
+        assert batch.order[k] == (np.sign(b.intensity - a.intensity) if comparable and batch.has_b[k] else 0)
 
 
 def onset(subject, frames, expression="smile", **intensities):
@@ -129,11 +129,11 @@ def onset(subject, frames, expression="smile", **intensities):
 def test_a_take_without_intensities_is_an_onset_in_time_order():
     records = onset("s", 5) + pairs(2)
     frames = [r.frame for r in records]
-    a, b, c, has_pair, has_peer, *_ = draw_indices(records)
-    batch = Triplets(Faces.of(records)).gather(TripletIndex(a, b, c, has_pair, has_peer, a, np.zeros(len(a), bool)))
+    a, b, c, has_b, has_c, *_ = draw_indices(records)
+    batch = Triplets(Faces.of(records)).gather(TripletIndex(a, b, c, has_b, has_c, a, np.zeros(len(a), bool)))
     is_ranked_only = np.isin(a, (1, 2, 3))  # not the apex (0) and not the neutral frame (4)
-    assert has_pair[is_ranked_only].all() and not has_peer[is_ranked_only].any()
-    assert set(b[is_ranked_only].tolist()) == {0, 1, 2, 3, 4} and has_peer[a == 0].all() and has_peer[a == 4].all()
+    assert has_b[is_ranked_only].all() and not has_c[is_ranked_only].any()
+    assert set(b[is_ranked_only].tolist()) == {0, 1, 2, 3, 4} and has_c[a == 0].all() and has_c[a == 4].all()
     of_take = a < 5
     np.testing.assert_array_equal(batch.order[of_take], np.sign(np.array(frames)[b] - np.array(frames)[a])[of_take])
     np.testing.assert_array_equal(batch.is_labelled[0], ~is_ranked_only)
@@ -163,7 +163,7 @@ def test_the_step_of_the_labels_can_be_chosen():
     rows = np.arange(2)
     np.testing.assert_allclose(coarse.label(rows)[:, 0], [0.3, 0.3], rtol=1e-6)
     np.testing.assert_allclose(fine.label(rows)[:, 0], [0.25, 0.3], rtol=1e-6)
-    assert coarse.index(0, 0, 4).has_peer.all() and not fine.index(0, 0, 4).has_peer.any()
+    assert coarse.index(0, 0, 4).has_c.all() and not fine.index(0, 0, 4).has_c.any()
 
 
 def test_label_vectors():

@@ -110,7 +110,7 @@ def test_a_missing_pair_or_peer_changes_nothing_but_its_own_terms(params):
     none = jnp.zeros(4)
     garbage = batch.images.at[2].set(jax.random.randint(jax.random.key(2), (4, 64, 64, 3), 0, 255, jnp.uint8))
     for changed in (batch, batch._replace(images=garbage)):
-        changed = changed._replace(has_peer=none)
+        changed = changed._replace(has_c=none)
         values = objective.loss_terms(CONFIG, params, floats(changed), changed)
         if changed.images is batch.images:
             expected = values
@@ -121,7 +121,7 @@ def test_a_missing_pair_or_peer_changes_nothing_but_its_own_terms(params):
 
 def test_unlabelled_images_train_reconstruction_only(params):
     none = jnp.zeros(4)
-    batch = batch_of(is_labelled=jnp.zeros((3, 4)), has_pair=none, has_peer=none, order=none)
+    batch = batch_of(is_labelled=jnp.zeros((3, 4)), has_b=none, has_c=none, order=none)
     values = objective.loss_terms(CONFIG, params, floats(batch), batch)
     assert values["reconstruction"] > 0
     assert all(value == 0 for name, value in values.items() if name != "reconstruction")

@@ -60,7 +60,7 @@ def test_rotation_decodes_each_from_the_other_and_only_where_the_change_is_known
         error.append(jnp.mean((models.decode(CONFIG.model, params, rotated) - floats(batch)[b]) ** 2, axis=(1, 2, 3)))
     found = objective.loss_terms(config, params, floats(batch), batch)["rotation"]
     np.testing.assert_allclose(found, jnp.mean(jnp.stack(error)), rtol=1e-4)
-    half = batch._replace(has_pair=jnp.array([0.0, 1.0, 0.0, 1.0]), is_labelled=jnp.ones((3, 4)).at[:, 3].set(0))
+    half = batch._replace(has_b=jnp.array([0.0, 1.0, 0.0, 1.0]), is_labelled=jnp.ones((3, 4)).at[:, 3].set(0))
     found = objective.loss_terms(config, params, floats(half), half)["rotation"]
     np.testing.assert_allclose(found, (error[0][1] + error[1][1]) / 2, rtol=1e-4)
 
@@ -123,5 +123,5 @@ def test_batches_of_one_factor_show_one_person_or_one_intensity():
         batch = [records[row] for row in index.a]
         people, levels = {record.subject for record in batch}, {record.intensity for record in batch}
         assert (len(levels), len(people)) == (1, 6) if step % 2 else (len(people), len(levels)) == (1, 2)
-        assert (index.a == index.b).all() and not index.has_pair.any()
+        assert (index.a == index.b).all() and not index.has_b.any()
     np.testing.assert_array_equal(triplets.index(1, 3, 8), OneFactor(Faces.of(records)).index(1, 3, 8))

@@ -10,7 +10,7 @@ import pytest
 from facedisent_jax import models
 from facedisent_jax.config import ModelConfig
 from facedisent_jax.data.record import MOUTH
-from facedisent_jax.losses.functions import mouth_weights
+from facedisent_jax.losses.functions import pixel_weights
 from facedisent_jax.models.pca_init import init_from_pca
 
 CONFIG = ModelConfig(kind="hybrid", width=128, blocks=1)
@@ -40,7 +40,7 @@ def test_identity_codes_start_with_how_people_differ_and_expression_codes_with_h
     change = np.concatenate([change, -change], axis=1).reshape(80, 3)  # adds up to nothing within a person
     values = 128 + rng.normal(size=(20, 3))[subject] @ identity_basis + change @ expression_basis
     images = np.clip(values, 0, 255).astype(np.uint8).reshape(-1, 64, 64, 3)
-    params = start(images, np.array([f"s{k}" for k in subject]), mouth_weights(3.0), 64)
+    params = start(images, np.array([f"s{k}" for k in subject]), pixel_weights(3.0), 64)
     x = jnp.asarray(images, jnp.float32) / 255
     encoded = models.encode_logits(CONFIG, params, x)
     decoded = models.decode(CONFIG, params, encoded.codes)
@@ -56,7 +56,7 @@ def test_identity_codes_start_with_how_people_differ_and_expression_codes_with_h
 
 def test_images_of_unknown_subjects_start_as_one_subject_each(start):
     images = np.random.default_rng(0).integers(0, 255, (5, 64, 64, 3), np.uint8)
-    params = start(images, np.array([""] * 5), mouth_weights(1.0), 64)
+    params = start(images, np.array([""] * 5), pixel_weights(1.0), 64)
     x = np.asarray(images, np.float32) / 255
     np.testing.assert_allclose(reconstruct(params, x), x, atol=5e-2)  # the images differ by 0.3 on average
 
@@ -73,7 +73,7 @@ def test_the_pixel_weight_decides_which_changes_the_expression_code_starts_with(
 
     def errors(mouth_weight):
         """Mean squared errors at the mouth and elsewhere."""
-        params = start(images, np.array(["s"] * 300), mouth_weights(mouth_weight), 64)
+        params = start(images, np.array(["s"] * 300), pixel_weights(mouth_weight), 64)
         squared = (np.asarray(reconstruct(params, x)) - x) ** 2
         return squared[:, is_mouth].mean(), squared[:, ~is_mouth].mean()
 
@@ -88,7 +88,7 @@ def test_the_dimensions_that_the_label_overwrites_start_with_the_smallest_compon
     x = jnp.asarray(images, jnp.float32) / 255
 
     def error_without_first_16(label_dims):
-        params = start(images, np.array(["s"] * 60), mouth_weights(1.0), label_dims)
+        params = start(images, np.array(["s"] * 60), pixel_weights(1.0), label_dims)
         codes = models.encode(CONFIG, params, x)
         overwritten = codes._replace(expression=codes.expression.at[:, :16].set(0.5))
         before, after = (models.decode(CONFIG, params, c) for c in (codes, overwritten))

@@ -250,7 +250,7 @@ def test_a_periodic_action_of_something_that_is_no_face_becomes_records_and_trip
     triplets = Triplets(faces)
     index = triplets.index(0, 0, 960)
     a, b, c = index.a, index.b, index.c
-    assert index.has_pair.all() and index.has_peer.all() and not triplets.describe_missing_partners()
+    assert index.has_b.all() and index.has_c.all() and not triplets.describe_missing_partners()
     assert (faces.subject[a] == faces.subject[b]).all() and (faces.sequence[a] == faces.sequence[b]).all()
     assert (faces.intensity[a] != faces.intensity[b]).all()
     assert (faces.subject[a] != faces.subject[c]).all() and (faces.intensity[a] == faces.intensity[c]).all()
