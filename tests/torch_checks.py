@@ -87,7 +87,7 @@ def test_the_twin_trains_as_we_do(kind, channels_last, faces):
 @pytest.mark.parametrize("kind", ["hybrid", "plain"])
 def test_the_twin_encodes_and_decodes_as_we_do(kind, faces):
     model = KINDS[kind]
-    params = benchmark.weights(tiny(kind), faces)
+    params = jax.tree.map(jnp.asarray, benchmark.weights(tiny(kind), faces))
     images = np.random.default_rng(0).random((3, 64, 64, 3), np.float32)
     codes = encode(model, params, jnp.asarray(images))
     for channels_last in (True, False):

@@ -33,8 +33,8 @@ __all__ = [
 class Kind(NamedTuple):
     """What a value of `ModelConfig.kind` stands for.
 
-    linear_path: whether the network has a linear path, initialized at principal components (`pca_init`).
-    uses_source: whether it has a warp decoder besides, for `decode_from_sources`.
+    linear_path: whether it has a linear path, which starts at principal components (`pca_init`).
+    uses_source: whether it also has a warp decoder, for `decode_from_sources`.
     """
 
     encoder: type[nn.Module]
@@ -80,7 +80,7 @@ def decode(config: ModelConfig, params: Params, codes: Codes) -> Float[Array, "b
 
 
 def encode_source(config: ModelConfig, params: Params, images: Float[Array, "batch 64 64 3"]) -> Source:
-    """Images in [0, 1] as sources for `decode_from_sources`."""
+    """A source for `decode_from_sources` from images in [0, 1]."""
     codes = encode(config, params, images)
     return Source(images, *codes, decode(config, params, codes))
 
@@ -94,18 +94,15 @@ def decode_from_sources(
     alpha: Float[Array, "batch"] | None = None,
     cubic: bool = False,
 ) -> WarpOutput:
-    """Source images with the expression of the codes, for kind "warp". The sources define the person, the codes the
-    change.
+    """Give the source images the expression of the codes (kind "warp").
 
+    The sources define the person, the codes the change.
     One source: both codes also set the head pose, and the identity code must belong to this person.
     Two sources: `alpha` sets the pose, 0 that of `source` and 1 that of `source_b`. The identity code is ignored.
-
     cubic: sample the sources by cubic convolution, which costs more and blurs less.
     """
     if (source_b is None) != (alpha is None):
         raise ValueError("alpha must be given with two sources, and only then.")
-    if (source_b is None) != (alpha is None):
-        raise ValueError("source_b and alpha must be given together.")
     sources = (source,)
     if source_b is not None and alpha is not None:
         sources = (source, source_b)
