@@ -175,8 +175,8 @@ def warp_terms(
     from_one = net.decode_from_sources(model, params, target_codes, (sources,), channels_last)
     from_two = net.decode_from_sources(model, params, interpolated, (source_a, source_b), channels_last, batch.alpha)
 
-    pixel_weights = torch.from_numpy(pixel_weights(config.objective.mouth_weight))[None, None]
-    error = structural(from_one.images, torch.cat([b, a, middle]), pixel_weights)
+    pixel_weight = torch.from_numpy(pixel_weights(config.objective.mouth_weight))[None, None]
+    error = structural(from_one.images, torch.cat([b, a, middle]), pixel_weight)
     weight = torch.cat([batch.has_b, batch.has_b * batch.has_c, middle_weight])
     flow = torch.cat([from_one.flow[0], *from_two.flow])
     encoder = {"encoder": {name: detached(value) for name, value in params["encoder"].items()}}
@@ -185,7 +185,7 @@ def warp_terms(
     variation = [flow.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (1, 2)]
     return {
         "one_source": masked_mean(error, weight),
-        "two_sources": masked_mean(structural(from_two.images, middle, pixel_weights), middle_weight),
+        "two_sources": masked_mean(structural(from_two.images, middle, pixel_weight), middle_weight),
         "flow_tv": (variation[0] + variation[1]).mean(),
         "mask_area": (from_one.mask.mean() + from_two.mask.mean()) / 2,
         "cycle": masked_mean(cycle, batch.has_b * batch.has_c),

@@ -54,8 +54,8 @@ def warp_terms(
     from_one = decode_from_sources(config.model, params, target_codes, sources)
     from_two = decode_from_sources(config.model, params, interpolated, source_a, source_b, alpha=batch.alpha)
 
-    pixel_weights = jnp.asarray(pixel_weights(config.objective.mouth_weight))
-    error = multiscale_charbonnier(from_one.images, jnp.concatenate([b, a, middle]), pixel_weights)
+    pixel_weight = jnp.asarray(pixel_weights(config.objective.mouth_weight))
+    error = multiscale_charbonnier(from_one.images, jnp.concatenate([b, a, middle]), pixel_weight)
     weight = jnp.concatenate([batch.has_b, batch.has_b * batch.has_c, middle_weight])
     flow = jnp.concatenate([from_one.flow, *from_two.flow[:, None]], axis=1)[0]
     # The encoder must not make the cycle easy, so only the decoder learns from it.
@@ -64,7 +64,7 @@ def warp_terms(
     cycle = l1(re_encoded.identity, cycle_target.identity) + l1(re_encoded.expression, cycle_target.expression)
     return {
         "one_source": masked_mean(error, weight),
-        "two_sources": masked_mean(multiscale_charbonnier(from_two.images, middle, pixel_weights), middle_weight),
+        "two_sources": masked_mean(multiscale_charbonnier(from_two.images, middle, pixel_weight), middle_weight),
         "flow_tv": jnp.mean(total_variation(flow)),
         "mask_area": (jnp.mean(from_one.mask) + jnp.mean(from_two.mask)) / 2,
         "cycle": masked_mean(cycle, batch.has_b * batch.has_c),
