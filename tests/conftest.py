@@ -21,6 +21,14 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 NUMERICAL = ("losses", "models", "training.augment", "training.step", "training.validation")
 install_import_hook([f"facedisent_jax.{name}" for name in NUMERICAL], "beartype.beartype")
 
+LONGEST = ("models/test_warp_decoder", "reporting/test_comparison", "losses/test_objective", "models/test_models")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: then neither of the two processes ends long after the other."""
+    rank = {f"tests/{name}.py": k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
+
 
 @pytest.fixture(scope="session")
 def work(tmp_path_factory):
