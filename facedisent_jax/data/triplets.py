@@ -162,7 +162,10 @@ class Triplets:
         return TripletIndex(a, b, c, self.candidates_b.count(a) > 0, self.candidates_c.count(a) > 0, middle, has_middle)
 
     def batch(self, seed: int, step: int, batch: int, rows: slice = slice(None), with_images: bool = True) -> Batch:
-        """The triplets of a training step, or some `rows` of that batch, with their images or (with_images False) the images' rows."""
+        """The triplets of a training step, or some `rows` of that batch.
+
+        with_images: False gives the rows of the images in the data set instead.
+        """
         return Batch._make(field[0] for field in self.batches(seed, [step], batch, rows, with_images))
 
     def batches(

@@ -42,9 +42,9 @@ def mse(
 def multiscale_charbonnier(
     prediction: Float[Array, "batch h w c"], target: Float[Array, "batch h w c"], weight: Float[Array, "h w"]
 ) -> Float[Array, "batch"]:
-    """Charbonnier error of images and of their gradients (rows, columns), summed over four scales, each half as large as the one before.
+    """Charbonnier error of images and of their gradients (rows, columns), summed over four scales.
 
-    weight: of the pixels. Coarse scales give a gradient to a lip that is in the wrong place. Image gradients tell a lip
+    weight: of the pixels. Each scale is half as large as the one before. Coarse scales give a gradient to a lip that is in the wrong place. Image gradients tell a lip
     from the mean of two images, which shows two half lips.
     """
     difference, weight, total = prediction - target, weight[None, :, :, None], jnp.zeros(len(target))

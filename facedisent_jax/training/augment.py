@@ -22,8 +22,9 @@ def augment(
 ) -> Float[Array, "k batch 64 64 3"]:
     """Mix faces, flip, shift, warp, and change light and colour, drawn once a triplet.
 
-    images: in [0, 1]. label: their label vectors. motion_share: share of the triplet's head motion that is
-    applied to each image, 0 to 1. From images that differ in light and smile alone a decoder learns to fade; if the head moves, it has to warp.
+    images: in [0, 1]. label: their label vectors.
+    motion_share: share of the triplet's head motion that each image gets, 0 to 1. From images that differ in light and
+    smile alone a decoder learns to fade; if the head moves, it has to warp.
     """
     if not config.enabled:
         return images
@@ -35,12 +36,11 @@ def augment(
     x = jnp.moveaxis(images, 0, 3).reshape(n, height, width, 3 * k)
     if config.flip:
         x = jnp.where(jax.random.bernoulli(flip_key, shape=(n, 1, 1, 1)), x[:, :, ::-1], x)
-    moves_head = config.motion and motion_share is not None
-    if config.warp or config.shift or moves_head:
+    if config.warp or config.shift or config.motion:
         grid = config.warp * jax.random.normal(warp_key, (n, WARP_GRID, WARP_GRID, 2))
         flow = jax.image.resize(grid, (n, height, width, 2), "cubic")
         flow += config.shift * jax.random.normal(shift_key, (n, 1, 1, 2))
-        if moves_head:
+        if config.motion and motion_share is not None:
             motion = head_motion(config, jax.random.fold_in(key, 7), (n, height, width))
             flows = flow[:, None] + motion_share.T[:, :, None, None, None] * motion[:, None]
             x = jnp.moveaxis(x.reshape(n, height, width, k, 3), 3, 1).reshape(n * k, height, width, 3)
