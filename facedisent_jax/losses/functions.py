@@ -44,8 +44,8 @@ def multiscale_charbonnier(
 ) -> Float[Array, "batch"]:
     """Charbonnier error of images and of their gradients (rows, columns), summed over four scales.
 
-    weight: of the pixels. Each scale is half as large as the one before. Coarse scales give a gradient to a lip that is in the wrong place. Image gradients tell a lip
-    from the mean of two images, which shows two half lips.
+    weight: of the pixels. Each scale is half as large as the one before. Coarse scales give a gradient to a lip that is
+    in the wrong place. Image gradients tell a lip from the mean of two images, which shows two half lips.
     """
     difference, weight, total = prediction - target, weight[None, :, :, None], jnp.zeros(len(target))
     for scale in range(4):

@@ -29,7 +29,8 @@ def warp_terms(
     | a | between a and b, as m | between a and b, or a's | m | difference of intensities |
     | a and b | between a and b, as m | between a and b | m | difference of intensities |
 
-    The style is in the dimensions of the expression code beyond `label_dims`. The identity code also sets the head pose. a from b needs no row: a and b are drawn in either order.
+    The style is in the dimensions of the expression code beyond `label_dims`. The identity code also sets the head
+    pose. a from b needs no row: a and b are drawn in either order.
     """
     a, b, _, middle = images
     (identity_a, identity_b, _), (expression_a, expression_b, expression_c) = codes
