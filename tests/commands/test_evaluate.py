@@ -72,7 +72,7 @@ def test_video_and_compare_write_their_tables_and_say_where(run, clips, tmp_path
     done = command("compare", run, f"again={run}", "--data", clips, "--clips", "2", "--out", tmp_path / "table.csv")
     assert done.returncode == 0, done.stderr
     assert "Evaluating" not in done.stderr  # what the first command measured is used
-    assert "difference to the first" in done.stdout and (tmp_path / "table.csv").read_text().startswith("what,figure")
+    assert "difference to the first" in done.stdout and (tmp_path / "table.csv").read_text().startswith("method,metric")
 
 
 def test_interpolate_writes_strips_and_animations(run, tmp_path):
