@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 
 from facedisent_jax.data.tf_environment import TF_ENVIRONMENT
 
@@ -12,6 +13,9 @@ os.environ.update(TF_ENVIRONMENT)
 # A third of the tests' compilation time is LLVM's optimization, which comes after all that XLA decides. (A test looks
 # for one compiler bug, and finds it with and without this flag.)
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
+if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers, and the commands they start, share what was compiled
+    XLA_CACHE = tempfile.TemporaryDirectory(prefix="facedisent-xla-")
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": XLA_CACHE.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
 
 import jax
 import pytest

@@ -68,6 +68,7 @@ def test_an_image_of_one_colour_has_no_motion_and_gives_no_nan():
     assert np.isfinite(head_motion(face(1, 0), grey)).all()
 
 
+@pytest.mark.slow
 def test_halfway_between_two_sources_the_head_is_halfway():
     """With an untrained network that may not paint: it moves nothing by itself."""
     config = ModelConfig(kind="warp", width=128, blocks=1, warp_ablation="flow")

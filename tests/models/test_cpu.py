@@ -77,6 +77,7 @@ def test_no_transpose_is_written_for_the_gradient_of_a_dense_layer():
     assert " dot(" in program and " transpose(" not in program
 
 
+@pytest.mark.slow
 def test_every_rewrite_has_a_twin_and_every_import_of_one_can_be_swapped(monkeypatch):
     """A decoder of kind "warp" that uses the twins alone is the same function, with the same gradients."""
     config = ModelConfig(kind="warp", width=128, blocks=1)

@@ -121,6 +121,7 @@ def test_a_source_has_its_codes_and_their_reconstruction(model, images):
     np.testing.assert_allclose(source.decoded, jax.jit(partial(models.decode, MODEL))(model.params, codes), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_ablation_leaves_the_flow_or_the_mask_out(model, images):
     codes, target = (Codes(*map(jnp.asarray, model.encode(part))) for part in (images[:2], images[2:4]))
 

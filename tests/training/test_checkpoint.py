@@ -85,6 +85,7 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path, change, message):
         checkpoint.restore(config.run, state, config)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_restored_onto_the_devices_of_the_given_state(tmp_path):
     save(tmp_path, 0.2)
     code = """if True:

@@ -18,6 +18,7 @@ from tiny_run import terms
 from facedisent_jax.training.run import NON_FINITE
 
 
+@pytest.mark.slow
 def test_an_undisturbed_run_logs_these_steps(work):
     assert [line["step"] for line in terms(work / "alone")] == [2, 3, 3, 4, 6, 6]
 

@@ -49,7 +49,8 @@ def test_the_learning_rate_does_not_depend_on_steps():
     np.testing.assert_allclose([rate(5), rate(10), rate(100), rate(1000)], [0.5, 1.0, 0.01, 0.01], rtol=1e-5)
 
 
-@pytest.mark.parametrize("preset", ["intensity", pytest.param("warp", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["intensity", pytest.param("warp", marks=pytest.mark.long)])
 def test_the_gradient_is_the_same_without_the_compilers_fusion(preset):
     """A compiler that overwrites what it has yet to read does no harm to the losses, and spoils the gradient."""
     faces = Faces.of([record for k in range(4) for record in person(k, np.linspace(0, 1, 5), sequence="take")])
@@ -77,6 +78,7 @@ def test_the_gradient_is_the_same_without_the_compilers_fusion(preset):
     assert error < 1e-6 * sum(float(jnp.sum(b**2)) for b in moments[1])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="what XLA does on CPU")
 def test_the_augmented_images_are_computed_once_a_step():
     faces = Faces.of([record for k in range(4) for record in person(k)])
