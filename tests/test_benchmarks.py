@@ -28,7 +28,7 @@ def test_the_pytorch_twins_are_the_same_functions():
     ("script", "options", "names"),
     [
         ("prep", ["--pictures", "40"], ["decoding", "cropping", "command"]),
-        ("input_pipeline", ["--records", "440"], ["load_average", "rates"]),
+        pytest.param("input_pipeline", ["--records", "440"], ["load_average", "rates"], marks=pytest.mark.long),
     ],
 )
 def test_a_benchmark_prints_its_rates_and_writes_them_as_json(tmp_path, script, options, names):

@@ -364,6 +364,7 @@ def test_bombs_are_refused_before_they_take_memory(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the memory by Linux's means")
 def test_reading_the_largest_images_takes_little_more_than_a_gigabyte(tmp_path):
     from PIL import Image

@@ -86,6 +86,7 @@ def test_mean_and_spread_over_seeds():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_command_trains_every_row_and_writes_the_table(folders, tmp_path, capsys):
     evaluate.table1(tuple(folders), tmp_path / "out", preset="binary", steps=2, seeds=(0,))
     table = json.loads((tmp_path / "out" / "table1.json").read_text())

@@ -66,7 +66,7 @@ def test_rotation_decodes_each_from_the_other_and_only_where_the_change_is_known
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("same", ["label", "image"])
+@pytest.mark.parametrize("same", ["label", pytest.param("image", marks=pytest.mark.long)])
 def test_images_teach_the_code_of_what_varies_and_the_other_code_is_pulled_together(params, same):
     """Batches of one label vary in identity, others in expression."""
     config = replace(CONFIG, method="clamping", loss=LossWeights(clamping=1.0))

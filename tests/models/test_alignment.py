@@ -69,6 +69,7 @@ def test_an_image_of_one_colour_has_no_motion_and_gives_no_nan():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_halfway_between_two_sources_the_head_is_halfway():
     """With an untrained network that may not paint: it moves nothing by itself."""
     config = ModelConfig(kind="warp", width=128, blocks=1, warp_ablation="flow")

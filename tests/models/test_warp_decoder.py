@@ -100,6 +100,7 @@ def test_a_source_must_fit_the_kind_of_network_and_the_codes(model, images):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_one_batch_can_be_overfitted_and_the_terms_fall():
     takes = Faces.of([r for k in range(4) for r in person(k, [y / 5 for y in range(6)], sequence=f"t{k}")])
     config = replace(CONFIG, optim=replace(CONFIG.optim, lr=3e-3, warmup_steps=1, ema_decay=0.0))
@@ -122,6 +123,7 @@ def test_a_source_has_its_codes_and_their_reconstruction(model, images):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_ablation_leaves_the_flow_or_the_mask_out(model, images):
     codes, target = (Codes(*map(jnp.asarray, model.encode(part))) for part in (images[:2], images[2:4]))
 

@@ -75,6 +75,7 @@ def test_several_steps_per_call_are_the_same_steps(monkeypatch, fit_and_log):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_images_that_stay_on_the_device_are_the_same_images(fit_and_log):
     sent, lines_of_sent = fit_and_log(TINY)
     kept, lines_of_kept = fit_and_log(replace(TINY, dataset_on_device=True))
@@ -90,7 +91,10 @@ def alone(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "devices"), [pytest.param(1, 8, marks=pytest.mark.long), (2, 1), (4, 2)])
+@pytest.mark.parametrize(
+    ("processes", "devices"),
+    [pytest.param(1, 8, marks=pytest.mark.long), (2, 1), pytest.param(4, 2, marks=pytest.mark.long)],
+)
 def test_several_devices_and_processes_are_one_run(folder, alone, processes, devices):
     run = folder / f"{processes}x{devices}"
     results = perform(run, processes, devices, faults=Faults(sgd=True))
@@ -105,6 +109,7 @@ def test_several_devices_and_processes_are_one_run(folder, alone, processes, dev
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_run_moves_from_four_processes_to_one_and_to_two(folder):
     straight, moved = folder / "straight", folder / "moved"
     perform(straight)
@@ -180,6 +185,7 @@ def test_processes_without_an_address_or_a_scheduler_are_a_sentence(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_profile_of_two_steps_is_written(folder):
     perform(folder / "profiled", profile=2)
     traces = list((folder / "profiled/profile").rglob("*.xplane.pb"))

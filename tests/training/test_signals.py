@@ -28,6 +28,7 @@ def test_sigterm_saves_after_the_step_and_leaves_no_trace_later(work):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_several_stops_leave_no_trace(work):
     """Also between two lines of the log: the next line is a mean over the steps of both starts."""
     first, second, again = perform(work, "stops", Job(("step", 1), SIGTERM), Job(("step", 2), SIGINT), Job())
@@ -37,7 +38,7 @@ def test_several_stops_leave_no_trace(work):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.long)])
-@pytest.mark.parametrize("event", ["read_faces", "compile", "validate"])
+@pytest.mark.parametrize("event", [pytest.param("read_faces", marks=pytest.mark.long), "compile", "validate"])
 def test_a_stop_at_any_moment_leaves_no_trace(work, event, name):
     run = f"{event}-{name}"
     stopped, again = perform(work, run, Job((event, 1), (name,)), Job())
@@ -47,6 +48,7 @@ def test_a_stop_at_any_moment_leaves_no_trace(work, event, name):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_report_that_is_stopped_is_written_by_the_next_start(work):
     stopped, again = perform(work, "report-later", Job(("report/", 3), SIGTERM), Job(), report=True)
     assert stopped.status == 143

@@ -79,6 +79,7 @@ def test_the_gradient_is_the_same_without_the_compilers_fusion(preset):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="what XLA does on CPU")
 def test_the_augmented_images_are_computed_once_a_step():
     faces = Faces.of([record for k in range(4) for record in person(k)])

@@ -91,6 +91,7 @@ def test_mug_and_multipie_become_the_same_folder_too(source, write_raw, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @needs("beam", "apache_beam")
 def test_two_beam_processes_make_the_same_folder(raw, local, tmp_path):
     status, _, errors = run_prep("folder", raw, tmp_path / "out", *options(raw), "--beam", *TWO_PROCESSES)
@@ -100,6 +101,7 @@ def test_two_beam_processes_make_the_same_folder(raw, local, tmp_path):
 
 @linux_only
 @pytest.mark.slow
+@pytest.mark.long
 @needs("beam", "apache_beam")
 def test_a_killed_beam_run_leaves_nothing_that_looks_finished(raw, tmp_path):
     out = tmp_path / "out"
