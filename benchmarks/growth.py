@@ -75,7 +75,7 @@ def measure_index(records: int) -> tuple[float, float, float]:
 
 
 def _arrays(triplets):
-    for value in [*vars(triplets).values(), *triplets.pairs, *triplets.peers]:
+    for value in [*vars(triplets).values(), *triplets.candidates_b, *triplets.candidates_c]:
         if isinstance(value, np.ndarray):
             yield value
 
