@@ -1,8 +1,8 @@
 """How cost grows: `python benchmarks/growth.py [--json FILE]`.
 
-Time and memory of a training step against the batch and the width of the network; and of the triplets' index against
-the number of records, from a thousand to a million. (All records share one image: the index reads none.) The exponent
-is the slope on a log-log plot: 1 means that twice as much takes twice as long.
+Time and memory of a training step against the batch and the width of the network, and of the triplets' index against
+the number of records, from a thousand to a million. (All records share one image, because the index reads none.) The
+exponent is the slope on a log-log plot: 1 means that twice as much takes twice as long.
 """
 
 import argparse
@@ -21,8 +21,7 @@ def exponent(sizes, values) -> float:
 
 
 def measure_step(batch: int, width: int) -> tuple[float, float]:
-    """Median seconds of a step of the default model with augmentation, and the MB that XLA plans for it: its arguments
-    and temporary memory."""
+    """Median seconds of a step of the default model with augmentation, and the MB of its arguments and temporaries."""
     import jax
 
     from data_prep.synthetic.faces import records
@@ -36,42 +35,42 @@ def measure_step(batch: int, width: int) -> tuple[float, float]:
     faces = Faces.of(record for _, record in records(20))
     triplet_batch = Triplets(faces, with_middle=False).batch(0, 0, batch)
     state = init_state(config, faces)
-    plan = train_step.lower(config, state, triplet_batch).compile().memory_analysis()
-    assert plan is not None
-    memory = (plan.temp_size_in_bytes + plan.argument_size_in_bytes) / 1e6
-    times = []
+    memory = train_step.lower(config, state, triplet_batch).compile().memory_analysis()
+    assert memory is not None
+    megabytes = (memory.temp_size_in_bytes + memory.argument_size_in_bytes) / 1e6
+    seconds = []
     for _ in range(7):
         start = time.perf_counter()
         state, metrics = train_step(config, state, triplet_batch)
         jax.block_until_ready((state, metrics))
-        times.append(time.perf_counter() - start)
-    return float(np.median(times[1:])), memory
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds[1:])), megabytes
 
 
 def measure_index(records: int) -> tuple[float, float, float]:
-    """Seconds to set up, seconds for a batch's index within an epoch, and bytes of each record besides its image."""
+    """Seconds to set up, seconds for the index of a batch, and bytes of a record without its image."""
     from facedisent_jax.data.record import Faces
     from facedisent_jax.data.triplets import Triplets
 
-    k = np.arange(records)
+    row = np.arange(records)
     faces = Faces(
         np.broadcast_to(np.zeros((64, 64, 3), np.uint8), (records, 64, 64, 3)),
-        np.char.add("p", (k // 20).astype(str)),
+        np.char.add("p", (row // 20).astype(str)),
         np.full(records, "smile"),
-        np.char.add("take", (k // 10 % 2).astype(str)),
+        np.char.add("take", (row // 10 % 2).astype(str)),
         np.full(records, ""),
-        k % 10,
-        (k % 10 / 9).astype(np.float32),
+        row % 10,
+        (row % 10 / 9).astype(np.float32),
     )
     start = time.perf_counter()
     triplets = Triplets(faces, with_middle=False)
-    setup = time.perf_counter() - start
-    triplets.index(0, 0, 32)  # draws the epoch's order
+    setup_seconds = time.perf_counter() - start
+    triplets.index(0, 0, 32)  # draws the order of the epoch
     start = time.perf_counter()
-    for number in range(1, 21):
-        triplets.index(0, number, 32)
-    seconds = (time.perf_counter() - start) / 20
-    return setup, seconds, sum(array.nbytes for array in _arrays(triplets)) / records
+    for step in range(1, 21):
+        triplets.index(0, step, 32)
+    index_seconds = (time.perf_counter() - start) / 20
+    return setup_seconds, index_seconds, sum(array.nbytes for array in _arrays(triplets)) / records
 
 
 def _arrays(triplets):
@@ -87,20 +86,23 @@ def main() -> None:
     timing.settle_environment()
     load_before = os.getloadavg()[0]
     result = {}
-    for name, sizes, run, columns in (
+    for name, sizes, measure, columns in (
         ("batch", BATCHES, lambda n: measure_step(n, 512), ("seconds a step", "MB")),
         ("width", WIDTHS, lambda n: measure_step(32, n), ("seconds a step", "MB")),
         ("records", RECORDS, measure_index, ("seconds to set up", "seconds a batch's index", "bytes a record")),
     ):
-        measured = [run(size) for size in sizes]
-        exponents = [exponent(sizes, values) for values in zip(*measured, strict=True)]
-        rows = [(f"{size:,}", *(f"{v:.3g}" for v in values)) for size, values in zip(sizes, measured, strict=True)]
+        measurements = [measure(size) for size in sizes]
+        exponents = [exponent(sizes, values) for values in zip(*measurements, strict=True)]
+        rows = [
+            (f"{size:,}", *(f"{value:.3g}" for value in values))
+            for size, values in zip(sizes, measurements, strict=True)
+        ]
         print(
             timing.table([(name, *columns), *rows, ("exponent", *(f"{e:.2f}" for e in exponents))]) + "\n", flush=True
         )
-        result[name] = {"sizes": sizes, "columns": columns, "values": measured, "exponents": exponents}
+        result[name] = {"sizes": sizes, "columns": columns, "values": measurements, "exponents": exponents}
     print(f"{timing.CORES} cores, load average {load_before:.1f} before.")
-    timing.write(options.json, result)
+    timing.write_json(options.json, result)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ Writes N records of noise as one shard, then measures in rounds, in turn:
 - images per second of the training stream from memory and from disk;
 - images per second of a PyTorch DataLoader that gathers the same triplets from memory, if torch is installed.
 
-At the end it compares with what a step of the default model consumes.
+At the end it compares the stream with what a step of the default model consumes.
 """
 
 import argparse
@@ -28,25 +28,25 @@ RAW, MEMORY, DISK = "raw TFRecord read, records", "stream from memory, images", 
 
 
 def write_noise(parent: Path, records: int) -> Path:
-    """A data folder of people with eleven images each."""
+    """Write a data folder of noise: subjects with eleven images each. Returns the folder."""
     from facedisent_jax.data.record import Record
 
-    # The tests' writer: that of data_prep shuffles, which would take minutes.
+    # The writer of the tests, because that of data_prep shuffles, which would take minutes.
     timing.add_to_path("tests")
     from tiny_run import write_folder
 
     rng = np.random.default_rng(0)
-    noise = [
+    noise_records = [
         Record(rng.integers(0, 256, (64, 64, 3), np.uint8), f"p{k // 11:06}", "smile", "take", "", k % 11, k % 11 / 10)
         for k in range(records)
     ]
-    return write_folder(parent / "data", {"train": noise})
+    return write_folder(parent / "data", {"train": noise_records})
 
 
-def per_second(number: int, run: Callable[[], Any]) -> float:
+def per_second(count: int, run: Callable[[], Any]) -> float:
     start = time.perf_counter()
     run()
-    return number / (time.perf_counter() - start)
+    return count / (time.perf_counter() - start)
 
 
 def read_raw(path: Path) -> None:
@@ -59,7 +59,7 @@ def read_raw(path: Path) -> None:
 
 
 def images_per_second(batches: Iterator) -> float:
-    """Rate of an iterator over the batches of `STEPS` steps. The first 20 are not counted."""
+    """Rate of an iterator over the batches of `STEPS` steps. The first 20 batches are not counted."""
     for _ in range(20):
         next(batches)
     return per_second(3 * BATCH * (STEPS - 20), lambda: [None for _ in batches])
@@ -96,7 +96,7 @@ def loader_rate(triplets) -> float:
 
 
 def measure(records: int, rounds: int) -> dict[str, list[float]]:
-    """What is measured -> its rate per second in each round."""
+    """Rates per second in each round, by name."""
     from facedisent_jax.data.reading import read_split
     from facedisent_jax.data.triplets import Triplets
 
@@ -104,23 +104,27 @@ def measure(records: int, rounds: int) -> dict[str, list[float]]:
         data = write_noise(Path(parent), records)
         (shard,) = data.glob("*.tfrecord-*")
         read_raw(shard)  # loads TensorFlow, and the file into the page cache
-        first = per_second(records, lambda: read_split(data, "train"))
-        memory, disk = (Triplets(read_split(data, "train", where), with_middle=False) for where in (True, False))
-        contenders: dict[str, Callable[[], float]] = {
+        first_rate = per_second(records, lambda: read_split(data, "train"))
+        memory_triplets, disk_triplets = (
+            Triplets(read_split(data, "train", in_memory), with_middle=False) for in_memory in (True, False)
+        )
+        measurements: dict[str, Callable[[], float]] = {
             RAW: lambda: per_second(records, lambda: read_raw(shard)),
             "read_split into memory, records": lambda: per_second(records, lambda: read_split(data, "train")),
             "read_split mapped, records": lambda: per_second(records, lambda: read_split(data, "train", False)),
-            "Triplets.batches from memory, images": lambda: per_second(3 * BATCH * STEPS, lambda: gather_all(memory)),
-            MEMORY: lambda: stream_rate(memory),
-            DISK: lambda: stream_rate(disk),
+            "Triplets.batches from memory, images": lambda: per_second(
+                3 * BATCH * STEPS, lambda: gather_all(memory_triplets)
+            ),
+            MEMORY: lambda: stream_rate(memory_triplets),
+            DISK: lambda: stream_rate(disk_triplets),
         }
         if find_spec("torch"):
-            contenders["PyTorch DataLoader from memory, images"] = lambda: loader_rate(memory)
-        times: dict[str, list[float]] = {name: [] for name in contenders}
+            measurements["PyTorch DataLoader from memory, images"] = lambda: loader_rate(memory_triplets)
+        rates: dict[str, list[float]] = {name: [] for name in measurements}
         for _ in range(rounds):
-            for name, measure_rate in contenders.items():
-                times[name].append(measure_rate())
-    return {"read_split into memory, the first time, records": [first], **times}
+            for name, measure_rate in measurements.items():
+                rates[name].append(measure_rate())
+    return {"read_split into memory, the first time, records": [first_rate], **rates}
 
 
 def main() -> None:
@@ -131,33 +135,33 @@ def main() -> None:
     options = parser.parse_args()
     timing.settle_environment()  # as train.py does
     load_before = os.getloadavg()[0]
-    rounds = measure(options.records, options.rounds)
-    rates = timing.medians(rounds)
+    round_rates = measure(options.records, options.rounds)
+    rates = timing.medians(round_rates)
     rows = [
-        (name, f"{rates[name]:,.0f}", f"{min(values):,.0f}", f"{max(values):,.0f}") for name, values in rounds.items()
+        (name, f"{rates[name]:,.0f}", f"{min(values):,.0f}", f"{max(values):,.0f}")
+        for name, values in round_rates.items()
     ]
     print(timing.table([("what", "a second", "least", "most"), *rows]))
     print(
         f"{options.records} records, {timing.CORES} cores, medians of {options.rounds} rounds in turn, load average "
-        f"{load_before:.1f} before. The first read into memory also waits for the system to provide it."
+        f"{load_before:.1f} before. The first read into memory also waits for the system to provide that memory."
     )
     if not find_spec("torch"):
         print("PyTorch's DataLoader was not measured: torch is not installed.")
     seconds, _ = growth.measure_step(BATCH, width=512)
-    consumed = 3 * BATCH / seconds
-    times, share = rates[MEMORY] / consumed, rates[DISK] / rates[RAW]
+    step_rate = 3 * BATCH / seconds
     print(
-        f"The stream gives {times:.0f} times what the default model's step consumes ({consumed:.0f} images/s); from "
-        f"disk {share:.0%} of the raw rate."
+        f"The stream gives {rates[MEMORY] / step_rate:.0f} times what the default model's step consumes "
+        f"({step_rate:.0f} images/s); from disk {rates[DISK] / rates[RAW]:.0%} of the raw rate."
     )
     result = {
         "load_average": load_before,
         "records": options.records,
-        "consumed": consumed,
+        "consumed": step_rate,
         "rates": rates,
-        "rounds": rounds,
+        "rounds": round_rates,
     }
-    timing.write(options.json, result)
+    timing.write_json(options.json, result)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Seconds from the command to the first step, and of imports: `python benchmarks/startup.py [--json FILE]`.
+"""Seconds from the command to the first step, and for imports: `python benchmarks/startup.py [--json FILE]`.
 
 Runs `train.py` on 60 built-in people twice: with an empty compilation cache, then with the cache of the first run.
 """
@@ -13,17 +13,15 @@ from pathlib import Path
 
 import timing
 
-ROOT = Path(__file__).resolve().parents[1]
 
-
-def first_step(data: Path, run: Path, cache: Path) -> float:
-    """Seconds until the log has its first line, which comes after step 1."""
+def first_step_seconds(data: Path, run: Path, cache: Path) -> float:
+    """Seconds until the first line of the log, which is written after step 1."""
     environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
     arguments = ["--data", str(data), "--run", str(run), "--log-every", "1", "--steps", "500", "--no-report"]
     start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "train.py", *arguments],
-        cwd=ROOT,
+        cwd=timing.ROOT,
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -40,11 +38,11 @@ def first_step(data: Path, run: Path, cache: Path) -> float:
 
 
 def import_seconds(module: str) -> float:
-    """Seconds that a process takes to import a module, less those of a process that does nothing."""
+    """Seconds to import a module in a new process, less those of a process that does nothing."""
 
     def run(code: str) -> float:
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+        subprocess.run([sys.executable, "-c", code], cwd=timing.ROOT, check=True)
         return time.perf_counter() - start
 
     return min(run(f"import {module}") for _ in range(3)) - min(run("") for _ in range(3))
@@ -58,16 +56,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as parent:
         data, cache = Path(parent) / "data", Path(parent) / "cache"
         command = [sys.executable, "-m", "data_prep", "synthetic", str(data), "--subjects", "60"]
-        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        subprocess.run(command, cwd=timing.ROOT, check=True, capture_output=True)
         seconds = {
-            "first step, nothing compiled yet": first_step(data, Path(parent) / "a", cache),
-            "first step, second start": first_step(data, Path(parent) / "b", cache),
+            "first step, nothing compiled yet": first_step_seconds(data, Path(parent) / "a", cache),
+            "first step, second start": first_step_seconds(data, Path(parent) / "b", cache),
             "import facedisent_jax": import_seconds("facedisent_jax"),
             "import facedisent_jax.trained_model": import_seconds("facedisent_jax.trained_model"),
         }
     print(timing.table([("what", "seconds"), *((name, f"{value:.2f}") for name, value in seconds.items())]))
     print(f"{timing.CORES} cores, load average {load_before:.1f} before.")
-    timing.write(options.json, {"load_average": load_before, "seconds": seconds})
+    timing.write_json(options.json, {"load_average": load_before, "seconds": seconds})
 
 
 if __name__ == "__main__":

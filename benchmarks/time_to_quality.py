@@ -1,8 +1,8 @@
 """Seconds of training to a given PSNR: `python benchmarks/time_to_quality.py [--psnr DB] [--json FILE]`.
 
-Compares the default model with the network of the poster, on the same built-in people with the same batch. Every ten
-steps the reconstruction of held-out people is measured, with the weights themselves and not their moving average. Only
-the steps are timed, neither compilation nor validation.
+Compares the default model with the poster's network, on the same built-in people with the same batch. The
+reconstruction of held-out people is measured every ten steps, with the weights and not their moving average. Only the
+steps are timed, neither compilation nor validation.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import timing
 VALIDATE_EVERY = 10  # steps
 
 
-def train_to(preset: str, psnr: float, max_seconds: float, faces, held_out) -> tuple[float, float, int]:
+def train_to(preset: str, target_psnr: float, max_seconds: float, faces, held_out) -> tuple[float, float, int]:
     """Train until the PSNR or the time is reached. Returns seconds of steps, the PSNR, and the number of steps."""
     import jax
 
@@ -28,16 +28,16 @@ def train_to(preset: str, psnr: float, max_seconds: float, faces, held_out) -> t
     config = replace(PRESETS[preset].config, batch=32)
     triplets, state = Triplets(faces, with_middle=False), init_state(config, faces)
     train_step(config, init_state(config, faces), triplets.batch(0, 0, 32))  # compiles
-    seconds, step, reached = 0.0, 0, -np.inf
-    while reached < psnr and seconds < max_seconds:
+    seconds, step, psnr = 0.0, 0, -np.inf
+    while psnr < target_psnr and seconds < max_seconds:
         batches = [triplets.batch(0, step + k, 32) for k in range(VALIDATE_EVERY)]
         start = time.perf_counter()
         for batch in batches:
             state, metrics = train_step(config, state, batch)
         jax.block_until_ready(metrics)
         seconds, step = seconds + time.perf_counter() - start, step + VALIDATE_EVERY
-        reached = validate(config, state.params, held_out)["validation/reconstruction_psnr"]
-    return seconds, reached, step
+        psnr = validate(config, state.params, held_out)["validation/reconstruction_psnr"]
+    return seconds, psnr, step
 
 
 def main() -> None:
@@ -61,12 +61,12 @@ def main() -> None:
     )
     rows, result = [("network", "seconds", "steps", "PSNR reached")], {}
     for preset in ("smile", "poster"):
-        seconds, reached, step = train_to(preset, options.psnr, options.most, faces, held_out)
-        rows.append((preset, f"{seconds:.1f}", str(step), f"{reached:.2f}"))
-        result[preset] = {"seconds": seconds, "steps": step, "psnr": reached}
+        seconds, psnr, steps = train_to(preset, options.psnr, options.most, faces, held_out)
+        rows.append((preset, f"{seconds:.1f}", str(steps), f"{psnr:.2f}"))
+        result[preset] = {"seconds": seconds, "steps": steps, "psnr": psnr}
     print(timing.table(rows))
     print(f"To {options.psnr:g} dB on 20 people held out of 220; load average {load_before:.1f} before.")
-    timing.write(options.json, result | {"psnr": options.psnr, "load_average": load_before})
+    timing.write_json(options.json, result | {"psnr": options.psnr, "load_average": load_before})
 
 
 if __name__ == "__main__":

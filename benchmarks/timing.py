@@ -1,4 +1,4 @@
-"""What the benchmarks against PyTorch share: the environment, times taken in turn, the table, the JSON file."""
+"""What the benchmarks share: the environment, sides timed in turn, the table, the JSON file."""
 
 import argparse
 import json
@@ -14,17 +14,17 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # this checkout is what is measured
+sys.path.insert(0, str(ROOT))  # measure this checkout
 
 from facedisent_jax.commands.train import settle_environment as settle_environment  # noqa: E402
 
 CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-"""Threads of either side."""
+"""Threads of each side."""
 
 
-def arguments(about: str, models: Iterable[str], rounds: int, calls: int) -> argparse.ArgumentParser:
+def option_parser(description: str, models: Iterable[str], rounds: int, calls: int) -> argparse.ArgumentParser:
     """The options of a comparison with PyTorch."""
-    parser = argparse.ArgumentParser(description=about)
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", choices=models, default="hybrid", help="kind of network (default: hybrid)")
     parser.add_argument("--rounds", type=int, default=rounds, help=f"turns of each side (default: {rounds})")
     parser.add_argument("--calls", type=int, default=calls, help=f"calls a turn (default: {calls})")
@@ -39,28 +39,30 @@ def add_to_path(folder: str) -> None:
 
 
 class Side:
-    """One side of a comparison in a process of its own, as the threads of one library would disturb the other's: the
-    script once more with `--side NAME`, which then calls `serve`. Between its turns it sleeps."""
+    """One side of a comparison, in its own process: the threads of two libraries in one process disturb each other.
+
+    The process runs the script with `--side NAME`, which calls `serve`. Between its turns it sleeps.
+    """
 
     def __init__(self, name: str, arguments: list[str]):
         self.name = name
-        self._errors = tempfile.TemporaryFile("w+")
+        self._stderr = tempfile.TemporaryFile("w+")
         command = [sys.executable, *arguments, "--side", name]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._errors, text=True)
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._stderr, text=True)
 
     def failure(self) -> str:
-        """Wait until it is compiled; "", or why it could not be."""
+        """Wait until the side is compiled. Returns "", or why it could not be."""
         assert self._process.stdout
         for line in self._process.stdout:
             if line == "ready\n":
                 return ""
-        self._errors.seek(0)
-        said = self._errors.read().strip().splitlines() or ["it ended without a word"]
-        return ([line for line in said if "Error: " in line] or said)[-1]  # PyTorch ends with advice on debugging
+        self._stderr.seek(0)
+        lines = self._stderr.read().strip().splitlines() or ["it ended without a word"]
+        return ([line for line in lines if "Error: " in line] or lines)[-1]  # PyTorch ends with advice on debugging
 
     def seconds(self, calls: int) -> float:
-        """Seconds a call, of so many."""
+        """Mean seconds of a call."""
         assert self._process.stdin and self._process.stdout
         print(calls, file=self._process.stdin, flush=True)
         return float(self._process.stdout.readline())
@@ -70,8 +72,8 @@ class Side:
         self._process.communicate()
 
 
-def started(names: Iterable[str], arguments: list[str]) -> list[Side]:
-    """Sides of these names, compiled one after the other; ends the script where one could not be."""
+def start_sides(names: Iterable[str], arguments: list[str]) -> list[Side]:
+    """Sides with these names, compiled one after the other. Ends the script if one cannot be compiled."""
     sides = []
     for name in names:
         sides.append(Side(name, arguments))
@@ -81,8 +83,11 @@ def started(names: Iterable[str], arguments: list[str]) -> list[Side]:
 
 
 def serve(run: Callable[[int], None]) -> None:
-    """What a side does. run: a function of a number of calls, which returns when all are done. Each turn begins with
-    one call that is not counted, so that nobody pays for what the other has left in the caches."""
+    """Time `run` whenever the main process asks for a number of calls.
+
+    run: makes a number of calls, and returns when all are done. Each turn begins with one call that is not counted,
+    because the other sides have filled the caches.
+    """
     run(1)  # compiles
     print("ready", flush=True)
     for line in sys.stdin:
@@ -93,7 +98,7 @@ def serve(run: Callable[[int], None]) -> None:
 
 
 def in_turn(sides: list[Side], rounds: int, calls: int) -> dict[str, list[float]]:
-    """Seconds a call of each side, one number a round: A B C, A B C, ..."""
+    """Seconds per call of each side, one number per round, in the order A B C, A B C, ..."""
     seconds: dict[str, list[float]] = {side.name: [] for side in sides}
     for _ in range(rounds):
         for side in sides:
@@ -101,9 +106,9 @@ def in_turn(sides: list[Side], rounds: int, calls: int) -> dict[str, list[float]
     return seconds
 
 
-def medians(times: dict[str, list[float]]) -> dict[str, float]:
-    """The median of each side."""
-    return {name: statistics.median(values) for name, values in times.items()}
+def medians(rounds: dict[str, list[float]]) -> dict[str, float]:
+    """The median over the rounds, by name."""
+    return {name: statistics.median(values) for name, values in rounds.items()}
 
 
 WAYS = {
@@ -111,13 +116,13 @@ WAYS = {
     for compiled in (False, True)
     for layout in ("contiguous", "channels_last")
 }
-"""Ways to run PyTorch: whether channels come last, and whether it is compiled."""
+"""Variants of PyTorch: whether channels come last, and whether it is compiled."""
 
 
 def fastest(arguments: list[str], calls: int) -> tuple[dict[str, float], dict[str, str], Side]:
-    """Of `WAYS`: seconds a call of each; why one could not be measured; the fastest, still running.
+    """Seconds per call of each of `WAYS`, the reasons why some could not be measured, and the fastest, still running.
 
-    Only the compiled ones may fail: they need a C++ compiler, which not every machine has.
+    Only compiled variants may fail: they need a C++ compiler, which not every machine has.
     """
     sides, unmeasured = [], {}
     for name in WAYS:
@@ -129,15 +134,15 @@ def fastest(arguments: list[str], calls: int) -> tuple[dict[str, float], dict[st
         else:
             sides.append(side)
     seconds = medians(in_turn(sides, 3, calls))
-    best = min(sides, key=lambda side: seconds[side.name])
+    fastest_side = min(sides, key=lambda side: seconds[side.name])
     for side in sides:
-        if side is not best:
+        if side is not fastest_side:
             side.close()
-    return seconds, unmeasured, best
+    return seconds, unmeasured, fastest_side
 
 
 def settle_torch() -> None:
-    """As many threads as JAX has, and no warning that there is no GPU."""
+    """Give PyTorch as many threads as JAX, and switch off its warning that there is no GPU."""
     import torch
 
     torch.set_num_threads(CORES)
@@ -145,7 +150,7 @@ def settle_torch() -> None:
 
 
 def machine() -> dict:
-    """Processor, cores, versions and load, for the JSON file and the table's head."""
+    """Processor, cores, versions and load, for the JSON file."""
     import jax
     import torch
 
@@ -163,16 +168,15 @@ def machine() -> dict:
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Columns of equal width, the first to the left and the others to the right; the first row is the head."""
+    """A table as text. The first row is the head; the first column is aligned left, the others right."""
     widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     lines = [
-        "  ".join(cell.rjust(w) if k else cell.ljust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True)))
-        for row in rows
+        "  ".join(row[k].rjust(width) if k else row[k].ljust(width) for k, width in enumerate(widths)) for row in rows
     ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
-def write(path: str, result: dict) -> None:
-    """The result as JSON, where a file was asked for."""
+def write_json(path: str, result: dict) -> None:
+    """Write the result to the file of --json, if that was given."""
     if path:
         Path(path).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")

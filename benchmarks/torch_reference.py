@@ -1,8 +1,8 @@
 """PyTorch twins of `facedisent_jax.models`, with the same weights. For the benchmarks alone.
 
 Images are [n, channels, height, width] in one of two memory layouts: contiguous, or channels_last (the channels of a
-pixel side by side). Flattening keeps the order of the layout, so that neither is slowed down by copies; `tensors` sorts
-the weights accordingly.
+pixel side by side). Flattening keeps the order of the layout, so neither is slowed down by copies; `tensors` sorts the
+weights to match.
 """
 
 from typing import Any, NamedTuple
@@ -53,8 +53,10 @@ class WarpOutput(NamedTuple):
 
 
 def tensors(params: Any, channels_last: bool) -> Any:
-    """Our weights as PyTorch stores its own: the same tree, dense kernels [out, in], convolutions [out, in, 3, 3].
-    Matrices with a row per pixel value stay as they are: the decoder's is [out, in], the encoder's [in, out]."""
+    """Our weights in PyTorch's form: the same tree, dense kernels [out, in], convolutions [out, in, 3, 3].
+
+    Matrices with a row per pixel value keep their form: the decoder's is [out, in], the encoder's [in, out].
+    """
     if isinstance(params, dict):
         return {name: tensors(value, channels_last) for name, value in params.items()}
     value = np.array(params, np.float32)
@@ -77,13 +79,13 @@ def to_layout(x: Tensor, channels_last: bool) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
-def flat(x: Tensor, channels_last: bool) -> Tensor:
+def flatten(x: Tensor, channels_last: bool) -> Tensor:
     """[n, channels, height, width] -> [n, values] in the order of the layout."""
     return (x.permute(0, 2, 3, 1) if channels_last else x).reshape(len(x), -1)
 
 
-def unflat(x: Tensor, channels_last: bool) -> Tensor:
-    """[n, 12288] -> images [n, 3, 64, 64]: the inverse of `flat`."""
+def unflatten(x: Tensor, channels_last: bool) -> Tensor:
+    """[n, 12288] -> images [n, 3, 64, 64]: the inverse of `flatten`."""
     return (
         x.reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3).permute(0, 3, 1, 2)
         if channels_last
@@ -135,7 +137,7 @@ def conv_block(x: Tensor, p: Any) -> Tensor:
 
 
 def separable_block(x: Tensor, p: Any, dilation: int, channels_last: bool) -> Tensor:
-    """x: [n, height, width, channels], as dense layers want it."""
+    """x: [n, height, width, channels], the order for dense layers."""
     y = to_layout(x.permute(0, 3, 1, 2), channels_last)
     y = F.conv2d(y, p["kernel"], padding=dilation, dilation=dilation, groups=y.shape[1]).permute(0, 2, 3, 1)
     return x + dense(F.silu(dense(layer_norm(y, p["LayerNorm_0"]), p["Dense_0"])), p["Dense_1"])
@@ -151,7 +153,7 @@ def encode_logits(config: ModelConfig, params: Any, x: Tensor, channels_last: bo
             y = F.relu(group_norm(y, p[f"GroupNorm_{scale}"]))
         y = dense(y.permute(0, 2, 3, 1).reshape(len(y), -1), p["Dense_0"])
         return Codes(y[:, :CODE_DIMS], y[:, CODE_DIMS:])
-    values = (flat(x, channels_last) - p["mean"].detach()) / PIXELS**0.5
+    values = (flatten(x, channels_last) - p["mean"].detach()) / PIXELS**0.5
     y, linear = (values @ p["pixel_kernel"]).split([config.width, 2 * CODE_DIMS], dim=-1)
 
     for k in range(config.blocks):
@@ -175,8 +177,8 @@ def encode(config: ModelConfig, params: Any, x: Tensor, channels_last: bool) -> 
 
 def decode(config: ModelConfig, params: Any, codes: Codes, channels_last: bool) -> Tensor:
     """Codes -> images [n, 3, 64, 64], from the codes alone."""
-    p, signed = params["decoder"], torch.cat([codes.identity, 2 * codes.expression - 1], dim=-1)
-    y = dense(signed, p["Dense_0"])
+    p, signed_codes = params["decoder"], torch.cat([codes.identity, 2 * codes.expression - 1], dim=-1)
+    y = dense(signed_codes, p["Dense_0"])
     if config.kind == "plain":
         y = to_layout(y.reshape(-1, 4, 4, config.width << 3).permute(0, 3, 1, 2), channels_last)
         for scale in range(4):
@@ -185,8 +187,8 @@ def decode(config: ModelConfig, params: Any, codes: Codes, channels_last: bool) 
         return y + 0.5
     for k in range(config.blocks):
         y = dense_block(y, p[f"DenseBlock_{k}"])
-    y = torch.cat([layer_norm(y, p["LayerNorm_0"]) / config.width**0.5, signed / (2 * CODE_DIMS) ** 0.5], dim=-1)
-    return unflat(F.linear(y, p["pixel_kernel"], p["mean"]), channels_last)
+    y = torch.cat([layer_norm(y, p["LayerNorm_0"]) / config.width**0.5, signed_codes / (2 * CODE_DIMS) ** 0.5], dim=-1)
+    return unflatten(F.linear(y, p["pixel_kernel"], p["mean"]), channels_last)
 
 
 def warp_image(images: Tensor, flow: Tensor) -> Tensor:
@@ -235,12 +237,13 @@ def gauss_newton_step(basis: Tensor, start: Tensor, end: Tensor) -> Tensor:
     jacobian = torch.einsum("nhwd,hwdk->nhwk", torch.stack([dy, dx], -1) / 2, basis)
     difference = (start - end)[:, 0]
     residual_scale = OUTLIER * difference.abs().mean((1, 2), keepdim=True) + 1e-4
-    weighted = jacobian / ((1 + (difference / residual_scale) ** 2) ** 2)[..., None]
-    jacobian, weighted = jacobian.flatten(1, 2), weighted.flatten(1, 2)
-    hessian = weighted.transpose(1, 2) @ jacobian
+    weighted_jacobian = jacobian / ((1 + (difference / residual_scale) ** 2) ** 2)[..., None]
+    jacobian, weighted_jacobian = jacobian.flatten(1, 2), weighted_jacobian.flatten(1, 2)
+    hessian = weighted_jacobian.transpose(1, 2) @ jacobian
     damping = 1e-6 + 1e-4 * hessian.diagonal(dim1=1, dim2=2).sum(-1)
     hessian = hessian + damping[:, None, None] * torch.eye(4)
-    return torch.linalg.solve(hessian, weighted.transpose(1, 2) @ difference.flatten(1)[..., None])[..., 0]
+    rhs = weighted_jacobian.transpose(1, 2) @ difference.flatten(1)[..., None]
+    return torch.linalg.solve(hessian, rhs)[..., 0]
 
 
 def align(sources: tuple[Source, ...], target_decoded: Tensor, alpha: Tensor | None) -> Tensor:

@@ -1,7 +1,4 @@
-"""The PyTorch twin of a training step: the same terms of the loss, optimizer and moving average of the weights.
-
-For the benchmarks alone.
-"""
+"""The PyTorch twin of a training step: loss terms, optimizer and EMA of the weights. For the benchmarks alone."""
 
 import math
 from collections.abc import Callable
@@ -34,7 +31,7 @@ def mse(prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
     return (squared if weight is None else squared * weight).mean((1, 2, 3))
 
 
-def structural(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+def multiscale_charbonnier(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     difference, total = prediction - target, torch.zeros(len(target))
     for scale in range(4):
         if scale:
@@ -69,7 +66,7 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
 
 def loss_terms(config: Config, channels_last: bool, params: Any, batch: Batch) -> dict[str, Tensor]:
     """`objective.loss_terms` for a batch of tensors, without augmentation."""
-    model, c, n = config.model, config.objective, batch.images.shape[1]
+    model, objective, n = config.model, config.objective, batch.images.shape[1]
 
     def to_float(images: Tensor) -> Tensor:
         return net.to_layout(images.permute(0, 3, 1, 2).float() / 255, channels_last)
@@ -88,7 +85,8 @@ def loss_terms(config: Config, channels_last: bool, params: Any, batch: Batch) -
     )
     decoded = net.decode(model, params, codes, channels_last).reshape(len(pairs), *images.shape[1:])
     has_image = torch.stack([torch.ones_like(batch.has_b), batch.has_b, batch.has_c])
-    weight = None if c.mouth_weight == 1 else torch.from_numpy(pixel_weights(c.mouth_weight))[None, None]
+    mouth_weight = objective.mouth_weight
+    weight = None if mouth_weight == 1 else torch.from_numpy(pixel_weights(mouth_weight))[None, None]
     error = torch.stack([mse(decoded[k], images[pair.target], weight) for k, pair in enumerate(pairs)])
     mask = torch.stack(
         [has_image[pair.identity] * has_image[pair.expression] * has_image[pair.target] for pair in pairs]
@@ -98,23 +96,23 @@ def loss_terms(config: Config, channels_last: bool, params: Any, batch: Batch) -
     gap = (batch.intensity[A] - batch.intensity[B]).abs() * batch.is_labelled[A] * batch.is_labelled[B]
     has_direction = ((batch.intensity - 0.5).abs() > MIN_DIRECTION).float() * batch.is_labelled
     are_opposite = has_direction[A] * has_direction[B] * (gap > OPPOSITE_GAP)
-    labelled = expression[..., : c.label_dims]
+    labelled = expression[..., : objective.label_dims]
     signed = 2 * labelled - 1
-    action = batch.action_label[:, : c.label_dims]
-    label_norm = action.sum(-1).clamp(min=1.0)
-    ordered_rise = batch.order * (((labelled[B] - labelled[A]) * action).sum(-1) / label_norm)
+    label = batch.action_label[:, : objective.label_dims]
+    label_norm = label.sum(-1).clamp(min=1.0)
+    ordered_rise = batch.order * (((labelled[B] - labelled[A]) * label).sum(-1) / label_norm)
     is_endpoint = (batch.intensity - batch.intensity.round()).abs() < ENDPOINT_TOLERANCE
-    label_mask = batch.is_labelled if c.label_intermediate else batch.is_labelled * is_endpoint
+    label_mask = batch.is_labelled if objective.label_intermediate else batch.is_labelled * is_endpoint
     bce = F.binary_cross_entropy_with_logits(
-        logits[..., : c.label_dims], batch.label[..., : c.label_dims], reduction="none"
+        logits[..., : objective.label_dims], batch.label[..., : objective.label_dims], reduction="none"
     )
-    values = {
+    terms = {
         "reconstruction": masked_mean(error[:3], mask[:3]),
         "swap": masked_mean(error[3:], mask[3:]),
         "identity_cosine": masked_mean(cosine_embedding(identity[A], identity[B], True), batch.has_b)
         + masked_mean(cosine_embedding(identity[A], identity[C], False), batch.has_c),
         "identity_triplet": masked_mean(
-            triplet_margin(identity[A], identity[B], identity[C], c.identity_margin), is_full_triplet
+            triplet_margin(identity[A], identity[B], identity[C], objective.identity_margin), is_full_triplet
         ),
         "identity_l1": masked_mean(l1(identity[A], identity[B]), batch.has_b),
         "expression_cosine": masked_mean(
@@ -123,20 +121,20 @@ def loss_terms(config: Config, channels_last: bool, params: Any, batch: Batch) -
         )
         + masked_mean(cosine_embedding(signed[A], signed[B], False), batch.has_b * are_opposite),
         "expression_triplet": masked_mean(
-            triplet_margin(labelled[A], labelled[C], labelled[B], c.expression_margin * gap),
+            triplet_margin(labelled[A], labelled[C], labelled[B], objective.expression_margin * gap),
             is_full_triplet,
         ),
         "expression_l1": masked_mean(l1(labelled[A], labelled[C]), batch.has_c),
         "label": masked_mean(bce.mean(-1), has_image * label_mask),
         "ranking": masked_mean(
-            0.1 * F.softplus((c.ranking_margin * gap - ordered_rise) / 0.1), batch.order.abs() * batch.has_b
+            0.1 * F.softplus((objective.ranking_margin * gap - ordered_rise) / 0.1), batch.order.abs() * batch.has_b
         ),
     }
     if model.kind == "warp":
         middle = to_float(batch.middle[0])
         codes = Codes(identity, expression)
-        values |= warp_terms(config, channels_last, params, images, middle, batch, codes, decoded[:2])
-    return values
+        terms |= warp_terms(config, channels_last, params, images, middle, batch, codes, decoded[:2])
+    return terms
 
 
 def warp_terms(
@@ -154,8 +152,8 @@ def warp_terms(
     (a, b, _), (identity_a, identity_b, _), (expression_a, expression_b, expression_c) = images, *codes
     n = len(a)
     is_even_row = (torch.arange(n) % 2 == 0)[:, None]
-    kind = torch.where(is_even_row, expression_b[:, label_dims:], expression_c[:, label_dims:])
-    retargeted = torch.cat([expression_c[:, :label_dims], kind], dim=1)
+    style = torch.where(is_even_row, expression_b[:, label_dims:], expression_c[:, label_dims:])
+    retargeted = torch.cat([expression_c[:, :label_dims], style], dim=1)
     alpha = batch.alpha[:, None]
     interpolated = Codes(
         (1 - alpha) * identity_a + alpha * identity_b, (1 - alpha) * expression_a + alpha * expression_b
@@ -176,30 +174,30 @@ def warp_terms(
     from_two = net.decode_from_sources(model, params, interpolated, (source_a, source_b), channels_last, batch.alpha)
 
     pixel_weight = torch.from_numpy(pixel_weights(config.objective.mouth_weight))[None, None]
-    error = structural(from_one.images, torch.cat([b, a, middle]), pixel_weight)
+    error = multiscale_charbonnier(from_one.images, torch.cat([b, a, middle]), pixel_weight)
     weight = torch.cat([batch.has_b, batch.has_b * batch.has_c, middle_weight])
     flow = torch.cat([from_one.flow[0], *from_two.flow])
-    encoder = {"encoder": {name: detached(value) for name, value in params["encoder"].items()}}
+    encoder = {"encoder": detach(params["encoder"])}
     re_encoded = net.encode(model, encoder, from_one.images[n : 2 * n], channels_last)
     cycle = l1(re_encoded.identity, identity_a.detach()) + l1(re_encoded.expression, retargeted.detach())
     variation = [flow.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (1, 2)]
     return {
         "one_source": masked_mean(error, weight),
-        "two_sources": masked_mean(structural(from_two.images, middle, pixel_weight), middle_weight),
+        "two_sources": masked_mean(multiscale_charbonnier(from_two.images, middle, pixel_weight), middle_weight),
         "flow_tv": (variation[0] + variation[1]).mean(),
         "mask_area": (from_one.mask.mean() + from_two.mask.mean()) / 2,
         "cycle": masked_mean(cycle, batch.has_b * batch.has_c),
     }
 
 
-def detached(params: Any) -> Any:
-    return {name: detached(value) for name, value in params.items()} if isinstance(params, dict) else params.detach()
+def detach(params: Any) -> Any:
+    return {name: detach(value) for name, value in params.items()} if isinstance(params, dict) else params.detach()
 
 
 def loss(config: Config, channels_last: bool, params: Any, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """`objective.weighted_sum` and the terms."""
-    values = loss_terms(config, channels_last, params, batch)
-    return sum(getattr(config.loss, name) * value for name, value in values.items()), values  # type: ignore[return-value]
+    terms = loss_terms(config, channels_last, params, batch)
+    return sum(getattr(config.loss, name) * value for name, value in terms.items()), terms  # type: ignore[return-value]
 
 
 def learning_rate(config: OptimConfig, step: int) -> float:
@@ -214,49 +212,50 @@ def leaves(params: Any, path: str = "") -> dict[str, Tensor]:
     """The weights by their paths."""
     if not isinstance(params, dict):
         return {path: params}
-    return {k: v for name, value in params.items() for k, v in leaves(value, f"{path}/{name}").items()}
+    return {p: leaf for name, value in params.items() for p, leaf in leaves(value, f"{path}/{name}").items()}
 
 
 class Training:
-    """The state before the first step, from our weights; `step(batch)` is one step."""
+    """The training state, starting from our weights. `step(batch)` makes one step."""
 
     def __init__(self, config: Config, params: Any, channels_last: bool, compiled: bool):
-        self.config, self.count = config, 0
+        self.config, self.steps_done = config, 0
         self.params = net.tensors(params, channels_last)
-        named = leaves(self.params)
-        self.weights = list(named.values())
-        for value in self.weights:
-            value.requires_grad_()
-        self.ema_params = [value.detach().clone() for value in self.weights]
-        decays = {path: value.ndim > 1 and "pixel_kernel" not in path for path, value in named.items()}
+        weight_by_path = leaves(self.params)
+        self.weights = list(weight_by_path.values())
+        for weight in self.weights:
+            weight.requires_grad_()
+        self.ema_params = [weight.detach().clone() for weight in self.weights]
+        has_decay = {path: weight.ndim > 1 and "pixel_kernel" not in path for path, weight in weight_by_path.items()}
         groups = [
-            {"params": [v for path, v in named.items() if decays[path]], "weight_decay": config.optim.weight_decay},
-            {"params": [v for path, v in named.items() if not decays[path]], "weight_decay": 0.0},
+            {
+                "params": [weight for path, weight in weight_by_path.items() if has_decay[path] == decay],
+                "weight_decay": config.optim.weight_decay if decay else 0.0,
+            }
+            for decay in (True, False)
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
-        function = partial(loss, config, channels_last)
-        self.loss: Callable = torch.compile(function) if compiled else function
+        loss_function = partial(loss, config, channels_last)
+        self.loss: Callable = torch.compile(loss_function) if compiled else loss_function
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One step on a batch of numpy arrays: every term, the total as "loss", and the gradient's norm."""
-        total, values = self.loss(self.params, Batch._make(torch.from_numpy(field) for field in batch))
+        """One step on a batch of numpy arrays. Returns every term, the "loss" and the "gradient_norm"."""
+        total, terms = self.loss(self.params, Batch._make(torch.from_numpy(field) for field in batch))
         total.backward()
-        norm = self.update()
+        gradient_norm = self.update()
         self.optimizer.zero_grad()
-        return {name: value.detach() for name, value in values.items()} | {
-            "loss": total.detach(),
-            "gradient_norm": norm,
-        }
+        metrics = terms | {"loss": total, "gradient_norm": gradient_norm}
+        return {name: value.detach() for name, value in metrics.items()}
 
     def update(self) -> Tensor:
-        """`step.apply_gradient` with the gradient that the weights hold; returns its norm."""
+        """`step.apply_gradient` with the gradient stored in the weights. Returns its norm."""
         optim = self.config.optim
-        norm = torch.nn.utils.clip_grad_norm_(self.weights, optim.grad_clip_norm)
+        gradient_norm = torch.nn.utils.clip_grad_norm_(self.weights, optim.grad_clip_norm)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(optim, self.count)
+            group["lr"] = learning_rate(optim, self.steps_done)
         self.optimizer.step()
-        decay = min(optim.ema_decay, self.count / (self.count + 10))
+        decay = min(optim.ema_decay, self.steps_done / (self.steps_done + 10))
         with torch.no_grad():
-            torch._foreach_lerp_(self.ema_params, [value.detach() for value in self.weights], 1 - decay)
-        self.count += 1
-        return norm
+            torch._foreach_lerp_(self.ema_params, [weight.detach() for weight in self.weights], 1 - decay)
+        self.steps_done += 1
+        return gradient_norm

@@ -7,6 +7,6 @@ import pytest
 
 def needs(extra: str, *modules: str) -> pytest.MarkDecorator:
     """Mark of a test that needs these modules of an extra."""
-    missing = [name for name in modules if importlib.util.find_spec(name) is None]
-    reason = f"needs {', '.join(missing)}: pip install 'facedisent-jax[{extra}]'"
-    return pytest.mark.skipif(bool(missing), reason=reason)
+    missing_modules = [name for name in modules if importlib.util.find_spec(name) is None]
+    reason = f"needs {', '.join(missing_modules)}: pip install 'facedisent-jax[{extra}]'"
+    return pytest.mark.skipif(bool(missing_modules), reason=reason)

@@ -22,15 +22,15 @@ def anchors(text: str) -> set[str]:
 
 def commands(start: str) -> list[list[str]]:
     """The arguments after `start` of each command in a code block or in backticks."""
-    found = []
+    argument_lists = []
     for text in PAGES.values():
         text = text.replace("\\\n", " ")
         lines = [line for block in re.findall(r"```bash\n(.*?)```", text, re.S) for line in block.splitlines()]
         for line in [*lines, *re.findall(r"`([^`\n]+)`", text)]:
             line = line.removeprefix("srun ")
             if line.startswith(start):
-                found.append(shlex.split(line, comments=True)[len(start.split()) :])
-    return found
+                argument_lists.append(shlex.split(line, comments=True)[len(start.split()) :])
+    return argument_lists
 
 
 def test_readme_has_at_most_180_lines():

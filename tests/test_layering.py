@@ -74,5 +74,5 @@ def test_data_prep_imports_the_record_and_nothing_of_jax():
 )
 def test_importing_brings_no_tensorflow(module):
     code = f"import sys, {module}; print('tensorflow' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "False"

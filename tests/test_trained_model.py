@@ -48,27 +48,27 @@ def test_bytes_and_floats_are_the_same_image(model, images):
 
 def test_an_image_has_the_same_code_in_any_batch(model):
     largest = trained_model.BATCH_SIZES[-1]
-    many = np.random.default_rng(0).integers(0, 255, (largest + 3, 64, 64, 3), np.uint8)
-    codes = model.encode(many)
+    many_images = np.random.default_rng(0).integers(0, 255, (largest + 3, 64, 64, 3), np.uint8)
+    codes = model.encode(many_images)
     for k in (0, largest - 1, largest, largest + 2):
-        assert model.encode(many[k : k + 1]).identity[0] == pytest.approx(codes.identity[k], abs=1e-5)
-    assert model.encode(many[:0]).identity.shape == (0, 64)
-    assert model.decode(model.encode(many[:0])).shape == (0, 64, 64, 3)
+        assert model.encode(many_images[k : k + 1]).identity[0] == pytest.approx(codes.identity[k], abs=1e-5)
+    assert model.encode(many_images[:0]).identity.shape == (0, 64)
+    assert model.decode(model.encode(many_images[:0])).shape == (0, 64, 64, 3)
 
 
 def test_swapping_codes_twice_changes_nothing(model, images):
     a, b = model.encode(images[:1]), model.encode(images[1:2])
-    once = fd.Codes(a.identity, b.expression), fd.Codes(b.identity, a.expression)
-    twice = fd.Codes(once[0].identity, once[1].expression), fd.Codes(once[1].identity, once[0].expression)
-    for before, after in zip((a, b), twice, strict=True):
-        assert all((x == y).all() for x, y in zip(before, after, strict=True))
+    swap = fd.Codes(a.identity, b.expression), fd.Codes(b.identity, a.expression)
+    double_swap = fd.Codes(swap[0].identity, swap[1].expression), fd.Codes(swap[1].identity, swap[0].expression)
+    for codes, swapped_back in zip((a, b), double_swap, strict=True):
+        assert all((x == y).all() for x, y in zip(codes, swapped_back, strict=True))
 
 
 def test_swap_has_the_identity_of_the_first_and_the_expression_of_the_second(model, images):
     a, b = model.encode(images[:2]), model.encode(images[2:4])
-    swapped = model.swap(images[:2], images[2:4])
-    assert swapped == pytest.approx(model.decode(fd.Codes(a.identity, b.expression)))
-    assert abs(swapped - model.decode(fd.Codes(b.identity, a.expression))).max() > 1e-3
+    swap = model.swap(images[:2], images[2:4])
+    assert swap == pytest.approx(model.decode(fd.Codes(a.identity, b.expression)))
+    assert abs(swap - model.decode(fd.Codes(b.identity, a.expression))).max() > 1e-3
     assert model.swap(images, images) == pytest.approx(model.decode(model.encode(images)))
 
 
@@ -77,20 +77,20 @@ def test_swap_grid_has_people_down_and_expressions_across(model, images):
     assert grid.shape == (2, 3, 64, 64, 3)
     for r in range(2):
         for c in range(3):
-            swapped = model.swap(images[r : r + 1], images[2 + c : 3 + c])[0]
-            assert grid[r, c] == pytest.approx(swapped, abs=1e-5)
+            swap = model.swap(images[r : r + 1], images[2 + c : 3 + c])[0]
+            assert grid[r, c] == pytest.approx(swap, abs=1e-5)
 
 
 def test_interpolation_ends_at_the_reconstruction_or_the_swap(model, images):
     a, b = images[0], images[1]
     reconstruction = model.decode(model.encode(images[:2]))
-    expression, identity, both = (model.interpolate(a, b, 5, move) for move in ("expression", "identity", "both"))
-    for path in (expression, identity, both):
+    expression, identity, joint = (model.interpolate(a, b, 5, move) for move in ("expression", "identity", "both"))
+    for path in (expression, identity, joint):
         assert path.shape == (5, 64, 64, 3)
         assert path[0] == pytest.approx(reconstruction[0], abs=1e-5)
     assert expression[-1] == pytest.approx(model.swap(a[None], b[None])[0], abs=1e-5)
     assert identity[-1] == pytest.approx(model.swap(b[None], a[None])[0], abs=1e-5)
-    assert both[-1] == pytest.approx(reconstruction[1], abs=1e-5)
+    assert joint[-1] == pytest.approx(reconstruction[1], abs=1e-5)
 
 
 def test_interpolated_codes_lie_on_a_straight_line_in_equal_steps(model, images):
@@ -104,7 +104,7 @@ def test_interpolated_codes_lie_on_a_straight_line_in_equal_steps(model, images)
 
 
 @pytest.mark.parametrize(
-    ("wrong", "message"),
+    ("bad_images", "message"),
     [
         (np.zeros((64, 64, 3), np.uint8), "single image"),
         (np.zeros((2, 32, 32, 3), np.uint8), r"\[2, 32, 32, 3\]"),
@@ -115,9 +115,9 @@ def test_interpolated_codes_lie_on_a_straight_line_in_equal_steps(model, images)
         (np.full((1, 64, 64, 3), np.nan), "NaN"),
     ],
 )
-def test_images_that_cannot_be_encoded_are_explained(model, wrong, message):
+def test_images_that_cannot_be_encoded_are_explained(model, bad_images, message):
     with pytest.raises(UserError, match=message):
-        model.encode(wrong)
+        model.encode(bad_images)
 
 
 def test_other_mistakes_are_explained(model, images):
@@ -151,8 +151,8 @@ def test_a_loaded_run_needs_neither_its_data_nor_tensorflow(tmp_path):
         "codes = model.encode(np.zeros((1, 64, 64, 3), np.uint8))\n"
         "print(model.config.seed, model.info['train_subjects'], model.step, model.decode(codes).shape)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "3 ['p000', 'p001'] 0 (1, 64, 64, 3)", done.stderr
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.strip() == "3 ['p000', 'p001'] 0 (1, 64, 64, 3)", result.stderr
 
 
 def test_importing_the_package_is_quick_and_imports_neither_jax_nor_tensorflow():
@@ -160,8 +160,8 @@ def test_importing_the_package_is_quick_and_imports_neither_jax_nor_tensorflow()
         "import sys, facedisent_jax; print([m for m in ('jax', 'flax', 'tensorflow', 'numpy') if m in sys.modules])"
     )
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stderr
     assert time.perf_counter() - start < 5  # it takes 0.1 s; the bound is for a loaded machine
     assert set(fd.__all__) <= set(dir(fd))
     with pytest.raises(AttributeError, match="lode"):

@@ -50,14 +50,14 @@ def faces():
 
 def test_the_twin_finds_the_same_head_motion():
     start = np.random.default_rng(0).random((3, 8, 8, 3))
-    first = jax.image.resize(jnp.asarray(start, jnp.float32), (3, 64, 64, 3), "cubic")
+    image_a = jax.image.resize(jnp.asarray(start, jnp.float32), (3, 64, 64, 3), "cubic")
     coefficients = jnp.asarray([(1.0, -2, 0, 0), (0, 0, 1.5, 0), (0.5, 0, 0, -1.5)])
     flow = jnp.einsum("hwdk,nk->nhwd", alignment.similarity_basis(64), coefficients)
-    second = 0.8 * sampling.warp_image(first, flow) + 0.1
-    ours = alignment.head_motion(first, second)
-    theirs = net.head_motion(*(torch.from_numpy(np.asarray(x)).permute(0, 3, 1, 2) for x in (first, second)))
-    assert np.abs(ours).mean() > 0.5
-    np.testing.assert_allclose(theirs, ours, atol=2e-3)
+    image_b = 0.8 * sampling.warp_image(image_a, flow) + 0.1
+    jax_motion = alignment.head_motion(image_a, image_b)
+    torch_motion = net.head_motion(*(torch.from_numpy(np.asarray(x)).permute(0, 3, 1, 2) for x in (image_a, image_b)))
+    assert np.abs(jax_motion).mean() > 0.5
+    np.testing.assert_allclose(torch_motion, jax_motion, atol=2e-3)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
@@ -69,12 +69,12 @@ def test_the_twin_trains_as_we_do(kind, channels_last, faces):
     state, twin = init_state(config, faces, params), torch_step.Training(config, params, channels_last, False)
     for step in range(6):
         batch = triplets.batch(0, step, config.batch)
-        state, ours = train_step(config, state, batch)
-        theirs = twin.step(batch)
-        assert ours.keys() == theirs.keys()
+        state, terms = train_step(config, state, batch)
+        torch_terms = twin.step(batch)
+        assert terms.keys() == torch_terms.keys()
         # Later the two drift apart by rounding: Adam turns a gradient of nearly nothing into a full step.
-        for name in ours if step == 0 else ("loss",):
-            np.testing.assert_allclose(float(theirs[name]), float(ours[name]), rtol=2e-3, atol=1e-6, err_msg=name)
+        for name in terms if step == 0 else ("loss",):
+            np.testing.assert_allclose(float(torch_terms[name]), float(terms[name]), rtol=2e-3, atol=1e-6, err_msg=name)
     ema_params = torch_step.leaves(net.tensors(jax.device_get(state.ema_params), channels_last))
     start = torch_step.leaves(net.tensors(params, channels_last))
     change = sum(float(((ema_params[path] - start[path]) ** 2).sum()) for path in ema_params)
@@ -96,8 +96,8 @@ def test_the_twin_encodes_and_decodes_as_we_do(kind, faces):
         torch_codes = net.encode(model, torch_params, x, channels_last)
         for a, b in zip(codes, torch_codes, strict=True):
             np.testing.assert_allclose(b.numpy(), a, atol=2e-5)
-        decoded = net.decode(model, torch_params, torch_codes, channels_last).permute(0, 2, 3, 1)
-        np.testing.assert_allclose(decoded.numpy(), decode(model, params, codes), atol=2e-5)
+        image = net.decode(model, torch_params, torch_codes, channels_last).permute(0, 2, 3, 1)
+        np.testing.assert_allclose(image.numpy(), decode(model, params, codes), atol=2e-5)
 
 
 def test_times_are_not_compared_if_the_functions_differ(faces, monkeypatch):
@@ -140,9 +140,9 @@ def test_sides_are_timed_in_turn(script, tmp_path):
 
 def test_a_side_that_cannot_be_compiled_is_reported(script, monkeypatch):
     monkeypatch.setattr(timing, "WAYS", {"eager": (False, False), "broken": (False, True)})
-    seconds, unmeasured, best = timing.fastest(script, 1)
+    seconds, errors, best = timing.fastest(script, 1)
     best.close()
-    assert list(seconds) == [best.name] == ["eager"] and unmeasured == {"broken": "RuntimeError: no C++ compiler"}
+    assert list(seconds) == [best.name] == ["eager"] and errors == {"broken": "RuntimeError: no C++ compiler"}
     monkeypatch.setattr(timing, "WAYS", {"broken": (False, False)})
     with pytest.raises(SystemExit, match="no C.. compiler"):
         timing.fastest(script, 1)

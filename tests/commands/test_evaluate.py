@@ -38,17 +38,17 @@ def test_help_and_typos_are_answered_without_jax_or_tensorflow():
     option = command("interpolate", "runs/x", "a.png", "b.png", "--stps", "3")
     assert option.returncode and "--steps" in option.stdout + option.stderr
     assert (time.perf_counter() - start) / 4 < 2  # 0.3 s each on an idle machine
-    heavy = "('jax', 'flax', 'tensorflow', 'matplotlib')"
-    script = f"import sys, facedisent_jax.commands.evaluate; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+    libraries = "('jax', 'flax', 'tensorflow', 'matplotlib')"
+    script = f"import sys, facedisent_jax.commands.evaluate; print([m for m in {libraries} if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stderr
 
 
 def test_report_writes_the_page_and_says_where(run):
-    done = command("report", run, "--data", run.parent / "data")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith(str(run / "report" / "index.html"))
-    assert "4 test images of 2 held-out subjects" in done.stdout and "pca 128" in done.stdout
+    result = command("report", run, "--data", run.parent / "data")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip().endswith(str(run / "report" / "index.html"))
+    assert "4 test images of 2 held-out subjects" in result.stdout and "pca 128" in result.stdout
     assert (run / "report" / "metrics.json").is_file()
 
 
@@ -64,15 +64,16 @@ def clips(run):
 @pytest.mark.slow
 def test_video_and_compare_write_their_tables_and_say_where(run, clips, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no face mesh that happens to be there
-    done = command("video", run, "--data", clips, "--clips", "2")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith(str(run / "video" / "index.html"))
-    assert "2 clips of 2 held-out subjects, 22 onset frames" in done.stdout and "cross-fade" in done.stdout
-    assert "by a fallback. The face mesh needs pip install" in done.stdout
-    done = command("compare", run, f"again={run}", "--data", clips, "--clips", "2", "--out", tmp_path / "table.csv")
-    assert done.returncode == 0, done.stderr
-    assert "Evaluating" not in done.stderr  # what the first command measured is used
-    assert "difference to the first" in done.stdout and (tmp_path / "table.csv").read_text().startswith("method,metric")
+    result = command("video", run, "--data", clips, "--clips", "2")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip().endswith(str(run / "video" / "index.html"))
+    assert "2 clips of 2 held-out subjects, 22 onset frames" in result.stdout and "cross-fade" in result.stdout
+    assert "by a fallback. The face mesh needs pip install" in result.stdout
+    result = command("compare", run, f"again={run}", "--data", clips, "--clips", "2", "--out", tmp_path / "table.csv")
+    assert result.returncode == 0, result.stderr
+    assert "Evaluating" not in result.stderr  # what the first command measured is used
+    assert "difference to the first" in result.stdout
+    assert (tmp_path / "table.csv").read_text().startswith("method,metric")
 
 
 def test_interpolate_writes_strips_and_animations(run, tmp_path):
@@ -102,25 +103,25 @@ def test_a_strip_begins_and_ends_with_the_photographs(run, tmp_path):
 
 def test_swap_writes_a_grid_of_all_with_all(run, tmp_path):
     photos = [run.parent / f"photo{k}.png" for k in range(3)]
-    done = command("swap", run, *photos, "--out", tmp_path / "grid.png")
-    assert done.returncode == 0, done.stderr
+    result = command("swap", run, *photos, "--out", tmp_path / "grid.png")
+    assert result.returncode == 0, result.stderr
     with Image.open(tmp_path / "grid.png") as image:
         assert image.width > 4 * 192 and image.height > 4 * 192
     assert [path.name for path in tmp_path.iterdir()] == ["grid.png"]
 
 
 def test_own_photographs_are_cropped_as_in_prep(run, tmp_path):
-    london = SHARED / "data" / "london_faces" / "images" / "002_neutral.jpg"
-    if not london.is_file():
+    photo = SHARED / "data" / "london_faces" / "images" / "002_neutral.jpg"
+    if not photo.is_file():
         pytest.skip("needs a photograph of a face, from the data folder shared beside the repository")
     from data_prep.cropping import face_crop, user_photos
 
-    small = tmp_path / "small.png"
-    Image.fromarray(face_crop.crop_photo(london, "haar", 0.2)).save(small)
-    cut, as_is = user_photos.crop_photos([london, small], {"detector": "haar", "margin": 0.2}, None)
-    assert (cut == as_is).all()
-    by_hand = user_photos.crop_photos([london], {"detector": "points", "margin": 0.2}, None)
-    assert (by_hand[0] == cut).all()  # no photograph comes with points: the same square is then found by Haar
+    small_photo = tmp_path / "small.png"
+    Image.fromarray(face_crop.crop_photo(photo, "haar", 0.2)).save(small_photo)
+    image, small_image = user_photos.crop_photos([photo, small_photo], {"detector": "haar", "margin": 0.2}, None)
+    assert (image == small_image).all()
+    crops = user_photos.crop_photos([photo], {"detector": "points", "margin": 0.2}, None)
+    assert (crops[0] == image).all()  # no photograph comes with points: the same square is then found by Haar
 
 
 def test_where_no_face_is_looked_for_that_is_said_of_photographs_and_not_of_crops(tmp_path, capsys):
@@ -128,53 +129,53 @@ def test_where_no_face_is_looked_for_that_is_said_of_photographs_and_not_of_crop
 
     Image.new("RGB", (64, 64)).save(tmp_path / "crop.png")
     Image.new("RGB", (80, 80)).save(tmp_path / "photograph.png")
-    for name, said in (("crop", False), ("photograph", True)):
+    for name, is_noted in (("crop", False), ("photograph", True)):
         user_photos.crop_photos([tmp_path / f"{name}.png"], {"detector": "none", "margin": 0.0}, None)
-        assert ("No face is looked for" in capsys.readouterr().err) == said
+        assert ("No face is looked for" in capsys.readouterr().err) == is_noted
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["report", "{there}/nowhere"], "no run folder"),
+        (["report", "{folder}/nowhere"], "no run folder"),
         (["report", "{run}", "--step", "7"], "--step must be best, last or one of [0]"),
         (["report", "{run}", "--step", "bst"], "--step must be best, last or one of [0]"),
-        (["report", "{run}", "--data", "{there}/nothing"], "no data folder"),
+        (["report", "{run}", "--data", "{folder}/nothing"], "no data folder"),
         (["report", "{run}", "--split", "train"], "was trained on 3 of the 3 subjects (p000, p001, p002)"),
         (["video", "{run}"], "no clips in"),
         (["video", "{run}", "--split", "train"], "was trained on 3 of the 3 subjects"),
         pytest.param(
-            ["video", "{run}", "--landmarker", "{there}/nothing.task"],
+            ["video", "{run}", "--landmarker", "{folder}/nothing.task"],
             "--landmarker must be the file",
             marks=needs("landmarks", "ai_edge_litert"),
         ),
         (["video", "{run}", "--clips", "-2"], "--clips must be 0 (all) or a number of clips, got -2"),
         (["compare", "{run}"], "at least two runs or groups, got 1"),
         (["compare", "{run}", "{run}"], "must be given once"),
-        (["compare", "{run}", "b={run}", "--out", "{there}/table.tex"], ".csv or .json"),
-        (["compare", "{run}", "b={run}", "--out", "{there}/no/table.csv"], "--out must be in an existing folder"),
-        (["compare", "{run}", "b={there}/nowhere"], "no clips in"),
-        (["interpolate", "{run}", "{there}/photo0.png", "{there}/nobody.jpg"], "photograph must be an existing file"),
-        (["interpolate", "{run}", "{photo}", "{photo}", "--out", "{there}/strip.tif"], '".tif"'),
+        (["compare", "{run}", "b={run}", "--out", "{folder}/table.tex"], ".csv or .json"),
+        (["compare", "{run}", "b={run}", "--out", "{folder}/no/table.csv"], "--out must be in an existing folder"),
+        (["compare", "{run}", "b={folder}/nowhere"], "no clips in"),
+        (["interpolate", "{run}", "{folder}/photo0.png", "{folder}/nobody.jpg"], "photograph must be an existing file"),
+        (["interpolate", "{run}", "{photo}", "{photo}", "--out", "{folder}/strip.tif"], '".tif"'),
         (
-            ["interpolate", "{run}", "{photo}", "{photo}", "--out", "{there}/no/strip.png"],
+            ["interpolate", "{run}", "{photo}", "{photo}", "--out", "{folder}/no/strip.png"],
             "--out must be in an existing folder",
         ),
         (["interpolate", "{run}", "{photo}", "{photo}", "--steps", "1"], "at least 2"),
-        (["interpolate", "{run}", "{there}/run/metrics.jsonl", "{photo}"], "cannot be used"),
-        (["interpolate", "{run}", "{there}/wall.png", "{photo}"], "no face was found"),
+        (["interpolate", "{run}", "{folder}/run/metrics.jsonl", "{photo}"], "cannot be used"),
+        (["interpolate", "{run}", "{folder}/wall.png", "{photo}"], "no face was found"),
         (["swap", "{run}", "{photo}"], "two photographs"),
-        (["swap", "{run}", "{photo}", "{photo}", "--out", "{there}/grid.mp4"], '".mp4"'),
+        (["swap", "{run}", "{photo}", "{photo}", "--out", "{folder}/grid.mp4"], '".mp4"'),
     ],
 )
-def test_mistakes_are_sentences(run, arguments, said, monkeypatch, capsys):
+def test_mistakes_are_sentences(run, arguments, message, monkeypatch, capsys):
     """In this process, for speed, through the same entry as the command line's."""
-    there = run.parent
-    Image.new("RGB", (200, 150), "grey").save(there / "wall.png")
-    filled = [a.format(run=run, there=there, photo=there / "photo0.png") for a in arguments]
-    with pytest.raises(SystemExit) as left:
-        evaluate.run(filled)
-    assert said in str(left.value.code) and "\n" not in str(left.value.code)
+    folder = run.parent
+    Image.new("RGB", (200, 150), "grey").save(folder / "wall.png")
+    command_line = [a.format(run=run, folder=folder, photo=folder / "photo0.png") for a in arguments]
+    with pytest.raises(SystemExit) as system_exit:
+        evaluate.run(command_line)
+    assert message in str(system_exit.value.code) and "\n" not in str(system_exit.value.code)
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

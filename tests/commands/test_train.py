@@ -11,16 +11,16 @@ from facedisent_jax.presets import PRESETS
 
 
 def test_help_names_all_presets_without_jax_or_tensorflow():
-    done = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and all(name in done.stdout for name in PRESETS)
+    result = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0 and all(name in result.stdout for name in PRESETS)
     script = """if True:
         import sys
         from facedisent_jax.commands import train
         train.parse([])
         print([name for name in ("jax", "flax", "tensorflow", "matplotlib") if name in sys.modules])
     """
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stderr
 
 
 def test_options_change_the_preset():
@@ -34,6 +34,6 @@ def test_options_change_the_preset():
     ("arguments", "hint"), [(["binry"], "got 'binry'. Did you mean binary?"), (["--optm.lr", "1"], "--optim.lr")]
 )
 def test_a_typo_is_answered_with_the_right_word(arguments, hint, capsys):
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(SystemExit) as system_exit:
         train.run(arguments)
-    assert hint in str(stopped.value) + capsys.readouterr().err and stopped.value.code != 0
+    assert hint in str(system_exit.value) + capsys.readouterr().err and system_exit.value.code != 0

@@ -34,7 +34,7 @@ def items(levels=LEVELS) -> list[Item]:
 
 
 @pytest.fixture(scope="module")
-def undamaged(tmp_path_factory) -> Path:
+def intact_folder(tmp_path_factory) -> Path:
     """A folder as data_prep makes it, with 12 training images."""
     out = tmp_path_factory.mktemp("undamaged") / "faces"
     build.build_folder(out, items(), Plan("folder"))
@@ -42,8 +42,8 @@ def undamaged(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def folder(undamaged, tmp_path) -> Path:
-    return shutil.copytree(undamaged, tmp_path / "faces")
+def folder(intact_folder, tmp_path) -> Path:
+    return shutil.copytree(intact_folder, tmp_path / "faces")
 
 
 def shard(folder: Path, split: str = "train") -> Path:
@@ -145,8 +145,8 @@ def test_a_damaged_record_is_named_with_file_number_and_offset(folder, kind, in_
     damage, message = IN_RECORD_5[kind]
     start = offset(folder, 5)
     damage(folder)
-    where = f"{shard(folder)} is damaged: record 5, at byte {start}: "
-    with pytest.raises(UserError, match=re.escape(where) + f".*{message}"):
+    location = f"{shard(folder)} is damaged: record 5, at byte {start}: "
+    with pytest.raises(UserError, match=re.escape(location) + f".*{message}"):
         read_split(folder, "train", in_memory)
 
 
@@ -160,9 +160,9 @@ def extra_shard(folder: Path) -> None:
 
 def copy_from_another_preparation(folder: Path) -> None:
     """The training file of a folder in which other people are held out."""
-    other = folder.parent / "other"
-    build.build_folder(other, items(), Plan("folder", split_seed=1))
-    shutil.copy(shard(other), shard(folder))
+    other_folder = folder.parent / "other"
+    build.build_folder(other_folder, items(), Plan("folder", split_seed=1))
+    shutil.copy(shard(other_folder), shard(folder))
 
 
 IN_FILES = {
@@ -200,9 +200,9 @@ def set_info(folder: Path, name: str, value) -> None:
 def test_the_error_for_a_damaged_folder_names_the_file(folder, kind):
     damage, message = IN_FILES[kind]
     damage(folder)
-    with pytest.raises(UserError, match=message.replace("*;", r"\*;")) as raised:
+    with pytest.raises(UserError, match=message.replace("*;", r"\*;")) as error:
         read_split(folder, "train")
-    assert str(folder) in str(raised.value)
+    assert str(folder) in str(error.value)
 
 
 def test_shards_of_a_split_that_must_be_empty_are_refused(folder):
@@ -215,9 +215,9 @@ def test_a_flipped_bit_anywhere_in_a_shard_is_found(folder):
     content = shard(folder).read_bytes()
     rng = np.random.default_rng(0)
     for position in rng.integers(0, len(content), 24):
-        damaged = bytearray(content)
-        damaged[position] ^= 1 << int(rng.integers(8))
-        shard(folder).write_bytes(damaged)
+        flipped_content = bytearray(content)
+        flipped_content[position] ^= 1 << int(rng.integers(8))
+        shard(folder).write_bytes(flipped_content)
         with pytest.raises(
             UserError, match=f"{re.escape(str(shard(folder)))} is damaged: record {position // RECORD_BYTES}"
         ):
@@ -251,23 +251,23 @@ def test_a_mapped_image_that_changes_during_training_stops_it(folder):
         list(stream)
 
 
-def test_the_content_hash_depends_on_the_records_alone(undamaged, tmp_path):
-    again = tmp_path / "again"
-    build.build_folder(again, reversed(items()), Plan("mug", "haar", options={"raw": "/elsewhere"}))
-    content = verify.verify_folder(undamaged).content
-    assert verify.verify_folder(again).content == content
-    assert json.loads((undamaged / "prep.json").read_text())["content"] == content
-    split = {name: [r for r in read_records(undamaged, name)] for name in ("train", "validation", "test")}
-    other = write_folder(tmp_path / "files", {name: records[::-1] for name, records in split.items()})
+def test_the_content_hash_depends_on_the_records_alone(intact_folder, tmp_path):
+    second_folder = tmp_path / "again"
+    build.build_folder(second_folder, reversed(items()), Plan("mug", "haar", options={"raw": "/elsewhere"}))
+    content = verify.verify_folder(intact_folder).content
+    assert verify.verify_folder(second_folder).content == content
+    assert json.loads((intact_folder / "prep.json").read_text())["content"] == content
+    split = {name: [r for r in read_records(intact_folder, name)] for name in ("train", "validation", "test")}
+    sharded_folder = write_folder(tmp_path / "files", {name: records[::-1] for name, records in split.items()})
     for name in verify.TFDS_FILES:
-        (other / name).write_text("{}")
-    records = examples(shard(other))
-    shard(other).unlink()
-    write_shard(other / "faces-train.tfrecord-00000-of-00002", records[:5])
-    write_shard(other / "faces-train.tfrecord-00001-of-00002", records[5:])
-    verified = verify.verify_folder(other)
-    assert verified.content == content
-    assert verified.counts == {"train": (12, 4, 2), "validation": (3, 1, 1), "test": (3, 1, 1)}
+        (sharded_folder / name).write_text("{}")
+    records = examples(shard(sharded_folder))
+    shard(sharded_folder).unlink()
+    write_shard(sharded_folder / "faces-train.tfrecord-00000-of-00002", records[:5])
+    write_shard(sharded_folder / "faces-train.tfrecord-00001-of-00002", records[5:])
+    verification = verify.verify_folder(sharded_folder)
+    assert verification.content == content
+    assert verification.counts == {"train": (12, 4, 2), "validation": (3, 1, 1), "test": (3, 1, 1)}
 
 
 def read_records(folder: Path, split: str) -> list[Record]:
@@ -314,9 +314,9 @@ VERIFIED = {
 @pytest.mark.parametrize("message", VERIFIED)
 def test_verify_ends_with_a_sentence_on_damage(folder, message):
     VERIFIED[message](folder)
-    with pytest.raises(SystemExit) as stopped:
+    with pytest.raises(SystemExit) as system_exit:
         main(["verify", str(folder)])
-    sentence = str(stopped.value.code)  # what Python prints, ending with code 1
+    sentence = str(system_exit.value.code)  # what Python prints, ending with code 1
     assert re.match(f"data_prep: .*{message}", sentence) and "\n" not in sentence
 
 

@@ -54,9 +54,9 @@ SETUP = """if True:
 
 def run_python(code: str, folders: list[str]) -> dict:
     command = [sys.executable, "-c", SETUP + code, json.dumps(folders)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("ends_only", [False, True])
@@ -67,11 +67,11 @@ def test_images_in_memory_take_their_bytes_once(folders, ends_only):
     triplets = Triplets(faces)
     print(json.dumps([len(faces), peak() - start]))
     """
-    count, used = run_python(code, folders)
+    count, bytes_used = run_python(code, folders)
     assert count == PEOPLE * (4 if ends_only else LEVELS)
     images = DATA * count / (PEOPLE * LEVELS)
     # 50 MB: the buffers of the reader, however much is read; 20 to 35 on an idle machine, 45 were seen on a busy one
-    assert images < used < 1.1 * images + 50e6
+    assert images < bytes_used < 1.1 * images + 50e6
 
 
 @pytest.mark.slow
@@ -89,7 +89,7 @@ def test_images_larger_than_memory_are_read_as_they_are_needed(folders):
     assert batch.images.shape == (3, 32, 64, 64, 3)
     print(json.dumps([max(used[50:175]), max(used[175:])]))
     """
-    early, late = run_python(code, folders)
-    assert max(early, late) < 3 / 4 * DATA  # only the batches prepared ahead, however large the data
+    first_peak, second_peak = run_python(code, folders)
+    assert max(first_peak, second_peak) < 3 / 4 * DATA  # only the batches prepared ahead, however large the data
     # Timing of the threads makes a difference of up to two gathers; the batches of the second half are 147 MB.
-    assert late - early < 2.5 * GATHER_TRIPLETS * 4 * 64 * 64 * 3
+    assert second_peak - first_peak < 2.5 * GATHER_TRIPLETS * 4 * 64 * 64 * 3

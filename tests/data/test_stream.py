@@ -45,14 +45,14 @@ def test_batches_from_disk_equal_batches_from_memory(folder):
 def test_each_step_gets_its_batch_wherever_the_stream_starts(folder):
     triplets = Triplets(reading.read_faces([folder], "train"))
     steps = 2 * (GATHER_TRIPLETS // 4) + 3  # three gathers, the last one not full
-    whole = list(batches(triplets, seed=5, start=0, stop=steps, batch=4))
-    later = list(batches(triplets, seed=5, start=6, stop=steps, batch=4))
-    assert len(whole) == steps and len(later) == steps - 6
+    all_batches = list(batches(triplets, seed=5, start=0, stop=steps, batch=4))
+    later_batches = list(batches(triplets, seed=5, start=6, stop=steps, batch=4))
+    assert len(all_batches) == steps and len(later_batches) == steps - 6
     for k in range(steps):
-        for a, b in zip(whole[k], triplets.batch(5, k, 4), strict=True):
+        for a, b in zip(all_batches[k], triplets.batch(5, k, 4), strict=True):
             np.testing.assert_array_equal(a, b)
-    for first, second in zip(whole[6:], later, strict=True):
-        for a, b in zip(first, second, strict=True):
+    for batch, later_batch in zip(all_batches[6:], later_batches, strict=True):
+        for a, b in zip(batch, later_batch, strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -61,25 +61,25 @@ def test_a_stream_ends_at_once_after_its_last_batch(folder):
     waits = []
     for _ in range(80):
         for _ in batches(triplets, seed=0, start=0, stop=256, batch=4):
-            last = time.perf_counter()
-        waits.append(time.perf_counter() - last)
+            last_time = time.perf_counter()
+        waits.append(time.perf_counter() - last_time)
     # TensorFlow's tuner delayed the end of every seventh stream or so by 10 to 50 ms; a busy machine delays a few.
     assert sum(wait > 0.008 for wait in waits) < 5, waits
 
 
 def test_a_person_held_out_in_one_folder_is_held_out_in_all(folder, tmp_path):
-    other = write_folder(tmp_path / "other", {"train": person(9) + person(20), "test": person(0)})
-    faces = reading.read_faces([folder, other], "train")
+    second_folder = write_folder(tmp_path / "other", {"train": person(9) + person(20), "test": person(0)})
+    faces = reading.read_faces([folder, second_folder], "train")
     assert set(faces.subject) == {"p001", "p002", "p003", "p020"}
 
 
 def test_folders_cropped_with_different_margins_are_refused(folder, tmp_path):
-    other = write_folder(tmp_path / "loose", {"train": person(1)})
-    info = json.loads((other / "prep.json").read_text())
-    (other / "prep.json").write_text(json.dumps(info | {"margin": 0.5}))
+    second_folder = write_folder(tmp_path / "loose", {"train": person(1)})
+    info = json.loads((second_folder / "prep.json").read_text())
+    (second_folder / "prep.json").write_text(json.dumps(info | {"margin": 0.5}))
     assert reading.crop_of([folder]) == {"detector": "none", "margin": 0.0}
     with pytest.raises(UserError, match="same margin"):
-        reading.crop_of([folder, other])
+        reading.crop_of([folder, second_folder])
 
 
 @pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir()])

@@ -41,11 +41,11 @@ def test_every_candidate_is_drawn_and_each_image_is_the_anchor_once_an_epoch():
 
 
 def test_a_step_is_a_pure_function_of_seed_and_step():
-    first, again = Triplets(Faces.of(pairs())), Triplets(Faces.of(pairs()))
+    triplets, equal_triplets = Triplets(Faces.of(pairs())), Triplets(Faces.of(pairs()))
     for k in (7, 0, 123):
-        for x, y in zip(first.batch(3, k, 5), again.batch(3, k, 5), strict=True):
+        for x, y in zip(triplets.batch(3, k, 5), equal_triplets.batch(3, k, 5), strict=True):
             np.testing.assert_array_equal(x, y)
-    assert any((x != y).any() for x, y in zip(first.index(3, 0, 5), first.index(4, 0, 5), strict=True))
+    assert any((x != y).any() for x, y in zip(triplets.index(3, 0, 5), triplets.index(4, 0, 5), strict=True))
 
 
 def test_b_comes_from_the_same_take_then_the_same_condition_then_the_subject():
@@ -57,8 +57,8 @@ def test_b_comes_from_the_same_take_then_the_same_condition_then_the_subject():
         face("s", "smile", 0.5, "take0", "night"),
     ]
     a, b, *_ = draw_indices(records, steps=200)
-    found = {i: set(b[a == i]) for i in range(5)}
-    assert found == {0: {1}, 1: {0}, 2: {0}, 3: {4}, 4: {2, 3} - {2}}
+    partners = {i: set(b[a == i]) for i in range(5)}
+    assert partners == {0: {1}, 1: {0}, 2: {0}, 3: {4}, 4: {2, 3} - {2}}
 
 
 def test_neutral_is_intensity_zero_of_any_expression():
@@ -114,8 +114,8 @@ def test_any_data_set_gives_batches_whose_masks_tell_the_truth(rows):
         if batch.has_c[k]:
             assert "" not in (a.subject, c.subject) and a.subject != c.subject and a.intensity == c.intensity
         assert batch.is_labelled[:, k].tolist() == [record.expression != "" for record in (a, b, c)]
-        comparable = (a.subject, a.sequence) == (b.subject, b.sequence) and a.subject != ""
-        assert batch.order[k] == (np.sign(b.intensity - a.intensity) if comparable and batch.has_b[k] else 0)
+        is_comparable = (a.subject, a.sequence) == (b.subject, b.sequence) and a.subject != ""
+        assert batch.order[k] == (np.sign(b.intensity - a.intensity) if is_comparable and batch.has_b[k] else 0)
 
 
 def onset(subject, frames, expression="smile", **intensities):
@@ -142,8 +142,8 @@ def test_a_take_without_intensities_is_an_onset_in_time_order():
 
 
 def test_frames_whose_order_is_not_known_are_not_ordered():
-    twice = [r._replace(frame=0) for r in onset("s", 4)]
-    for records in (onset("s", 4, at2=0.5), twice, [r._replace(sequence="") for r in onset("s", 4)]):
+    repeated_frame = [r._replace(frame=0) for r in onset("s", 4)]
+    for records in (onset("s", 4, at2=0.5), repeated_frame, [r._replace(sequence="") for r in onset("s", 4)]):
         triplets = Triplets(Faces.of(records))
         assert not triplets.gather(triplets.index(0, 0, 16)).order.any()
 
@@ -159,11 +159,11 @@ def test_two_expressions_are_not_ordered_but_neutral_and_either_are():
 
 def test_the_step_of_the_labels_can_be_chosen():
     records = [face("s", "smile", 0.26), face("t", "smile", 0.31)]
-    coarse, fine = (Triplets(Faces.of(records), step) for step in (0.1, 0.05))
+    coarse_triplets, fine_triplets = (Triplets(Faces.of(records), step) for step in (0.1, 0.05))
     rows = np.arange(2)
-    np.testing.assert_allclose(coarse.label(rows)[:, 0], [0.3, 0.3], rtol=1e-6)
-    np.testing.assert_allclose(fine.label(rows)[:, 0], [0.25, 0.3], rtol=1e-6)
-    assert coarse.index(0, 0, 4).has_c.all() and not fine.index(0, 0, 4).has_c.any()
+    np.testing.assert_allclose(coarse_triplets.label(rows)[:, 0], [0.3, 0.3], rtol=1e-6)
+    np.testing.assert_allclose(fine_triplets.label(rows)[:, 0], [0.25, 0.3], rtol=1e-6)
+    assert coarse_triplets.index(0, 0, 4).has_c.all() and not fine_triplets.index(0, 0, 4).has_c.any()
 
 
 def test_label_vectors():
@@ -182,11 +182,11 @@ def test_intensities_are_rounded_to_steps_of_a_tenth():
 
 def test_without_a_middle_frame_everything_else_is_the_same():
     records = [face("s", "smile", y, "take") for y in (0.0, 0.3, 0.6, 1.0)]
-    with_, without = (Triplets(Faces.of(records), with_middle=m).batch(0, 0, 8) for m in (True, False))
-    assert with_.has_middle.any() and with_.middle.shape == (1, 8, 64, 64, 3)
-    assert not without.has_middle.any() and without.middle.shape == (0, 8, 64, 64, 3)
-    for name in set(with_._fields) - {"middle", "alpha", "has_middle"}:
-        np.testing.assert_array_equal(getattr(with_, name), getattr(without, name))
+    middle_batch, pair_batch = (Triplets(Faces.of(records), with_middle=m).batch(0, 0, 8) for m in (True, False))
+    assert middle_batch.has_middle.any() and middle_batch.middle.shape == (1, 8, 64, 64, 3)
+    assert not pair_batch.has_middle.any() and pair_batch.middle.shape == (0, 8, 64, 64, 3)
+    for name in set(middle_batch._fields) - {"middle", "alpha", "has_middle"}:
+        np.testing.assert_array_equal(getattr(middle_batch, name), getattr(pair_batch, name))
 
 
 def test_a_middle_frame_is_of_the_same_take_and_lies_between_in_intensity():
@@ -195,14 +195,14 @@ def test_a_middle_frame_is_of_the_same_take_and_lies_between_in_intensity():
     triplets = Triplets(takes)
     index = triplets.index(0, 0, 64)
     batch = triplets.gather(index)
-    ends = takes.intensity[np.stack([index.a, index.b])]
+    end_intensities = takes.intensity[np.stack([index.a, index.b])]
     has_middle = index.has_middle
-    assert (has_middle == (ends.max(0) - ends.min(0) > 0.3)).all()
+    assert (has_middle == (end_intensities.max(0) - end_intensities.min(0) > 0.3)).all()
     assert (takes.subject[index.middle] == takes.subject[index.a]).all()
     assert (index.middle[~has_middle] == index.a[~has_middle]).all()
     middle = takes.intensity[index.middle]
-    assert ((middle > ends.min(0)) & (middle < ends.max(0)))[has_middle].all()
-    interpolated = (1 - batch.alpha) * ends[0] + batch.alpha * ends[1]
+    assert ((middle > end_intensities.min(0)) & (middle < end_intensities.max(0)))[has_middle].all()
+    interpolated = (1 - batch.alpha) * end_intensities[0] + batch.alpha * end_intensities[1]
     assert interpolated[has_middle] == pytest.approx(middle[has_middle], abs=1e-6)
 
 

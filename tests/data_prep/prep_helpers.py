@@ -16,6 +16,7 @@ from tiny_run import ROOT
 from data_prep.synthetic.faces import draw_levels, random_identity
 
 COMMAND = [sys.executable, "-m", "data_prep"]
+posix_only = pytest.mark.skipif(os.name != "posix", reason="names, links and FIFOs of POSIX")
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc for the worker processes")
 
 PATTERN = r"(?P<subject>s\d+)_(?P<expression>\w+)\.png"  # of the names that `write_photographs` gives
@@ -61,6 +62,15 @@ def dead_process() -> int:
     return process
 
 
+def tree(root: Path, *names: str) -> Path:
+    """Files that only have names: the parsers of layouts do not look into them."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return root
+
+
 def write_photographs(folder: Path, people: int = 4, size: tuple[int, int] = (200, 200)) -> Path:
     """Images of noise, two of each person, and boxes.csv for them."""
     folder.mkdir()
@@ -75,10 +85,10 @@ def write_photographs(folder: Path, people: int = 4, size: tuple[int, int] = (20
     return folder
 
 
-def write_take(folder: Path, subject: int, levels: Sequence[float] | np.ndarray = RISE, first: int = 0) -> Path:
+def write_take(folder: Path, subject: int, levels: Sequence[float] | np.ndarray = RISE, first_frame: int = 0) -> Path:
     """A drawn take as JPEG frames of 64x64, which are used as they are."""
     folder.mkdir(parents=True)
-    for number, image in enumerate(draw_levels(random_identity(0, subject), levels), first):
+    for number, image in enumerate(draw_levels(random_identity(0, subject), levels), first_frame):
         Image.fromarray(image).save(folder / f"img_{number:04}.jpg", quality=95)
     return folder
 

@@ -40,15 +40,15 @@ def test_a_short_onset_gets_a_remark_and_below_the_minimum_an_error():
 def test_a_measure_in_any_unit_is_scaled_between_neutral_and_apex():
     truth = take_intensities(0, 0, 0)
     for unit, offset in ((0.01, 0.0), (30.0, -7.0)):
-        scaled = intensity.scale_to_apex(unit * truth + offset)
-        assert scaled[0] == 0 and scaled.max() == 1 and np.abs(scaled - truth).max() < 0.1
+        values = intensity.scale_to_apex(unit * truth + offset)
+        assert values[0] == 0 and values.max() == 1 and np.abs(values - truth).max() < 0.1
 
 
 def test_flicker_is_smoothed_and_is_not_taken_for_an_expression():
     rng = np.random.default_rng(0)
     truth = take_intensities(0, 1, 0)
-    noisy = truth + rng.normal(0, 0.03, len(truth))
-    assert np.abs(intensity.scale_to_apex(noisy) - truth).mean() < 0.06
+    values = truth + rng.normal(0, 0.03, len(truth))
+    assert np.abs(intensity.scale_to_apex(values) - truth).mean() < 0.06
     with pytest.raises(TakeError, match="nothing moves in its take: .* at least 5 times the flicker .*, got"):
         intensity.scale_to_apex(rng.normal(0, 1, 40))
     with pytest.raises(TakeError, match="nothing moves in its take: all frames are alike"):
@@ -68,12 +68,12 @@ def with_head_motion(images: np.ndarray) -> np.ndarray:
     """The same frames with the head moving by up to two pixels of 64, turning by 2 degrees, in flickering light."""
     frames = []
     for k, image in enumerate(images):
-        large = Image.fromarray(np.pad(image, ((8, 8), (8, 8), (0, 0)), mode="edge"))
+        canvas = Image.fromarray(np.pad(image, ((8, 8), (8, 8), (0, 0)), mode="edge"))
         shift = (2 * np.sin(k / 4), 1.5 * np.cos(k / 3) - 1.5)
-        turned = large.rotate(2 * np.sin(k / 5), Image.Resampling.BICUBIC, translate=None)
-        turned = turned.transform(large.size, Image.Transform.AFFINE, (1, 0, shift[0], 0, 1, shift[1]), 3)
+        frame = canvas.rotate(2 * np.sin(k / 5), Image.Resampling.BICUBIC, translate=None)
+        frame = frame.transform(canvas.size, Image.Transform.AFFINE, (1, 0, shift[0], 0, 1, shift[1]), 3)
         light = 1 + 0.1 * np.sin(k)
-        frames.append(np.clip(np.asarray(turned)[8:-8, 8:-8] * light, 0, 255).astype(np.uint8))
+        frames.append(np.clip(np.asarray(frame)[8:-8, 8:-8] * light, 0, 255).astype(np.uint8))
     return np.stack(frames)
 
 
@@ -81,8 +81,8 @@ def with_head_motion(images: np.ndarray) -> np.ndarray:
 def test_image_motion_follows_the_smile_of_the_drawn_people(subject):
     truth = take_intensities(0, subject, 0)
     images = draw_levels(random_identity(0, subject), truth)
-    measured, _ = intensity.measure_take(images)
-    assert spearmanr(measured, truth)[0] > 0.95 and np.abs(measured - truth).mean() < 0.08
+    values, _ = intensity.measure_take(images)
+    assert spearmanr(values, truth)[0] > 0.95 and np.abs(values - truth).mean() < 0.08
 
 
 def test_image_motion_follows_the_smile_and_not_the_head():
@@ -92,8 +92,8 @@ def test_image_motion_follows_the_smile_and_not_the_head():
         images = with_head_motion(draw_levels(random_identity(0, subject), truth))
         errors.append(np.abs(intensity.measure_take(images)[0] - truth).mean())
         mouth = images[:, 38:60, 14:50].astype(float)
-        unregistered = intensity.scale_to_apex(np.abs(mouth - mouth[:1]).mean((1, 2, 3)))
-        errors_without_registration.append(np.abs(unregistered - truth).mean())
+        values = intensity.scale_to_apex(np.abs(mouth - mouth[:1]).mean((1, 2, 3)))
+        errors_without_registration.append(np.abs(values - truth).mean())
     assert np.mean(errors) < 0.1 < np.mean(errors_without_registration)
 
 
@@ -134,15 +134,15 @@ def test_the_mesh_measure_follows_the_mouth_corners_and_not_the_head():
     smile = intensity.mesh_smile(mesh)
     # each corner moves 0.1 eye distances outwards and 0.1 up: width 0.2 + lift 0.1
     assert smile - smile[0] == pytest.approx(0.3 * truth, abs=0.005)
-    measured, _ = intensity.measure_take(blank_images(len(truth)), mesh)
-    assert np.abs(measured - truth).max() < 0.1
+    values, _ = intensity.measure_take(blank_images(len(truth)), mesh)
+    assert np.abs(values - truth).max() < 0.1
 
 
 def test_other_expressions_are_measured_by_the_motion_of_the_whole_face():
     rng, truth = np.random.default_rng(0), take_intensities(0, 3, 0)
     mesh = np.stack([mesh_at(level, BROWS, rng) for level in truth])
-    measured, _ = intensity.measure_take(blank_images(len(truth)), mesh, is_smile=False)
-    assert np.abs(measured - truth).max() < 0.1
+    values, _ = intensity.measure_take(blank_images(len(truth)), mesh, is_smile=False)
+    assert np.abs(values - truth).max() < 0.1
     with pytest.raises(TakeError, match="nothing moves"):
         intensity.measure_take(blank_images(len(truth)), mesh, is_smile=True)
 

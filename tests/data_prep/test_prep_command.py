@@ -31,8 +31,8 @@ def test_photographs_become_a_folder_and_every_file_is_accounted_for(tmp_path, c
     output = capsys.readouterr().out
     assert "left out           2 images" in output and "1 empty file" in output and "1 truncated image" in output
     assert "passed over        1 files that are not images" in output
-    rejected = (tmp_path / "out" / "rejected.csv").read_text().splitlines()
-    assert rejected == ["file,reason", "s00_smile.png,empty file", "s01_smile.png,truncated image"]
+    rejected_lines = (tmp_path / "out" / "rejected.csv").read_text().splitlines()
+    assert rejected_lines == ["file,reason", "s00_smile.png,empty file", "s01_smile.png,truncated image"]
     info = read_info(tmp_path / "out")
     assert info["detector"] == "boxes" and info["found_by"] == {"given": 6} and info["options"]["pattern"] == PATTERN
     train = read_split(tmp_path / "out", "train")
@@ -47,7 +47,9 @@ def test_the_answer_to_a_typo_or_a_mistake_is_one_sentence(tmp_path):
         (("folder", raw, tmp_path / "out", "--pattern", "("), "--pattern must be a regular expression, got '('"),
         (("folder", raw, tmp_path / "out", "--detector", "boxes"), "needs the boxes of each picture"),
         (("folder", raw, tmp_path / "out", "--margin", "90"), "--margin must be a fraction from -0.5 to 5"),
-        (("folder", raw, raw), "was not made by this command"),
+        (("folder", raw, raw), "OUT must not be an input, nor lie in one, got "),
+        (("folder", raw, raw / "out"), "OUT must not be an input, nor lie in one, got "),
+        (("folder", raw, tmp_path), "was not made by this command"),
         (("folder", raw, tmp_path / "out"), "No usable picture was found (2 no face found"),
         (("inspect", tmp_path / "nowhere"), "data_prep: There is no data folder"),
         (("inspect", raw), "has no prep.json"),
@@ -62,8 +64,8 @@ def test_the_answer_to_a_typo_or_a_mistake_is_one_sentence(tmp_path):
 
 def test_help_needs_no_heavy_library():
     code = "import sys; import data_prep.__main__; print([m for m in ('tensorflow', 'cv2', 'jax') if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
     status, output, _ = run_prep("folder", "--help")
     assert status == 0 and "--pattern" in output and "--overwrite" in output
 

@@ -43,37 +43,37 @@ def test_unknown_intensities_and_doubled_frames_are_reasons_too():
 
 
 def test_takes_are_told_apart_and_sorted_by_frame_and_stills_count_where_they_rise():
-    falling = [r._replace(frame=10 - k) for k, r in enumerate(person(1, RISE[::-1], sequence="take001"))]
+    falling_take = [r._replace(frame=10 - k) for k, r in enumerate(person(1, RISE[::-1], sequence="take001"))]
     faces = Faces.of(
         [
             *person(0, RISE),  # stills, in no sequence
-            *falling,  # listed from the apex down, numbered upwards
+            *falling_take,  # listed from the apex down, numbered upwards
             *person(1, (0, 1), sequence="take002"),
             *person(2, (0.0,)),  # one picture is no take
             *[r._replace(intensity=float("nan")) for r in person(3, RISE)],
             *[r._replace(subject="") for r in person(4, RISE)],
         ]
     )
-    found = clips.find_clips(faces)
-    assert [(clip.subject, clip.sequence, clip.action) for clip in found.clips] == [
+    result = clips.find_clips(faces)
+    assert [(clip.subject, clip.sequence, clip.action) for clip in result.clips] == [
         ("p000", "", "smile"),
         ("p001", "take001", "smile"),
     ]
-    first, second = found.clips
-    assert first.rows.tolist() == list(range(11)) and second.rows.tolist() == list(range(21, 10, -1))
-    assert first.alpha == pytest.approx(RISE) and second.alpha == pytest.approx(RISE)
-    assert found.rejected == [
+    first_clip, second_clip = result.clips
+    assert first_clip.rows.tolist() == list(range(11)) and second_clip.rows.tolist() == list(range(21, 10, -1))
+    assert first_clip.alpha == pytest.approx(RISE) and second_clip.alpha == pytest.approx(RISE)
+    assert result.rejected == [
         ("p001 take002 smile", "fewer than 8 onset frames"),
         ("p003", "no known intensity"),
     ]
 
 
 def test_several_actions_of_one_take_share_its_neutral_frames():
-    smile, other = person(0, RISE), person(0, RISE[1:])
-    other = [r._replace(expression="surprise", frame=20 + k) for k, r in enumerate(other)]
-    found = clips.find_clips(Faces.of([*smile, *other]))
-    assert [clip.action for clip in found.clips] == ["smile", "surprise"]
-    assert [clip.rows[0] for clip in found.clips] == [0, 0] and found.clips[1].rows[-1] == 20
+    smile_records, surprise_records = person(0, RISE), person(0, RISE[1:])
+    surprise_records = [r._replace(expression="surprise", frame=20 + k) for k, r in enumerate(surprise_records)]
+    result = clips.find_clips(Faces.of([*smile_records, *surprise_records]))
+    assert [clip.action for clip in result.clips] == ["smile", "surprise"]
+    assert [clip.rows[0] for clip in result.clips] == [0, 0] and result.clips[1].rows[-1] == 20
 
 
 def test_alpha_is_between_the_ends_of_the_clip_whatever_its_peak():
@@ -83,7 +83,7 @@ def test_alpha_is_between_the_ends_of_the_clip_whatever_its_peak():
 
 def test_of_many_clips_everybody_comes_once_before_anybody_twice():
     faces = Faces.of([r for k in range(3) for take in ("a", "b") for r in person(k, RISE, sequence=take)])
-    held = clips.find_clips(faces).clips
-    assert len(held) == 6 and clips.subsample(held, 0) == held
-    assert sorted(clip.subject for clip in clips.subsample(held, 3)) == ["p000", "p001", "p002"]
-    assert len({clip.subject for clip in clips.subsample(held, 4)}) == 3
+    all_clips = clips.find_clips(faces).clips
+    assert len(all_clips) == 6 and clips.subsample(all_clips, 0) == all_clips
+    assert sorted(clip.subject for clip in clips.subsample(all_clips, 3)) == ["p000", "p001", "p002"]
+    assert len({clip.subject for clip in clips.subsample(all_clips, 4)}) == 3

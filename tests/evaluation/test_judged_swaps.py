@@ -29,32 +29,32 @@ def measure_real(judge: Judge) -> dict[str, np.ndarray]:
     return {role: judge.measure(real) for role, real in REAL.items()}
 
 
-def smile_metrics(swapped: np.ndarray, judge: Judge = SMILE) -> dict:
-    return judged_swaps.smile_metrics(judge, swapped, REAL["source"], measure_real(judge), SUBJECT)
+def smile_metrics(swaps: np.ndarray, judge: Judge = SMILE) -> dict:
+    return judged_swaps.smile_metrics(judge, swaps, REAL["source"], measure_real(judge), SUBJECT)
 
 
-def identity_metrics(swapped: np.ndarray) -> dict:
-    return judged_swaps.identity_metrics(IDENTITY, swapped, measure_real(IDENTITY), SUBJECT)
+def identity_metrics(swaps: np.ndarray) -> dict:
+    return judged_swaps.identity_metrics(IDENTITY, swaps, measure_real(IDENTITY), SUBJECT)
 
 
 def test_a_perfect_swap_follows_the_donor_and_one_that_leaves_the_face_does_not():
-    perfect = smile_metrics(REAL["target"])
-    assert perfect["followed"] == pytest.approx(1, abs=0.02) and perfect["correlation"] == pytest.approx(1)
-    idle = smile_metrics(REAL["source"])
-    assert idle["followed"] == pytest.approx(0) and idle["real_followed"] == pytest.approx(1, abs=0.02)
-    half = images(PEOPLE, INTENSITIES / 2)
-    assert smile_metrics(half)["followed"] == pytest.approx(0.5, abs=0.02)
+    perfect_swap = smile_metrics(REAL["target"])
+    assert perfect_swap["followed"] == pytest.approx(1, abs=0.02) and perfect_swap["correlation"] == pytest.approx(1)
+    no_swap = smile_metrics(REAL["source"])
+    assert no_swap["followed"] == pytest.approx(0) and no_swap["real_followed"] == pytest.approx(1, abs=0.02)
+    half_swaps = images(PEOPLE, INTENSITIES / 2)
+    assert smile_metrics(half_swaps)["followed"] == pytest.approx(0.5, abs=0.02)
 
 
 def test_swaps_without_a_face_are_counted_and_left_out():
-    blind = Judge("", lambda images: np.where(images[:, 32, 32, 0] == images[0, 32, 32, 0], np.nan, SMILE[1](images)))
-    measured = smile_metrics(REAL["target"], blind)
-    assert measured["no_face"] == 6 - measured["subjects"] > 0 and measured["followed"] == pytest.approx(1, abs=0.02)
+    judge = Judge("", lambda images: np.where(images[:, 32, 32, 0] == images[0, 32, 32, 0], np.nan, SMILE[1](images)))
+    metrics = smile_metrics(REAL["target"], judge)
+    assert metrics["no_face"] == 6 - metrics["subjects"] > 0 and metrics["followed"] == pytest.approx(1, abs=0.02)
 
 
 def test_the_person_stays_or_becomes_the_donor():
-    stays = identity_metrics(REAL["target"])
-    assert stays["distance"] == pytest.approx(0, abs=1e-6) and stays["nearer_than_donor"] == 1
-    assert stays["real_distance"] == pytest.approx(0, abs=1e-6) and stays["donor_distance"] > 0.05
-    becomes = identity_metrics(REAL["donor"])
-    assert becomes["nearer_than_donor"] == 0 and becomes["donor_distance"] == pytest.approx(0, abs=1e-6)
+    target_metrics = identity_metrics(REAL["target"])
+    assert target_metrics["distance"] == pytest.approx(0, abs=1e-6) and target_metrics["nearer_than_donor"] == 1
+    assert target_metrics["real_distance"] == pytest.approx(0, abs=1e-6) and target_metrics["donor_distance"] > 0.05
+    donor_metrics = identity_metrics(REAL["donor"])
+    assert donor_metrics["nearer_than_donor"] == 0 and donor_metrics["donor_distance"] == pytest.approx(0, abs=1e-6)

@@ -34,11 +34,11 @@ def test_a_chip_has_the_eyes_where_dlib_wants_them(margin):
     at = [(31.5 - 0.45 * eyes, 31.5 + side * eyes / 2) for side in (-1, 1)]
     for y, x in at:
         image[round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2] = 255
-    bright = judges.face_chip(image, margin)[..., 0] > 128
-    rows, columns = np.nonzero(bright)
-    left, right = columns[columns < 74].mean(), columns[columns > 74].mean()
+    is_bright = judges.face_chip(image, margin)[..., 0] > 128
+    rows, columns = np.nonzero(is_bright)
+    left_x, right_x = columns[columns < 74].mean(), columns[columns > 74].mean()
     assert rows.mean() == pytest.approx(47.1, abs=2.5)
-    assert right - left == pytest.approx(52.5, abs=5) and (left + right) / 2 == pytest.approx(74, abs=2.5)
+    assert right_x - left_x == pytest.approx(52.5, abs=5) and (left_x + right_x) / 2 == pytest.approx(74, abs=2.5)
 
 
 def mesh_with(width: float, lift: float, roll: float = 0.0, scale: float = 1.0) -> np.ndarray:
@@ -66,14 +66,14 @@ def test_a_face_that_the_mesh_does_not_find_has_no_smile():
 
 def test_the_reader_reads_people_it_never_saw():
     levels = np.linspace(0, 1, 11)
-    known = np.stack([flat_face(k, y) for k in range(20) for y in levels])
-    new = np.stack([flat_face(k, y) for k in range(50, 54) for y in levels]) / 255
+    training_images = np.stack([flat_face(k, y) for k in range(20) for y in levels])
+    new_images = np.stack([flat_face(k, y) for k in range(50, 54) for y in levels]) / 255
     intensity = np.tile(levels, 20)
     intensity[:3] = np.nan  # unlabelled pictures are passed over
-    judge = judges.mouth_reader(known, intensity)
-    read = judge.measure(new).reshape(4, 11)
-    assert abs(read - levels).max() < 0.08 and "217 training pictures" in judge.name
-    for s in read:
+    judge = judges.mouth_reader(training_images, intensity)
+    readings = judge.measure(new_images).reshape(4, 11)
+    assert abs(readings - levels).max() < 0.08 and "217 training pictures" in judge.name
+    for s in readings:
         assert np.corrcoef(s, levels)[0, 1] > 0.995
 
 
@@ -103,11 +103,11 @@ def test_lpips_is_nothing_for_equal_pictures_grows_with_change_and_is_one_number
     assert not isinstance(judge, Missing)
     images = RNG.random((20, 64, 64, 3)).astype(np.float32)
     noise = RNG.standard_normal(images.shape).astype(np.float32)
-    near, far = (np.clip(images + s * noise, 0, 1) for s in (0.05, 0.3))
+    near_images, far_images = (np.clip(images + s * noise, 0, 1) for s in (0.05, 0.3))
     assert abs(judge.measure(images, images)).max() < 1e-6
-    assert (judge.measure(images, near) < judge.measure(images, far)).all()
-    alone = np.concatenate([judge.measure(images[k : k + 1], far[k : k + 1]) for k in range(3)])
-    assert judge.measure(images, far)[:3] == pytest.approx(alone, rel=1e-4)
+    assert (judge.measure(images, near_images) < judge.measure(images, far_images)).all()
+    single_distances = np.concatenate([judge.measure(images[k : k + 1], far_images[k : k + 1]) for k in range(3)])
+    assert judge.measure(images, far_images)[:3] == pytest.approx(single_distances, rel=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -126,10 +126,10 @@ def london():
 def test_the_identity_judge_tells_people_apart_on_small_crops(london):
     judge = judges.identity_judge()
     assert not isinstance(judge, Missing)
-    neutral, smiling = (judge.measure(pictures) for pictures in london)
-    distance = np.linalg.norm(neutral[:, None] - smiling[None], axis=-1)
-    same, other = np.diag(distance), distance[~np.eye(len(distance), dtype=bool)]
-    assert auc(-same, -other) > 0.99 and same.mean() < 0.5 * other.mean()
+    neutral_codes, smile_codes = (judge.measure(pictures) for pictures in london)
+    distance = np.linalg.norm(neutral_codes[:, None] - smile_codes[None], axis=-1)
+    same_distance, other_distance = np.diag(distance), distance[~np.eye(len(distance), dtype=bool)]
+    assert auc(-same_distance, -other_distance) > 0.99 and same_distance.mean() < 0.5 * other_distance.mean()
 
 
 @needs("judges", "ai_edge_litert")
@@ -138,5 +138,5 @@ def test_the_mesh_ranks_smiling_over_neutral_on_small_crops(london):
         pytest.skip("needs the face mesh's model file, which lies beside the repository")
     points = user_photos.crop_landmark_finder(LANDMARKER)
     judge = judges.mesh_smile_judge(points, from_landmarks=False)
-    neutral, smiling = (judge.measure(pictures) for pictures in london)
-    assert (smiling > neutral).mean() > 0.9 and auc(smiling, neutral) > 0.85
+    neutral_values, smile_values = (judge.measure(pictures) for pictures in london)
+    assert (smile_values > neutral_values).mean() > 0.9 and auc(smile_values, neutral_values) > 0.85

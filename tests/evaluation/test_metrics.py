@@ -10,14 +10,14 @@ RNG = np.random.default_rng(0)
 
 
 def test_psnr_of_a_constant_error_is_twenty_decibels_at_a_tenth():
-    dark = np.zeros((2, 64, 64, 3))
-    assert metrics.psnr(dark, dark + np.array([0.1, 0.01])[:, None, None, None]) == pytest.approx([20, 40])
+    images = np.zeros((2, 64, 64, 3))
+    assert metrics.psnr(images, images + np.array([0.1, 0.01])[:, None, None, None]) == pytest.approx([20, 40])
 
 
 def test_psnr_is_of_each_picture_then_averaged_not_of_the_mean_error():
     real = np.zeros((2, 4, 4, 3))
-    made = real + np.array([0.1, 1.0])[:, None, None, None]
-    assert metrics.psnr(made, real).mean() == pytest.approx(10)  # the mean error would give 2.97
+    images = real + np.array([0.1, 1.0])[:, None, None, None]
+    assert metrics.psnr(images, real).mean() == pytest.approx(10)  # the mean error would give 2.97
 
 
 def test_equal_pictures_have_a_finite_psnr_and_ssim_one():
@@ -36,8 +36,8 @@ def test_ssim_is_symmetric_falls_with_noise_and_penalises_lost_contrast():
     y, x = np.mgrid[:64, :64]
     real = np.repeat((0.5 + 0.3 * np.sin(x / 3) * np.cos(y / 4))[None, ..., None], 3, axis=-1)
     noise = RNG.standard_normal(real.shape)
-    little, much = metrics.ssim(real, real + 0.02 * noise)[0], metrics.ssim(real, real + 0.2 * noise)[0]
-    assert 1 > little > much > 0
+    low_noise, high_noise = metrics.ssim(real, real + 0.02 * noise)[0], metrics.ssim(real, real + 0.2 * noise)[0]
+    assert 1 > low_noise > high_noise > 0
     assert metrics.ssim(real, real + 0.2 * noise) == pytest.approx(metrics.ssim(real + 0.2 * noise, real))
     assert metrics.ssim(real, 0.5 + 0.2 * (real - 0.5))[0] < 0.6
 
@@ -65,8 +65,8 @@ def test_swaps_take_identity_from_the_same_take_and_expression_from_another_pers
         ("c", 3, "surprise", 1), ("c", 3, "neutral", 0),
         ("", 4, "neutral", 0), ("", 4, "smile", 1), ("d", 5, "", np.nan), ("d", 5, "smile", np.nan),
     )  # fmt: skip
-    found = metrics.swaps(*columns, donors=5)
-    triples = {(int(s), int(d), int(t)) for s, d, t in zip(*found, strict=True)}
+    swaps = metrics.swaps(*columns, donors=5)
+    triples = {(int(s), int(d), int(t)) for s, d, t in zip(*swaps, strict=True)}
     # to a's neutral from the smile of the same take, with the neutral of b or c; to a's smile with b's, ...
     assert triples == {(1, 3, 0), (1, 7, 0), (0, 4, 1), (0, 2, 1)} - {(0, 2, 1)} | {
         (4, 0, 3), (4, 7, 3), (3, 1, 4), (3, 2, 4), (6, 0, 7), (6, 3, 7)
@@ -86,11 +86,11 @@ def test_swaps_start_from_the_picture_farthest_in_expression():
 def test_swaps_are_limited_and_the_same_each_time():
     rows = [(f"p{p}", p, "smile", y) for p in range(20) for y in (0.0, 1.0)]
     columns = _columns(*rows)
-    few = metrics.swaps(*columns, donors=5, max_swaps=80)
-    assert len(few.target) == 80 and len(set(few.target.tolist())) == 40
+    swaps = metrics.swaps(*columns, donors=5, max_swaps=80)
+    assert len(swaps.target) == 80 and len(set(swaps.target.tolist())) == 40
     assert len(metrics.swaps(*columns, donors=5, max_swaps=10).target) == 10
-    assert all((a == b).all() for a, b in zip(few, metrics.swaps(*columns, donors=5, max_swaps=80), strict=True))
-    assert (columns[0][few.donor] != columns[0][few.target]).all()
+    assert all((a == b).all() for a, b in zip(swaps, metrics.swaps(*columns, donors=5, max_swaps=80), strict=True))
+    assert (columns[0][swaps.donor] != columns[0][swaps.target]).all()
 
 
 def test_swaps_of_a_single_person_or_a_single_intensity_are_none():
@@ -119,8 +119,8 @@ def test_leakage_of_planted_codes():
     subject = np.repeat(["a", "b", "c", "d"], 50)
     person = np.repeat(np.eye(4), 50, axis=0)
     assert metrics.leakage(person, subject) == pytest.approx(0)
-    moved = np.tile([-1.0, 1.0], 100)[:, None]  # variance 1 within each person, 0.75 between people
-    assert metrics.leakage(np.hstack([person, moved]), subject) == pytest.approx(1 / 0.75)
+    expression = np.tile([-1.0, 1.0], 100)[:, None]  # variance 1 within each person, 0.75 between people
+    assert metrics.leakage(np.hstack([person, expression]), subject) == pytest.approx(1 / 0.75)
     assert np.isnan(metrics.leakage(person[:50], subject[:50]))
 
 
@@ -132,12 +132,12 @@ def _planted(people: int, frames: int):
 def test_probes_find_what_was_planted():
     subject, frame, number = _planted(12, 20)
     fit = metrics.even_frames(number, frame)
-    who = RNG.standard_normal((12, 64))[number] + 0.01 * RNG.standard_normal((240, 64))
+    identity = RNG.standard_normal((12, 64))[number] + 0.01 * RNG.standard_normal((240, 64))
     y = frame / 19
-    what = np.outer(y, RNG.standard_normal(64)) + 0.01 * RNG.standard_normal((240, 64))
-    assert metrics.subject_probe(who, subject, fit, ~fit) == (1.0, pytest.approx(1 / 12))
-    found = metrics.intensity_probe(what, y, [(fit, ~fit)])
-    assert found["spearman"] > 0.99 and found["mae"] < 0.02 < 0.2 < found["chance_mae"]
+    expression = np.outer(y, RNG.standard_normal(64)) + 0.01 * RNG.standard_normal((240, 64))
+    assert metrics.subject_probe(identity, subject, fit, ~fit) == (1.0, pytest.approx(1 / 12))
+    probe = metrics.intensity_probe(expression, y, [(fit, ~fit)])
+    assert probe["spearman"] > 0.99 and probe["mae"] < 0.02 < 0.2 < probe["chance_mae"]
 
 
 def test_probes_of_random_codes_are_at_chance():
@@ -145,14 +145,14 @@ def test_probes_of_random_codes_are_at_chance():
     fit, code = metrics.even_frames(number, frame), RNG.standard_normal((240, 64))
     accuracy, chance = metrics.subject_probe(code, subject, fit, ~fit)
     assert accuracy < chance + 4 * np.sqrt(chance / 120)
-    found = metrics.intensity_probe(code, frame / 19, [(fit, ~fit)])
-    assert abs(found["spearman"]) < 0.35 and found["mae"] > 0.9 * found["chance_mae"]
+    probe = metrics.intensity_probe(code, frame / 19, [(fit, ~fit)])
+    assert abs(probe["spearman"]) < 0.35 and probe["mae"] > 0.9 * probe["chance_mae"]
 
 
 def test_probes_of_nothing_are_nan_not_an_error():
-    none = np.zeros(4, bool)
-    assert np.isnan(metrics.subject_probe(np.zeros((4, 8)), np.array(["a"] * 4), ~none, ~none)[0])
-    assert np.isnan(metrics.intensity_probe(np.zeros((4, 8)), np.zeros(4), [(none, none)])["spearman"])
+    no_rows = np.zeros(4, bool)
+    assert np.isnan(metrics.subject_probe(np.zeros((4, 8)), np.array(["a"] * 4), ~no_rows, ~no_rows)[0])
+    assert np.isnan(metrics.intensity_probe(np.zeros((4, 8)), np.zeros(4), [(no_rows, no_rows)])["spearman"])
 
 
 def test_even_frames_count_within_each_take_in_the_order_of_frames():

@@ -32,12 +32,12 @@ def folders(tmp_path):
 
 def test_the_face_region_is_the_same_part_of_the_photograph_whatever_the_crop():
     rng = np.random.default_rng(0)
-    coarse = Image.fromarray(rng.integers(0, 255, (12, 12, 3), np.uint8))
-    photo = coarse.resize((384, 384), Image.Resampling.BICUBIC)
+    noise = Image.fromarray(rng.integers(0, 255, (12, 12, 3), np.uint8))
+    photo = noise.resize((384, 384), Image.Resampling.BICUBIC)
     crops = []
     for margin in (0.0, 0.5):
-        half = 128 * (1 + margin) / 2
-        box = (192 - half, 192 - half, 192 + half, 192 + half)
+        half_side = 128 * (1 + margin) / 2
+        box = (192 - half_side, 192 - half_side, 192 + half_side, 192 + half_side)
         crop = np.asarray(photo.resize((64, 64), Image.Resampling.BOX, box=box), np.float32) / 255
         crops.append(table1.face_region(crop[None], margin, 32))
     assert crops[0].shape == (1, 32, 32, 3)
@@ -45,18 +45,18 @@ def test_the_face_region_is_the_same_part_of_the_photograph_whatever_the_crop():
 
 
 def test_rows_differ_in_the_crop_and_the_swapping_loss_alone(folders, tmp_path):
-    made = table1.variants(folders)
-    assert [v.name for v in made] == [
+    variants = table1.variants(folders)
+    assert [v.name for v in variants] == [
         "tight, with swap",
         "tight, no swap",
         "margin 0.5, with swap",
         "margin 0.5, no swap",
     ]
-    assert table1.common_resolution(made) == 43
-    one, other = (table1.variant_config(PRESETS["poster"].config, v, tmp_path, 3, 40) for v in made[:2])
-    assert one.loss.swap > 0 == other.loss.swap and (one.seed, one.steps, one.optim.decay_steps) == (3, 40, 40)
-    assert {**vars(one), "loss": None} == {**vars(other), "loss": None}
-    assert {**vars(one.loss), "swap": None} == {**vars(other.loss), "swap": None}
+    assert table1.common_resolution(variants) == 43
+    row_1, row_2 = (table1.variant_config(PRESETS["poster"].config, v, tmp_path, 3, 40) for v in variants[:2])
+    assert row_1.loss.swap > 0 == row_2.loss.swap and (row_1.seed, row_1.steps, row_1.optim.decay_steps) == (3, 40, 40)
+    assert {**vars(row_1), "loss": None} == {**vars(row_2), "loss": None}
+    assert {**vars(row_1.loss), "swap": None} == {**vars(row_2.loss), "swap": None}
 
 
 def test_folders_that_cannot_be_compared_are_refused(folders, tmp_path):
@@ -68,15 +68,15 @@ def test_folders_that_cannot_be_compared_are_refused(folders, tmp_path):
 
 
 def test_figures_of_a_network_are_those_of_the_report_where_the_region_is_the_whole_picture(folders, tmp_path):
-    tight = folders[1]
-    run = write_run(tmp_path / "run", tight, {"detector": "none", "margin": 0.0})
+    data = folders[1]
+    run = write_run(tmp_path / "run", data, {"detector": "none", "margin": 0.0})
     from facedisent_jax.reporting import report
 
-    found = table1.evaluate_run(run, tight, 0.0, 64)
-    whole = report.write(run, [tight])
-    assert found["reconstruction"] == pytest.approx(whole["reconstruction"]["psnr_by_subject"], abs=1e-4)
-    assert found["swap"] == pytest.approx(whole["swap"]["psnr_by_subject"], abs=1e-4)
-    assert found["gain"] == pytest.approx(found["swap"] - found["unswapped"])
+    row = table1.evaluate_run(run, data, 0.0, 64)
+    metrics = report.write(run, [data])
+    assert row["reconstruction"] == pytest.approx(metrics["reconstruction"]["psnr_by_subject"], abs=1e-4)
+    assert row["swap"] == pytest.approx(metrics["swap"]["psnr_by_subject"], abs=1e-4)
+    assert row["gain"] == pytest.approx(row["swap"] - row["unswapped"])
 
 
 def test_mean_and_spread_over_seeds():

@@ -20,7 +20,7 @@ from facedisent_jax.models import Codes
 from facedisent_jax.reporting import video_report
 
 LEVELS = tuple(np.linspace(0, 1, 11).tolist())
-EVIL = "<script>alert(1)</script>"
+EVIL_NAME = "<script>alert(1)</script>"
 MODES = ("expression", "whole", "one_picture")
 
 
@@ -39,13 +39,13 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("video")
     train = [r for k in range(4) for r in person(k, LEVELS)]
     test = [r for k in range(4, 6) for r in person(k, LEVELS)]
-    test += person(6, LEVELS, EVIL, "take000") + person(6, (0.0, 0.5, 1.0), EVIL, "take001")
+    test += person(6, LEVELS, EVIL_NAME, "take000") + person(6, (0.0, 0.5, 1.0), EVIL_NAME, "take001")
     data = write_folder(folder / "data", {"train": train, "validation": person(20), "test": test})
     return write_run(folder / "run", data)
 
 
 @pytest.fixture(scope="module")
-def found(run):
+def summary(run):
     return video_report.write(run, VideoEvalOptions((run.parent / "data",)))
 
 
@@ -59,10 +59,10 @@ class PerfectModel:
 
     def encode(self, images: np.ndarray) -> Codes:
         pictures = np.asarray(images, np.float32).reshape(len(images), -1)[:, : 38 * 64 * 3]
-        known = {flat_face(k, 0.0).reshape(-1)[: 38 * 64 * 3].tobytes(): k for k in range(9)}
-        who = [known[row.astype(np.uint8).tobytes()] for row in pictures]
+        subject_of_image = {flat_face(k, 0.0).reshape(-1)[: 38 * 64 * 3].tobytes(): k for k in range(9)}
+        subjects = [subject_of_image[row.astype(np.uint8).tobytes()] for row in pictures]
         mood = np.asarray(images)[:, 50, 20, 0] / np.float32(255)
-        return Codes(*(np.repeat(np.array(v, np.float32)[:, None], 64, 1) for v in (who, mood)))  # type: ignore[arg-type]
+        return Codes(*(np.repeat(np.array(v, np.float32)[:, None], 64, 1) for v in (subjects, mood)))  # type: ignore[arg-type]
 
     uses_source = False
 
@@ -70,13 +70,13 @@ class PerfectModel:
         return self.decode(codes)
 
     def decode(self, codes) -> np.ndarray:
-        who, mood = (np.asarray(code)[:, 0] for code in codes)
-        out = np.stack([flat_face(round(float(k)), 0.0) for k in who]).astype(np.float32) / 255
+        subjects, mood = (np.asarray(code)[:, 0] for code in codes)
+        out = np.stack([flat_face(round(float(k)), 0.0) for k in subjects]).astype(np.float32) / 255
         out[:, 40:60, 15:50] = (mood**self.bend)[:, None, None, None]
         return out
 
 
-def perfect(bend: float = 1.0, number: int = 5) -> dict[str, clip_metrics.MethodMetrics]:
+def perfect_metrics(bend: float = 1.0, number: int = 5) -> dict[str, clip_metrics.MethodMetrics]:
     """Figures of the perfect face, or of one whose decoder bends the path, on a clip of one person."""
     faces = Faces.of(person(number, LEVELS))
     (onset,) = clips.find_clips(faces).clips
@@ -90,11 +90,11 @@ def perfect(bend: float = 1.0, number: int = 5) -> dict[str, clip_metrics.Method
 
 
 def test_a_perfect_network_scores_the_ceiling_in_every_mode_and_alignment():
-    made = perfect()
-    ceiling = made["reconstruction"].metrics
+    methods = perfect_metrics()
+    ceiling = methods["reconstruction"].metrics
     assert ceiling["intensity/whole/psnr"] > 55  # flat_face rounds its intensity down to a grey level
     for mode in MODES:
-        values = made[mode].metrics
+        values = methods[mode].metrics
         for region in ("whole", "mouth"):
             for alignment in ("intensity", "time", "dtw", "own_range"):
                 assert values[f"{alignment}/{region}/psnr"] > 50, (mode, alignment)
@@ -105,31 +105,31 @@ def test_a_perfect_network_scores_the_ceiling_in_every_mode_and_alignment():
 
 
 def test_a_bent_path_is_seen_as_bent_and_its_reconstruction_is_the_same():
-    straight, bent = perfect()["expression"].metrics, perfect(bend=4)["expression"].metrics
-    assert bent["trajectory/r2"] < 0.9 and bent["trajectory/smoothness"] > 0.2
-    assert bent["intensity/mouth/psnr"] < straight["intensity/mouth/psnr"] - 20
-    assert bent["dtw/mouth/psnr"] > bent["intensity/mouth/psnr"] + 3  # it goes the same way at another pace
-    assert bent["own_range/mouth/psnr"] > 50  # the decoder bends the real frames alike
+    straight_path, bent_path = perfect_metrics()["expression"].metrics, perfect_metrics(bend=4)["expression"].metrics
+    assert bent_path["trajectory/r2"] < 0.9 and bent_path["trajectory/smoothness"] > 0.2
+    assert bent_path["intensity/mouth/psnr"] < straight_path["intensity/mouth/psnr"] - 20
+    assert bent_path["dtw/mouth/psnr"] > bent_path["intensity/mouth/psnr"] + 3  # it goes the same way at another pace
+    assert bent_path["own_range/mouth/psnr"] > 50  # the decoder bends the real frames alike
 
 
 def test_a_cross_fade_is_what_it_is_by_hand():
-    made = perfect()["cross_fade"].metrics
+    fade_metrics = perfect_metrics()["cross_fade"].metrics
     a, b = flat_face(5, 0.0) / 255, flat_face(5, 1.0) / 255
     frames = np.stack([flat_face(5, y) / 255 for y in LEVELS[1:-1]])
-    by_hand = np.stack([(1 - y) * a + y * b for y in LEVELS[1:-1]])
-    assert made["intensity/whole/psnr"] == pytest.approx(metrics.psnr(by_hand, frames).mean(), abs=0.01)
-    mouth = judges.mouth_region(by_hand), judges.mouth_region(frames)
-    assert made["intensity/mouth/psnr"] == pytest.approx(metrics.psnr(*mouth).mean(), abs=0.01)
+    cross_fade = np.stack([(1 - y) * a + y * b for y in LEVELS[1:-1]])
+    assert fade_metrics["intensity/whole/psnr"] == pytest.approx(metrics.psnr(cross_fade, frames).mean(), abs=0.01)
+    mouth = judges.mouth_region(cross_fade), judges.mouth_region(frames)
+    assert fade_metrics["intensity/mouth/psnr"] == pytest.approx(metrics.psnr(*mouth).mean(), abs=0.01)
 
 
 def test_the_neutral_frame_unchanged_goes_nowhere_and_the_ends_do_not_count():
-    made = perfect()["unchanged"]
-    assert made.metrics["trajectory/range"] == 0 and np.isnan(made.metrics["trajectory/smoothness"])
+    method = perfect_metrics()["unchanged"]
+    assert method.metrics["trajectory/range"] == 0 and np.isnan(method.metrics["trajectory/smoothness"])
     frames, a = np.stack([flat_face(5, y) for y in LEVELS]) / 255, flat_face(5, 0.0) / 255
-    inner = metrics.psnr(np.repeat(a[None], 9, 0), frames[1:-1])
-    assert made.metrics["intensity/whole/psnr"] == pytest.approx(inner.mean(), abs=1e-3)
+    psnr = metrics.psnr(np.repeat(a[None], 9, 0), frames[1:-1])
+    assert method.metrics["intensity/whole/psnr"] == pytest.approx(psnr.mean(), abs=1e-3)
     error = 255 * np.sqrt(np.square(frames - a).mean((1, 2, 3)))
-    assert made.series["error_whole"] == pytest.approx(error, abs=1e-3) and error[0] == 0
+    assert method.series["error_whole"] == pytest.approx(error, abs=1e-3) and error[0] == 0
 
 
 def test_alignment_under_dtw_counts_each_real_frame_once():
@@ -145,8 +145,8 @@ def test_time_and_intensity_are_told_apart():
     model = PerfectModel()
     clip = path_methods.encode_clip(model, faces, onset)  # type: ignore[arg-type]
     methods = path_methods.interpolation_methods(model, clip, TrainingStatistics(None, None, {}, {}, []))  # type: ignore[arg-type]
-    made = clip_metrics.measure_clip(clip, methods, {}, Judges(None, None, None, None))["expression"].metrics
-    assert made["intensity/mouth/psnr"] > made["dtw/mouth/psnr"] > made["time/mouth/psnr"] + 5
+    values = clip_metrics.measure_clip(clip, methods, {}, Judges(None, None, None, None))["expression"].metrics
+    assert values["intensity/mouth/psnr"] > values["dtw/mouth/psnr"] > values["time/mouth/psnr"] + 5
     assert "one_picture" not in methods and "mean_difference" not in methods
 
 
@@ -167,12 +167,12 @@ def test_a_morph_ends_at_the_pictures_and_moves_what_the_landmarks_mark():
     blob = lambda cx: np.exp(-((x - cx) ** 2 + (y - 32) ** 2) / 18)[..., None].repeat(3, 2)  # noqa: E731
     a, b = blob(24), blob(40)
     points = np.array([(cx, cy) for cx in (10, 24, 30) for cy in (10, 32, 54)], float)
-    moved = points + np.where(points[:, :1] == 24, [16, 0], [20, 0])
-    made = baselines.morph(a, b, points, moved, np.array([0, 0.5, 1]))
-    assert made[0] == pytest.approx(a, abs=1e-5) and made[2] == pytest.approx(b, abs=1e-5)
-    assert np.unravel_index(made[1, ..., 0].argmax(), (64, 64)) == (32, 32) and made[1].max() > 0.9
-    same = baselines.morph(a, b, points, points, np.array([0.3]))
-    assert same[0] == pytest.approx(baselines.cross_fade(a, b, np.array([0.3]))[0], abs=1e-5)
+    moved_points = points + np.where(points[:, :1] == 24, [16, 0], [20, 0])
+    morph = baselines.morph(a, b, points, moved_points, np.array([0, 0.5, 1]))
+    assert morph[0] == pytest.approx(a, abs=1e-5) and morph[2] == pytest.approx(b, abs=1e-5)
+    assert np.unravel_index(morph[1, ..., 0].argmax(), (64, 64)) == (32, 32) and morph[1].max() > 0.9
+    still_morph = baselines.morph(a, b, points, points, np.array([0.3]))
+    assert still_morph[0] == pytest.approx(baselines.cross_fade(a, b, np.array([0.3]))[0], abs=1e-5)
 
 
 def test_the_nearest_picture_is_found_across_chunks():
@@ -180,28 +180,28 @@ def test_the_nearest_picture_is_found_across_chunks():
     assert baselines.nearest(images, images[[3, 700, 1099]] / 255 + 0.001).tolist() == [3, 700, 1099]
 
 
-def test_metrics_are_nested_whole_and_hold_every_clip(run, found):
+def test_metrics_are_nested_whole_and_hold_every_clip(run, summary):
     text = (run / "video" / "metrics.json").read_text()
-    assert found == json.loads(text) and "NaN" not in text and "Infinity" not in text
-    data = found["data"]
+    assert summary == json.loads(text) and "NaN" not in text and "Infinity" not in text
+    data = summary["data"]
     assert (data["clips"], data["subjects"], data["split"], data["step"], data["seed"]) == (3, 3, "test", 0, 3)
     assert data["rejected"] == {"fewer than 8 onset frames": 1}
-    assert data["rejected_takes"][0]["take"] == f"{EVIL} take001 smile"
+    assert data["rejected_takes"][0]["take"] == f"{EVIL_NAME} take001 smile"
     for name in (*MODES, "reconstruction", "cross_fade", "mean_difference", "unchanged", "pca_128", "nearest"):
-        psnr = found["methods"][name]["intensity"]["whole"]["psnr"]
+        psnr = summary["methods"][name]["intensity"]["whole"]["psnr"]
         assert psnr["ci95"][0] <= psnr["mean"] <= psnr["ci95"][1] and psnr["clips"] == 3
-        own = [clip["methods"][name]["figures"]["intensity/whole/psnr"] for clip in found["clips"]]
-        assert psnr["mean"] == pytest.approx(np.mean(own))
-    assert set(found["methods"]["expression"]) == {"intensity", "time", "dtw", "own_range", "trajectory", "curves"}
-    assert "morph" not in found["methods"] and found["methods"]["real"]["trajectory"]["range"]["mean"] == 1
-    assert len(found["methods"]["whole"]["curves"]["error_mouth"]) == 11
-    assert {"spearman", "mae", "mae_per_person"} <= set(found["intensity"])
-    assert found["disentanglement"]["probes"]["subject_from_identity"]["chance"] == pytest.approx(1 / 3)
+        clip_psnr = [clip["methods"][name]["figures"]["intensity/whole/psnr"] for clip in summary["clips"]]
+        assert psnr["mean"] == pytest.approx(np.mean(clip_psnr))
+    assert set(summary["methods"]["expression"]) == {"intensity", "time", "dtw", "own_range", "trajectory", "curves"}
+    assert "morph" not in summary["methods"] and summary["methods"]["real"]["trajectory"]["range"]["mean"] == 1
+    assert len(summary["methods"]["whole"]["curves"]["error_mouth"]) == 11
+    assert {"spearman", "mae", "mae_per_person"} <= set(summary["intensity"])
+    assert summary["disentanglement"]["probes"]["subject_from_identity"]["chance"] == pytest.approx(1 / 3)
 
 
-def test_what_is_missing_is_said_with_what_to_install(run, found):
-    assert found["judges"]["lpips"] == {"name": None, "missing": "No LPIPS here: pip install it."}
-    assert found["judges"]["smile"]["fallback"] and "reader of the mouth region" in found["judges"]["smile"]["name"]
+def test_what_is_missing_is_said_with_what_to_install(run, summary):
+    assert summary["judges"]["lpips"] == {"name": None, "missing": "No LPIPS here: pip install it."}
+    assert summary["judges"]["smile"]["fallback"] and "reader of the mouth region" in summary["judges"]["smile"]["name"]
     page = (run / "video" / "index.html").read_text()
     for sentence in (
         "No LPIPS here",
@@ -213,9 +213,9 @@ def test_what_is_missing_is_said_with_what_to_install(run, found):
         assert sentence in page
 
 
-def test_the_page_names_the_run_escapes_all_and_shows_every_figure(run, found):
+def test_the_page_names_the_run_escapes_all_and_shows_every_figure(run, summary):
     page = (run / "video" / "index.html").read_text()
-    assert EVIL not in page and "&lt;script&gt;" in page and "seed 3" in page and "None" not in page
+    assert EVIL_NAME not in page and "&lt;script&gt;" in page and "seed 3" in page and "None" not in page
     files = sorted((run / "video" / "figures").iterdir())
     assert {file.stem for file in files} == {"error", "smile", "people", "strip_1", "strip_2", "strip_3"}
     for file in files:
@@ -224,15 +224,15 @@ def test_the_page_names_the_run_escapes_all_and_shows_every_figure(run, found):
             assert image.width > 900
 
 
-def test_no_text_of_the_figures_becomes_a_tag(run, found):
+def test_no_text_of_the_figures_becomes_a_tag(run, summary):
     from facedisent_jax.reporting.figures import ReportFigure
 
-    drawn, plain = ([ReportFigure(text, text, text, Image.new("RGB", (2, 2)))] for text in (HARM, "a"))
-    made = video_report.render(HARM, harmful(found), drawn)
-    assert tags(made) == tags(video_report.render("run", found, plain)) and made.count("&lt;script&gt;") > 15
+    harm_figures, plain_figures = ([ReportFigure(text, text, text, Image.new("RGB", (2, 2)))] for text in (HARM, "a"))
+    page = video_report.render(HARM, harmful(summary), harm_figures)
+    assert tags(page) == tags(video_report.render("run", summary, plain_figures)) and page.count("&lt;script&gt;") > 15
 
 
-def test_a_strip_has_the_real_frames_on_top(run, found):
+def test_a_strip_has_the_real_frames_on_top(run, summary):
     from facedisent_jax import load
     from facedisent_jax.reporting import figures, video_gallery
 
@@ -246,16 +246,16 @@ def test_a_strip_has_the_real_frames_on_top(run, found):
         assert min(columns) == 0
 
 
-def test_the_picture_of_several_people_begins_with_a_real_frame_and_takes_an_odd_number(run, found):
+def test_the_picture_of_several_people_begins_with_a_real_frame_and_takes_an_odd_number(run, summary):
     from facedisent_jax import load
     from facedisent_jax.reporting import figures, video_gallery
 
     faces = reading.read_split(run.parent / "data", "test")
-    chosen = clips.find_clips(faces).clips[:3]
+    first_clips = clips.find_clips(faces).clips[:3]
     image = np.asarray(
-        video_gallery.people_grid(load(run), faces, chosen, TrainingStatistics(None, None, {}, {}, [])).image
+        video_gallery.people_grid(load(run), faces, first_clips, TrainingStatistics(None, None, {}, {}, [])).image
     ).astype(int)
-    real = np.asarray(figures.enlarge(np.asarray(faces.image[chosen[0].rows[0]]), 2))
+    real = np.asarray(figures.enlarge(np.asarray(faces.image[first_clips[0].rows[0]]), 2))
     assert any(
         (image[top : top + 128, left : left + 128] == real).all() for top in range(30, 90) for left in range(80, 400)
     )
@@ -266,8 +266,8 @@ def test_the_mesh_judges_and_morphs_where_it_is_given_and_is_marked_where_it_mad
     def points(picture: np.ndarray) -> np.ndarray:
         mesh = np.tile([[32.0, 40.0]], (478, 1))
         mesh[[33, 133]], mesh[[362, 263]] = (20, 20), (44, 20)
-        wide = 8 + picture[50, 20, 0] / 32
-        mesh[61], mesh[291] = (32 - wide, 50), (32 + wide, 50)
+        half_width = 8 + picture[50, 20, 0] / 32
+        mesh[61], mesh[291] = (32 - half_width, 50), (32 + half_width, 50)
         return mesh
 
     data = shutil.copytree(run.parent / "data", tmp_path / "data")
@@ -276,22 +276,22 @@ def test_the_mesh_judges_and_morphs_where_it_is_given_and_is_marked_where_it_mad
     setup = video.prepare(run, VideoEvalOptions((data,), face_mesh=points))
     assert "face mesh" in setup.judge_info["smile"]["name"] and "NOT INDEPENDENT" in setup.judge_info["smile"]["note"]
     assert setup.judge_info["smile"]["independent"] is False and "reader" in setup.judge_info["smile_reader"]["name"]
-    _, made = video.measure_clips(setup, VideoEvalOptions((data,), face_mesh=points, max_clips=1))
-    assert made["methods"]["morph"]["intensity"]["whole"]["psnr"]["mean"] > 20
-    assert made["methods"]["cross_fade"]["trajectory"]["r2"]["mean"] > 0.99
-    assert "trajectory_reader" in made["methods"]["expression"]
+    _, mesh_summary = video.measure_clips(setup, VideoEvalOptions((data,), face_mesh=points, max_clips=1))
+    assert mesh_summary["methods"]["morph"]["intensity"]["whole"]["psnr"]["mean"] > 20
+    assert mesh_summary["methods"]["cross_fade"]["trajectory"]["r2"]["mean"] > 0.99
+    assert "trajectory_reader" in mesh_summary["methods"]["expression"]
 
 
 def test_training_pictures_that_are_gone_are_missed_in_a_sentence(run, tmp_path):
     data = shutil.copytree(run.parent / "data", tmp_path / "data")
-    away = (run.parent / "data").rename(tmp_path / "away")
+    moved_data = (run.parent / "data").rename(tmp_path / "away")
     try:
         setup = video.prepare(run, VideoEvalOptions((data,)))
-        _, made = video.measure_clips(setup, VideoEvalOptions((data,)))
+        _, new_summary = video.measure_clips(setup, VideoEvalOptions((data,)))
     finally:
-        away.rename(run.parent / "data")
-    assert not {"one_picture", "pca_128", "nearest", "mean_difference"} & set(made["methods"])
-    assert any("training pictures are gone" in sentence for sentence in made["missing"])
+        moved_data.rename(run.parent / "data")
+    assert not {"one_picture", "pca_128", "nearest", "mean_difference"} & set(new_summary["methods"])
+    assert any("training pictures are gone" in sentence for sentence in new_summary["missing"])
 
 
 def test_data_without_training_people_is_judged_by_the_last_resort(run, tmp_path):
@@ -311,29 +311,29 @@ def test_refusals_are_sentences(run, tmp_path):
     assert not (run / "video.unfinished").exists()
 
 
-def test_a_study_cut_short_leaves_the_older_one_whole(run, found, monkeypatch):
-    def killed(*_):
+def test_a_study_cut_short_leaves_the_older_one_whole(run, summary, monkeypatch):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    before = (run / "video" / "index.html").read_bytes()
-    monkeypatch.setattr(video_report, "render", killed)
+    page = (run / "video" / "index.html").read_bytes()
+    monkeypatch.setattr(video_report, "render", interrupt)
     with pytest.raises(KeyboardInterrupt):
         video_report.write(run, VideoEvalOptions((run.parent / "data",), max_clips=1))
-    assert (run / "video" / "index.html").read_bytes() == before
-    assert video.load_cached(run, VideoEvalOptions((run.parent / "data",))) == found
+    assert (run / "video" / "index.html").read_bytes() == page
+    assert video.load_cached(run, VideoEvalOptions((run.parent / "data",))) == summary
 
 
-def test_figures_are_held_only_for_what_they_were_measured_on(run, found, tmp_path):
+def test_figures_are_held_only_for_what_they_were_measured_on(run, summary, tmp_path):
     data = run.parent / "data"
-    assert video.load_cached(run, VideoEvalOptions((data,))) == found
+    assert video.load_cached(run, VideoEvalOptions((data,))) == summary
     assert video.load_cached(run, VideoEvalOptions((data,), max_clips=1)) is None  # other clips
     assert video.load_cached(run, VideoEvalOptions((shutil.copytree(data, tmp_path / "copy"),))) is None
     assert video.load_cached(run, VideoEvalOptions((data,), face_mesh=lambda picture: None)) is None  # another judge
 
 
 def test_the_lpips_of_even_steps_is_told_from_a_jump():
-    squared = judges.Judge("squared distance", lambda a, b: np.square(a - b).mean((1, 2, 3)))
-    even = np.linspace(0, 1, 11)[:, None, None, None] * np.ones((64, 64, 3))
-    assert clip_metrics.lpips_length(even, squared) == pytest.approx(0.1)
-    assert clip_metrics.lpips_length(np.where(even > 0.55, 1.0, 0.0), squared) == pytest.approx(1)
-    assert np.isnan(clip_metrics.lpips_length(np.zeros((11, 64, 64, 3)), squared))
+    squared_distance = judges.Judge("squared distance", lambda a, b: np.square(a - b).mean((1, 2, 3)))
+    even_path = np.linspace(0, 1, 11)[:, None, None, None] * np.ones((64, 64, 3))
+    assert clip_metrics.lpips_length(even_path, squared_distance) == pytest.approx(0.1)
+    assert clip_metrics.lpips_length(np.where(even_path > 0.55, 1.0, 0.0), squared_distance) == pytest.approx(1)
+    assert np.isnan(clip_metrics.lpips_length(np.zeros((11, 64, 64, 3)), squared_distance))

@@ -246,10 +246,10 @@ def break_batch(job: Job) -> None:
 
     gather = Triplets.batches
 
-    def with_nan(self, seed, steps, *more):
-        batch = gather(self, seed, steps, *more)
-        wrong = (np.add(steps, 1) == job.nan_at_step).reshape(-1, *[1] * (batch.label.ndim - 1))
-        return batch._replace(label=np.where(wrong, np.float32("nan"), batch.label))
+    def with_nan(self, seed, steps, *arguments):
+        batch = gather(self, seed, steps, *arguments)
+        is_faulty = (np.add(steps, 1) == job.nan_at_step).reshape(-1, *[1] * (batch.label.ndim - 1))
+        return batch._replace(label=np.where(is_faulty, np.float32("nan"), batch.label))
 
     if job.nan_at_step:
         Triplets.batches = with_nan

@@ -87,11 +87,11 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def main(folder: Path, scenario: str, stride: int) -> None:
     """Scenarios: "first" (OUT does not exist), "empty" (OUT is an empty folder), "overwrite" (OUT is replaced)."""
-    out, wrong, kills, step = folder / "parent" / "out", [], 0, 1
+    out, faults, kills, step = folder / "parent" / "out", [], 0, 1
     overwrite = scenario == "overwrite"
     for name, grey in (("old", 10), ("new", 200)):
         assert run_in_child(lambda: build_folder(folder / name, items(grey), Plan("folder"))) == OK, name  # noqa: B023
-    old, new = content(folder / "old"), content(folder / "new")
+    old_content, new_content = content(folder / "old"), content(folder / "new")
 
     def build_new(overwrite: bool, kill_at: int = 0) -> None:
         if kill_at:
@@ -106,27 +106,27 @@ def main(folder: Path, scenario: str, stride: int) -> None:
         elif scenario == "empty":
             out.mkdir()
         code = run_in_child(lambda: build_new(overwrite, step))  # noqa: B023
-        left = content(out)
-        if left and left not in (old, new):
-            wrong.append(f"step {step}: OUT is half a folder: {sorted(left)}")
+        out_content = content(out)
+        if out_content and out_content not in (old_content, new_content):
+            faults.append(f"step {step}: OUT is half a folder: {sorted(out_content)}")
         set_aside = [content(path) for path in out.parent.glob("out.replaced-*")]
-        if overwrite and left not in (old, new) and old not in set_aside:
-            wrong.append(f"step {step}: the finished folder is lost")
-        if any(other != old for other in set_aside):
-            wrong.append(f"step {step}: half a folder would be restored")
+        if overwrite and out_content not in (old_content, new_content) and old_content not in set_aside:
+            faults.append(f"step {step}: the finished folder is lost")
+        if any(folder_content != old_content for folder_content in set_aside):
+            faults.append(f"step {step}: half a folder would be restored")
         next_code = run_in_child(lambda: build_new(False))
-        if next_code != (ALREADY_THERE if overwrite or left == new else OK):
-            wrong.append(f"step {step}: the next run without --overwrite ended with {next_code}")
-        if run_in_child(lambda: build_new(True)) != OK or content(out) != new:
-            wrong.append(f"step {step}: the next run with --overwrite made no folder")
+        if next_code != (ALREADY_THERE if overwrite or out_content == new_content else OK):
+            faults.append(f"step {step}: the next run without --overwrite ended with {next_code}")
+        if run_in_child(lambda: build_new(True)) != OK or content(out) != new_content:
+            faults.append(f"step {step}: the next run with --overwrite made no folder")
         if remains := [path.name for path in out.parent.iterdir() if path != out]:
-            wrong.append(f"step {step}: remains {remains}")
+            faults.append(f"step {step}: remains {remains}")
         if code == OK:
             break
         if code != -signal.SIGKILL:
-            wrong.append(f"step {step}: ended with {code}")
+            faults.append(f"step {step}: ended with {code}")
         kills, step = kills + 1, step + stride
-    print(json.dumps({"kills": kills, "wrong": wrong}))
+    print(json.dumps({"kills": kills, "wrong": faults}))
 
 
 if __name__ == "__main__":

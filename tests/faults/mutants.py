@@ -21,7 +21,7 @@ def face(seed: int = 1, intensity: float = 1.0) -> Image.Image:
     return out
 
 
-def saved(picture: Image.Image, kind: str, **options) -> bytes:
+def image_bytes(picture: Image.Image, kind: str, **options) -> bytes:
     out = io.BytesIO()
     picture.save(out, kind, **options)
     return out.getvalue()
@@ -31,39 +31,39 @@ def originals() -> list[bytes]:
     """One picture in every way of writing it that prep reads."""
     rgb = face()
     grey, alpha = rgb.convert("L"), rgb.convert("RGBA")
-    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    deep_grey = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     exif = Image.Exif()
     exif[0x0112] = 6  # turned
     return [
-        saved(rgb, "PNG"),
-        saved(alpha, "PNG"),
-        saved(deep, "PNG"),
-        saved(rgb.quantize(64), "PNG", transparency=3),
-        saved(rgb, "JPEG", quality=85, exif=exif),
-        saved(rgb, "JPEG", progressive=True),
-        saved(rgb.convert("CMYK"), "JPEG"),
-        saved(rgb, "BMP"),
-        saved(rgb.quantize(16), "BMP"),
-        saved(rgb.quantize(128), "GIF", save_all=True, append_images=[face(2).quantize(128)], transparency=5),
-        saved(rgb, "TIFF"),
-        saved(rgb, "TIFF", compression="tiff_lzw"),
-        saved(rgb, "TIFF", compression="tiff_deflate"),
-        saved(rgb, "TIFF", compression="jpeg"),
-        saved(grey.convert("F"), "TIFF"),
-        saved(grey.convert("1"), "TIFF", compression="group4"),
-        saved(rgb, "WEBP"),
-        saved(alpha, "WEBP", lossless=True),
-        saved(rgb, "PPM"),
-        saved(rgb, "JPEG2000"),
+        image_bytes(rgb, "PNG"),
+        image_bytes(alpha, "PNG"),
+        image_bytes(deep_grey, "PNG"),
+        image_bytes(rgb.quantize(64), "PNG", transparency=3),
+        image_bytes(rgb, "JPEG", quality=85, exif=exif),
+        image_bytes(rgb, "JPEG", progressive=True),
+        image_bytes(rgb.convert("CMYK"), "JPEG"),
+        image_bytes(rgb, "BMP"),
+        image_bytes(rgb.quantize(16), "BMP"),
+        image_bytes(rgb.quantize(128), "GIF", save_all=True, append_images=[face(2).quantize(128)], transparency=5),
+        image_bytes(rgb, "TIFF"),
+        image_bytes(rgb, "TIFF", compression="tiff_lzw"),
+        image_bytes(rgb, "TIFF", compression="tiff_deflate"),
+        image_bytes(rgb, "TIFF", compression="jpeg"),
+        image_bytes(grey.convert("F"), "TIFF"),
+        image_bytes(grey.convert("1"), "TIFF", compression="group4"),
+        image_bytes(rgb, "WEBP"),
+        image_bytes(alpha, "WEBP", lossless=True),
+        image_bytes(rgb, "PPM"),
+        image_bytes(rgb, "JPEG2000"),
     ]
 
 
 def mutants(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
     """Names (whose ending need not fit) and contents of `count` damaged files."""
     rng = np.random.default_rng(seed)
-    sound = originals()
+    contents = originals()
     for number in range(count):
-        content = bytearray(sound[number % len(sound)])
+        content = bytearray(contents[number % len(contents)])
         kind = ("bits", "cut", "header", "number", "block")[int(rng.integers(5))]
         header = min(len(content), 64 if rng.random() < 0.5 else 600)
         if kind == "bits":
@@ -73,14 +73,14 @@ def mutants(count: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
         elif kind == "cut":
             content = content[: int(rng.integers(len(content)))]
         elif kind == "header":
-            other, size = sound[int(rng.integers(len(sound)))], int(rng.integers(2, 80))
-            content[:size] = other[:size]
+            donor, size = contents[int(rng.integers(len(contents)))], int(rng.integers(2, 80))
+            content[:size] = donor[:size]
         elif kind == "number":
-            at, wide = int(rng.integers(header)), int(rng.choice([1, 2, 4, 8]))
-            content[at : at + wide] = rng.choice([b"\xff", b"\x00", b"\x7f", b"\x80"]) * wide
+            at, width = int(rng.integers(header)), int(rng.choice([1, 2, 4, 8]))
+            content[at : at + width] = rng.choice([b"\xff", b"\x00", b"\x7f", b"\x80"]) * width
         else:
-            at, wide = int(rng.integers(len(content))), int(rng.integers(1, 2000))
-            moved = int(rng.integers(len(content)))
-            content[at : at + wide] = content[moved : moved + int(rng.integers(1, 2000))]
+            at, width = int(rng.integers(len(content))), int(rng.integers(1, 2000))
+            source = int(rng.integers(len(content)))
+            content[at : at + width] = content[source : source + int(rng.integers(1, 2000))]
         ending = ENDINGS[int(rng.integers(len(ENDINGS)))]
         yield f"p{number % 7:02}_{('neutral', 'smile')[number % 2]}_{number:05}_{kind}.{ending}", bytes(content)

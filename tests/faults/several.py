@@ -45,11 +45,11 @@ def start(
     run: Path, processes: int = 1, devices: int = 1, faults: Faults = Faults(), slurm: bool = False, **settings
 ) -> list[subprocess.Popen]:
     """Start the processes of a run, with so many devices each. slurm: they find each other by SLURM's variables."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as free_socket:
+        free_socket.bind(("localhost", 0))
+        port = free_socket.getsockname()[1]
     config = replace(TINY, data=(str(run.parent / "data"),), run=str(run), validate_every=2, log_every=1, **settings)
-    started = []
+    children = []
     for k in range(processes):
         environment = os.environ | {
             "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
@@ -71,14 +71,14 @@ def start(
             config = replace(config, distributed=True, **address)
         arguments = [json.dumps(to_dict(config)), json.dumps(vars(faults)), str(k)]
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        started.append(subprocess.Popen([sys.executable, __file__, *arguments], env=environment, **pipes))
-    return started
+        children.append(subprocess.Popen([sys.executable, __file__, *arguments], env=environment, **pipes))
+    return children
 
 
-def wait(started: list[subprocess.Popen], timeout: float = 240) -> list[Result]:
+def wait(children: list[subprocess.Popen], timeout: float = 240) -> list[Result]:
     """Wait for the processes."""
     results = []
-    for process in started:
+    for process in children:
         output, errors = process.communicate(timeout=timeout)
         row_hashes = [json.loads(line) for line in re.findall(r"<rows (.*?)>", errors)]
         results.append(Result(process.returncode, output, errors, row_hashes))

@@ -19,7 +19,7 @@ def test_l1_is_the_mean_absolute_difference():
 
 
 @pytest.mark.parametrize(
-    ("other", "same", "margin", "expected"),
+    ("code", "is_same", "margin", "expected"),
     [
         ([3.0, 4.0], True, 0.0, 0.0),
         ([-3.0, -4.0], True, 0.0, 2.0),
@@ -29,9 +29,9 @@ def test_l1_is_the_mean_absolute_difference():
         ([-3.0, -4.0], False, 0.0, 0.0),
     ],
 )
-def test_cosine_embedding(other, same, margin, expected):
-    found = functions.cosine_embedding(jnp.array([[3.0, 4.0]]), jnp.array([other]), same, margin)
-    np.testing.assert_allclose(found, [expected], atol=1e-5)
+def test_cosine_embedding(code, is_same, margin, expected):
+    loss = functions.cosine_embedding(jnp.array([[3.0, 4.0]]), jnp.array([code]), is_same, margin)
+    np.testing.assert_allclose(loss, [expected], atol=1e-5)
 
 
 def test_triplet_margin_counts_only_what_is_missing_to_the_margin():
@@ -39,8 +39,8 @@ def test_triplet_margin_counts_only_what_is_missing_to_the_margin():
     positive = jnp.array([[3.0, 4.0], [0.0, 1.0], [0.0, 1.0]])  # at 5, 1, 1
     negative = jnp.array([[0.0, 1.0], [0.0, 1.5], [6.0, 8.0]])  # at 1, 1.5, 10
     np.testing.assert_allclose(functions.triplet_margin(anchor, positive, negative, 1.0), [5.0, 0.5, 0.0], atol=1e-5)
-    each = functions.triplet_margin(anchor, positive, negative, jnp.array([0.0, 2.0, 9.5]))
-    np.testing.assert_allclose(each, [4.0, 1.5, 0.5], atol=1e-5)
+    losses = functions.triplet_margin(anchor, positive, negative, jnp.array([0.0, 2.0, 9.5]))
+    np.testing.assert_allclose(losses, [4.0, 1.5, 0.5], atol=1e-5)
 
 
 def test_label_bce_of_hand_computed_logits():
@@ -51,15 +51,15 @@ def test_label_bce_of_hand_computed_logits():
 
 
 def test_ranking_of_hand_computed_rises():
-    found = functions.ranking(jnp.array([0.0, 0.3, 5.0]), jnp.array([0.0, 0.5, 0.0]), temperature=0.5)
-    np.testing.assert_allclose(found, [0.5 * np.log(2), 0.5 * np.log1p(np.exp(0.4)), 0.5 * np.log1p(np.exp(-10))])
+    losses = functions.ranking(jnp.array([0.0, 0.3, 5.0]), jnp.array([0.0, 0.5, 0.0]), temperature=0.5)
+    np.testing.assert_allclose(losses, [0.5 * np.log(2), 0.5 * np.log1p(np.exp(0.4)), 0.5 * np.log1p(np.exp(-10))])
     ranknet = functions.ranking(jnp.array([1.5]), temperature=1.0)
     np.testing.assert_allclose(ranknet, [-np.log(1 / (1 + np.exp(-1.5)))], rtol=1e-6)
 
 
 def test_label_bce_stays_finite_for_extreme_logits():
-    found = functions.label_bce(jnp.array([[1000.0, -1000.0]]), jnp.array([[0.0, 1.0]]))
-    np.testing.assert_allclose(found, [1000.0])
+    loss = functions.label_bce(jnp.array([[1000.0, -1000.0]]), jnp.array([[0.0, 1.0]]))
+    np.testing.assert_allclose(loss, [1000.0])
 
 
 @pytest.mark.parametrize("loss", [functions.distance, functions.cosine, functions.l1])
@@ -74,10 +74,10 @@ def test_the_structural_error_of_a_lip_grows_with_its_distance():
     weight = jnp.ones((64, 64))
     target = jnp.zeros((1, 64, 64, 3)).at[:, 30:32].set(1.0)
     assert float(functions.multiscale_charbonnier(target, target, weight)[0]) == 0
-    near, far = jnp.roll(target, 1, axis=1), jnp.roll(target, 8, axis=1)
+    near_lip, far_lip = jnp.roll(target, 1, axis=1), jnp.roll(target, 8, axis=1)
     assert (
-        functions.multiscale_charbonnier(near, target, weight)[0]
-        < functions.multiscale_charbonnier(far, target, weight)[0]
+        functions.multiscale_charbonnier(near_lip, target, weight)[0]
+        < functions.multiscale_charbonnier(far_lip, target, weight)[0]
     )
 
 

@@ -107,12 +107,12 @@ def test_swap_and_reconstruction_teach_both_heads_and_the_decoder(params):
 
 def test_a_missing_pair_or_peer_changes_nothing_but_its_own_terms(params):
     batch = batch_of()
-    none = jnp.zeros(4)
+    no_rows = jnp.zeros(4)
     garbage = batch.images.at[2].set(jax.random.randint(jax.random.key(2), (4, 64, 64, 3), 0, 255, jnp.uint8))
-    for changed in (batch, batch._replace(images=garbage)):
-        changed = changed._replace(has_c=none)
-        values = objective.loss_terms(CONFIG, params, floats(changed), changed)
-        if changed.images is batch.images:
+    for changed_batch in (batch, batch._replace(images=garbage)):
+        changed_batch = changed_batch._replace(has_c=no_rows)
+        values = objective.loss_terms(CONFIG, params, floats(changed_batch), changed_batch)
+        if changed_batch.images is batch.images:
             expected = values
     for name, value in values.items():
         np.testing.assert_allclose(value, expected[name], rtol=1e-5, err_msg=name)
@@ -120,8 +120,8 @@ def test_a_missing_pair_or_peer_changes_nothing_but_its_own_terms(params):
 
 
 def test_unlabelled_images_train_reconstruction_only(params):
-    none = jnp.zeros(4)
-    batch = batch_of(is_labelled=jnp.zeros((3, 4)), has_b=none, has_c=none, order=none)
+    no_rows = jnp.zeros(4)
+    batch = batch_of(is_labelled=jnp.zeros((3, 4)), has_b=no_rows, has_c=no_rows, order=no_rows)
     values = objective.loss_terms(CONFIG, params, floats(batch), batch)
     assert values["reconstruction"] > 0
     assert all(value == 0 for name, value in values.items() if name != "reconstruction")
@@ -170,10 +170,12 @@ def test_ranking_moves_the_dimensions_of_its_own_expression_alone():
 def test_the_label_can_constrain_neutral_and_apex_alone():
     intensity = jnp.tile(jnp.array([[0.0], [0.5], [1.0]]), (1, 4))
     batch = batch_of(intensity=intensity, label=jnp.repeat(intensity[..., None], 64, -1))
-    right, wrong = (jnp.tile(jnp.array([[0.01], [middle], [0.99]]), (1, 4)) for middle in (0.5, 0.9))
-    of_right, of_wrong = (float(terms_of(batch, c, label_intermediate=False)["label"]) for c in (right, wrong))
-    assert of_right == pytest.approx(of_wrong) == pytest.approx(-np.log(0.99), rel=1e-3)
-    assert float(terms_of(batch, wrong)["label"]) > float(terms_of(batch, right)["label"]) + 0.1
+    right_code, wrong_code = (jnp.tile(jnp.array([[0.01], [middle], [0.99]]), (1, 4)) for middle in (0.5, 0.9))
+    right_loss, wrong_loss = (
+        float(terms_of(batch, c, label_intermediate=False)["label"]) for c in (right_code, wrong_code)
+    )
+    assert right_loss == pytest.approx(wrong_loss) == pytest.approx(-np.log(0.99), rel=1e-3)
+    assert float(terms_of(batch, wrong_code)["label"]) > float(terms_of(batch, right_code)["label"]) + 0.1
 
 
 def test_cosine_terms_leave_out_codes_without_direction(params):
@@ -190,6 +192,6 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
 def test_every_term_has_its_weight(params):
     batch = batch_of()
     names = set(objective.loss_terms(CONFIG, params, floats(batch), batch))
-    elsewhere = {"one_source", "two_sources", "flow_tv", "mask_area", "cycle"}  # kind "warp"
-    elsewhere |= {"rotation", "clamping"}  # of their own methods
-    assert names | elsewhere == set(vars(POSTER_LOSS)) and not names & elsewhere
+    other_names = {"one_source", "two_sources", "flow_tv", "mask_area", "cycle"}  # kind "warp"
+    other_names |= {"rotation", "clamping"}  # of their own methods
+    assert names | other_names == set(vars(POSTER_LOSS)) and not names & other_names

@@ -31,17 +31,17 @@ def test_two_rotations_are_the_rotation_by_their_sum():
 
 
 def test_a_rotation_keeps_the_length_and_a_full_change_is_a_quarter_turn():
-    before, after = 2 * codes() - 1, 2 * rotate(codes(), jnp.ones(5)) - 1
-    np.testing.assert_allclose(jnp.linalg.norm(after, axis=1), jnp.linalg.norm(before, axis=1), rtol=1e-6)
-    np.testing.assert_allclose(jnp.sum(after * before, axis=1), np.zeros(5), atol=1e-5)
+    code, rotated_code = 2 * codes() - 1, 2 * rotate(codes(), jnp.ones(5)) - 1
+    np.testing.assert_allclose(jnp.linalg.norm(rotated_code, axis=1), jnp.linalg.norm(code, axis=1), rtol=1e-6)
+    np.testing.assert_allclose(jnp.sum(rotated_code * code, axis=1), np.zeros(5), atol=1e-5)
 
 
 def test_a_clamped_code_is_the_mean_and_its_gradient_pulls_towards_it_whatever_the_error():
     z = codes()
     np.testing.assert_allclose(clamp(z, 1.0), jnp.tile(z.mean(0)[None], (5, 1)), rtol=1e-6)
     for error, scale in ((1.0, 1.0), (100.0, 1.0), (1.0, 0.1)):
-        found = jax.grad(lambda z, error=error, scale=scale: error * jnp.sum(jnp.asarray(clamp(z, scale)) ** 3))(z)
-        np.testing.assert_allclose(found, CLAMP_GRADIENT_SCALE * scale * (z - z.mean(0)[None]), rtol=1e-5, atol=1e-8)
+        gradient = jax.grad(lambda z, error=error, scale=scale: error * jnp.sum(jnp.asarray(clamp(z, scale)) ** 3))(z)
+        np.testing.assert_allclose(gradient, CLAMP_GRADIENT_SCALE * scale * (z - z.mean(0)[None]), rtol=1e-5, atol=1e-8)
 
 
 @pytest.fixture(scope="module")
@@ -58,20 +58,20 @@ def test_rotation_decodes_each_from_the_other_and_only_where_the_change_is_known
     for a, b, rise in ((0, 1, change), (1, 0, -change)):
         rotated = Codes(encoded[a].identity, rotate(encoded[a].expression, rise))
         error.append(jnp.mean((models.decode(CONFIG.model, params, rotated) - floats(batch)[b]) ** 2, axis=(1, 2, 3)))
-    found = objective.loss_terms(config, params, floats(batch), batch)["rotation"]
-    np.testing.assert_allclose(found, jnp.mean(jnp.stack(error)), rtol=1e-4)
-    half = batch._replace(has_b=jnp.array([0.0, 1.0, 0.0, 1.0]), is_labelled=jnp.ones((3, 4)).at[:, 3].set(0))
-    found = objective.loss_terms(config, params, floats(half), half)["rotation"]
-    np.testing.assert_allclose(found, (error[0][1] + error[1][1]) / 2, rtol=1e-4)
+    loss = objective.loss_terms(config, params, floats(batch), batch)["rotation"]
+    np.testing.assert_allclose(loss, jnp.mean(jnp.stack(error)), rtol=1e-4)
+    partial_batch = batch._replace(has_b=jnp.array([0.0, 1.0, 0.0, 1.0]), is_labelled=jnp.ones((3, 4)).at[:, 3].set(0))
+    loss = objective.loss_terms(config, params, floats(partial_batch), partial_batch)["rotation"]
+    np.testing.assert_allclose(loss, (error[0][1] + error[1][1]) / 2, rtol=1e-4)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("same", ["label", pytest.param("image", marks=pytest.mark.long)])
-def test_images_teach_the_code_of_what_varies_and_the_other_code_is_pulled_together(params, same):
+@pytest.mark.parametrize("factor", ["label", pytest.param("image", marks=pytest.mark.long)])
+def test_images_teach_the_code_of_what_varies_and_the_other_code_is_pulled_together(params, factor):
     """Batches of one label vary in identity, others in expression."""
     config = replace(CONFIG, method="clamping", loss=LossWeights(clamping=1.0))
     batch = batch_of()
-    if same == "label":
+    if factor == "label":
         batch = batch._replace(label=jnp.zeros_like(batch.label))
     images = floats(batch)
 
@@ -80,16 +80,16 @@ def test_images_teach_the_code_of_what_varies_and_the_other_code_is_pulled_toget
 
     gradient = jax.grad(loss)(params)["encoder"]["pixel_kernel"]
     z = models.encode(CONFIG.model, params, images[0])
-    clamped = z.expression if same == "label" else z.identity
+    clamped_code = z.expression if factor == "label" else z.identity
 
     def pull(params):  # what a squared distance to the mean of the batch would do alone
         z = models.encode(CONFIG.model, params, images[0])
-        z = z.expression if same == "label" else z.identity
-        return jnp.sum(z * CLAMP_GRADIENT_SCALE * (clamped - clamped.mean(0)[None])) / images[0].size
+        z = z.expression if factor == "label" else z.identity
+        return jnp.sum(z * CLAMP_GRADIENT_SCALE * (clamped_code - clamped_code.mean(0)[None])) / images[0].size
 
-    half = slice(-64, None) if same == "label" else slice(-128, -64)  # of the linear path, the last of the matrix
+    block = slice(-64, None) if factor == "label" else slice(-128, -64)  # of the linear path, the last of the matrix
     np.testing.assert_allclose(
-        gradient[:, half], jax.grad(pull)(params)["encoder"]["pixel_kernel"][:, half], atol=1e-10
+        gradient[:, block], jax.grad(pull)(params)["encoder"]["pixel_kernel"][:, block], atol=1e-10
     )
     assert float(jnp.abs(gradient).max()) > 0
 
@@ -106,8 +106,8 @@ def test_augmentation_varies_nothing_within_a_clamped_batch():
     ]
     np.testing.assert_allclose(outputs[0], jnp.broadcast_to(outputs[0][0, 0], outputs[0].shape), atol=1e-6)
     assert float(jnp.abs(outputs[0] - outputs[1]).mean()) > 0.01
-    unclamped = augment_batch(CONFIG, jax.random.key(0), batch)
-    assert float(jnp.abs(unclamped[:, 0] - unclamped[:, 1]).mean()) > 0.01
+    unclamped_images = augment_batch(CONFIG, jax.random.key(0), batch)
+    assert float(jnp.abs(unclamped_images[:, 0] - unclamped_images[:, 1]).mean()) > 0.01
 
 
 def test_batches_of_one_factor_show_one_person_or_one_intensity():

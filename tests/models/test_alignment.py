@@ -34,10 +34,10 @@ def test_a_motion_is_found_although_the_face_starts_to_smile_in_another_light(co
 @pytest.mark.parametrize(("contrast", "brightness"), [(1.0, 0.3), (0.5, 0.0), (0.5, 0.4)])
 def test_light_does_not_change_the_motion(contrast, brightness):
     flow = alignment.similarity_basis(64) @ jnp.asarray((0.5, -0.7, 0.3, 0))
-    first = jnp.asarray(face(3, 0.0))
-    end = sampling.warp_image(first, flow[None], cubic=True)
+    start = jnp.asarray(face(3, 0.0))
+    end = sampling.warp_image(start, flow[None], cubic=True)
 
-    motion = head_motion(first, contrast * end + brightness)[0]
+    motion = head_motion(start, contrast * end + brightness)[0]
 
     assert float(jnp.mean(jnp.linalg.norm(motion - flow, axis=-1))) < 0.1
 
@@ -47,15 +47,15 @@ def test_between_an_image_and_itself_there_is_no_motion():
 
 
 def test_with_one_source_the_pose_is_that_of_the_image_decoded_from_the_target_codes():
-    centred, code = jnp.asarray(face(3, 0.0)), jnp.zeros((1, 64))
-    shifted = sampling.warp_image(centred, jnp.zeros((1, 64, 64, 2)).at[..., 1].set(2.0), cubic=True)
+    centred_image, code = jnp.asarray(face(3, 0.0)), jnp.zeros((1, 64))
+    shifted_image = sampling.warp_image(centred_image, jnp.zeros((1, 64, 64, 2)).at[..., 1].set(2.0), cubic=True)
 
     def pose_flow(source_decoded, target_decoded):
-        source = Source(centred, code, code, source_decoded)
+        source = Source(centred_image, code, code, source_decoded)
         return np.asarray(warp_decoder.align((source,), target_decoded, None))[0, 0]
 
-    assert pose_flow(centred, shifted).mean((0, 1)) == pytest.approx([0, 2], abs=0.1)
-    assert pose_flow(shifted, centred).mean((0, 1)) == pytest.approx([0, -2], abs=0.1)
+    assert pose_flow(centred_image, shifted_image).mean((0, 1)) == pytest.approx([0, 2], abs=0.1)
+    assert pose_flow(shifted_image, centred_image).mean((0, 1)) == pytest.approx([0, -2], abs=0.1)
 
 
 def test_a_smile_is_no_head_motion():
@@ -75,12 +75,12 @@ def test_halfway_between_two_sources_the_head_is_halfway():
     config = ModelConfig(kind="warp", width=128, blocks=1, warp_ablation="flow")
     params = jax.jit(models.init, static_argnums=0)(config, jax.random.key(0))
     flow = alignment.similarity_basis(64) @ jnp.asarray((2.0, 3.0, 0, 0))
-    first = jnp.asarray(face(3, 0.0))
-    middle, last = (sampling.warp_image(first, alpha * flow[None], cubic=True) for alpha in (0.5, 1.0))
+    start_image = jnp.asarray(face(3, 0.0))
+    middle_image, end_image = (sampling.warp_image(start_image, alpha * flow[None], cubic=True) for alpha in (0.5, 1.0))
     code = jnp.zeros((1, 64))
     decode = jax.jit(partial(models.decode_from_sources, config, cubic=True))
-    ends = [Source(image, code, code, image) for image in (first, last)]
+    ends = [Source(image, code, code, image) for image in (start_image, end_image)]
     decoded = decode(params, Codes(code, code), *ends, alpha=jnp.asarray([0.5])).images
 
-    cross_fade = (first + last) / 2
-    assert float(jnp.mean((decoded - middle) ** 2)) < 0.05 * float(jnp.mean((cross_fade - middle) ** 2))
+    cross_fade = (start_image + end_image) / 2
+    assert float(jnp.mean((decoded - middle_image) ** 2)) < 0.05 * float(jnp.mean((cross_fade - middle_image) ** 2))

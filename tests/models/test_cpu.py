@@ -36,9 +36,9 @@ def test_matmul(batch, axis):
 @pytest.mark.parametrize("p", [6, 7])
 def test_outer_product(p):
     a, b = (jax.random.normal(jax.random.key(k), (4, n)).astype("bfloat16") for k, n in enumerate((p, 5)))
-    rewritten, plain_product = cpu.outer_product(a, b), cpu.plain_outer_product(a, b)
-    assert rewritten.dtype == plain_product.dtype == jnp.float32
-    np.testing.assert_allclose(rewritten, plain_product, atol=1e-5)
+    product, plain_product = cpu.outer_product(a, b), cpu.plain_outer_product(a, b)
+    assert product.dtype == plain_product.dtype == jnp.float32
+    np.testing.assert_allclose(product, plain_product, atol=1e-5)
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (5, 3), (4, 4)])

@@ -19,19 +19,19 @@ def test_a_bfloat16_product_and_its_gradients_differ_from_the_exact_ones_by_roun
     def value_and_gradients(dtype):
         return jax.value_and_grad(lambda x, w: jnp.sum(layers.mixed_matmul(dtype, x, w, axis) * weight), (0, 1))(x, w)
 
-    (exact, exact_gradients), (rounded, rounded_gradients) = map(value_and_gradients, ("float32", "bfloat16"))
-    np.testing.assert_allclose(exact, jnp.einsum("nmk,kp,nmp->", x, w if axis == 0 else w.T, weight), rtol=1e-4)
-    np.testing.assert_allclose(rounded, exact, atol=0.1)
-    for a, b in zip(exact_gradients, rounded_gradients, strict=True):
+    (product, gradients), (bf16_product, bf16_gradients) = map(value_and_gradients, ("float32", "bfloat16"))
+    np.testing.assert_allclose(product, jnp.einsum("nmk,kp,nmp->", x, w if axis == 0 else w.T, weight), rtol=1e-4)
+    np.testing.assert_allclose(bf16_product, product, atol=0.1)
+    for a, b in zip(gradients, bf16_gradients, strict=True):
         assert a.dtype == b.dtype == jnp.float32 and 0 < float(jnp.abs(a - b).max()) < 0.05
 
 
 def test_depth_to_space_undoes_space_to_depth():
     x = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))
-    deep = layers.space_to_depth(x, 2)
-    assert deep.shape == (2, 4, 4, 12)
-    np.testing.assert_array_equal(deep[0, 0, 0], x[0, :2, :2].reshape(12))
-    np.testing.assert_array_equal(layers.depth_to_space(deep, 2), x)
+    blocks = layers.space_to_depth(x, 2)
+    assert blocks.shape == (2, 4, 4, 12)
+    np.testing.assert_array_equal(blocks[0, 0, 0], x[0, :2, :2].reshape(12))
+    np.testing.assert_array_equal(layers.depth_to_space(blocks, 2), x)
 
 
 @pytest.mark.parametrize("block", [layers.DenseBlock, layers.ConvBlock, layers.SeparableBlock])

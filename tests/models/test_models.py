@@ -49,8 +49,8 @@ def test_an_image_is_encoded_alike_whatever_else_is_in_the_batch(config):
     params = new_params(config)
     images = jax.random.uniform(jax.random.key(1), (4, 64, 64, 3))
     encode = jax.jit(partial(models.encode, config))
-    first, batch = encode(params, images[:1]), encode(params, images)
-    np.testing.assert_allclose(first.identity[0], batch.identity[0], atol=1e-5)
+    single_codes, batch_codes = encode(params, images[:1]), encode(params, images)
+    np.testing.assert_allclose(single_codes.identity[0], batch_codes.identity[0], atol=1e-5)
 
 
 def products(jaxpr):
@@ -58,9 +58,9 @@ def products(jaxpr):
     for step in jaxpr.eqns:
         if step.primitive.name == "dot_general":
             yield (*(str(v.aval.dtype) for v in step.invars), str(step.outvars[0].aval.dtype))
-        for inner in jax.tree.leaves(list(step.params.values()), is_leaf=lambda p: hasattr(p, "eqns")):
-            yield from products(inner.jaxpr) if hasattr(inner, "jaxpr") else ()
-            yield from products(inner) if hasattr(inner, "eqns") else ()
+        for subprogram in jax.tree.leaves(list(step.params.values()), is_leaf=lambda p: hasattr(p, "eqns")):
+            yield from products(subprogram.jaxpr) if hasattr(subprogram, "jaxpr") else ()
+            yield from products(subprogram) if hasattr(subprogram, "eqns") else ()
 
 
 @pytest.mark.parametrize("config", KINDS, ids=lambda c: c.kind)

@@ -24,27 +24,27 @@ def test_what_rounding_leaves_is_no_component():
 
 def test_reconstruction_is_exact_with_as_many_components_as_the_rank():
     images = RNG.integers(0, 255, (10, 16, 16, 3), np.uint8)
-    fitted = fit_pca(images, 64)
-    assert len(fitted.basis) == 19 and fitted.n_images == 10  # images and mirror images, minus the mean
-    assert reconstruct(fitted, images / 255, 64) == pytest.approx(images / 255, abs=1e-4)
-    mirrored = images[:, :, ::-1] / 255
-    assert reconstruct(fitted, mirrored, 64) == pytest.approx(mirrored, abs=1e-4)
+    pca_fit = fit_pca(images, 64)
+    assert len(pca_fit.basis) == 19 and pca_fit.n_images == 10  # images and mirror images, minus the mean
+    assert reconstruct(pca_fit, images / 255, 64) == pytest.approx(images / 255, abs=1e-4)
+    mirror_images = images[:, :, ::-1] / 255
+    assert reconstruct(pca_fit, mirror_images, 64) == pytest.approx(mirror_images, abs=1e-4)
 
 
 def test_no_component_gives_the_mean_face_and_more_components_are_nearer():
     images = RNG.integers(0, 255, (30, 16, 16, 3), np.uint8)
-    fitted, real = fit_pca(images, 40), images / 255
+    pca_fit, real = fit_pca(images, 40), images / 255
     mean = np.concatenate([real, real[:, :, ::-1]]).mean(0)
-    assert reconstruct(fitted, real, 0) == pytest.approx(np.broadcast_to(mean, real.shape), abs=1e-5)
-    errors = [np.mean((reconstruct(fitted, real, k) - real) ** 2) for k in (0, 5, 20, 40)]
+    assert reconstruct(pca_fit, real, 0) == pytest.approx(np.broadcast_to(mean, real.shape), abs=1e-5)
+    errors = [np.mean((reconstruct(pca_fit, real, k) - real) ** 2) for k in (0, 5, 20, 40)]
     assert errors == sorted(errors, reverse=True) and errors[0] > errors[-1]
 
 
 def test_subspace_iteration_fits_many_images_as_exactly_as_few(monkeypatch):
     factors = RNG.standard_normal((200, 12)) * np.linspace(3, 1, 12)
     images = np.clip(127 + 8 * factors @ RNG.standard_normal((12, 768)), 0, 255).reshape(-1, 16, 16, 3).astype(np.uint8)
-    exact = fit_pca(images, 8)
+    exact_pca = fit_pca(images, 8)
     monkeypatch.setattr(pca, "MAX_EXACT_ROWS", 10)
-    iterated = fit_pca(images, 8)
-    a, b = (np.mean((reconstruct(p, images / 255, 8) - images / 255) ** 2) for p in (exact, iterated))
+    iterated_pca = fit_pca(images, 8)
+    a, b = (np.mean((reconstruct(p, images / 255, 8) - images / 255) ** 2) for p in (exact_pca, iterated_pca))
     assert b == pytest.approx(a, rel=0.0023)  # 0.01 dB

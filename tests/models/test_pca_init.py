@@ -48,8 +48,8 @@ def test_identity_codes_start_with_how_people_differ_and_expression_codes_with_h
     assert float(jnp.sqrt(jnp.mean((decoded - x) ** 2))) < 0.15 * float(x.std(axis=0).mean())
     # The first six dimensions of each are three directions and their mirror images; the others hold the rounding.
     identity, logits = np.asarray(encoded.identity)[:, :6], np.asarray(encoded.logits)[:, :6]
-    within = np.concatenate([identity[subject == k] - identity[subject == k].mean(0) for k in range(20)])
-    assert within.var() < 0.02 * np.var(identity)
+    deviations = np.concatenate([identity[subject == k] - identity[subject == k].mean(0) for k in range(20)])
+    assert deviations.var() < 0.02 * np.var(identity)
     means = np.stack([logits[subject == k].mean(0) for k in range(20)])
     assert means.var() < 0.02 * np.var(logits)
 
@@ -66,19 +66,19 @@ def test_the_pixel_weight_decides_which_changes_the_expression_code_starts_with(
     rng = np.random.default_rng(0)
     is_mouth = np.zeros((64, 64, 3), bool)
     is_mouth[MOUTH] = True
-    at_mouth, elsewhere = rng.normal(size=(2, 40, is_mouth.size)) * np.stack([is_mouth, ~is_mouth]).reshape(2, 1, -1)
-    changes = 3 * rng.normal(size=(300, 40)) @ at_mouth + 6 * rng.normal(size=(300, 40)) @ elsewhere
+    mouth_axes, other_axes = rng.normal(size=(2, 40, is_mouth.size)) * np.stack([is_mouth, ~is_mouth]).reshape(2, 1, -1)
+    changes = 3 * rng.normal(size=(300, 40)) @ mouth_axes + 6 * rng.normal(size=(300, 40)) @ other_axes
     images = np.clip(128 + changes, 0, 255).astype(np.uint8).reshape(-1, 64, 64, 3)
     x = np.asarray(images, np.float32) / 255
 
     def errors(mouth_weight):
         """Mean squared errors at the mouth and elsewhere."""
         params = start(images, np.array(["s"] * 300), pixel_weights(mouth_weight), 64)
-        squared = (np.asarray(reconstruct(params, x)) - x) ** 2
-        return squared[:, is_mouth].mean(), squared[:, ~is_mouth].mean()
+        squared_error = (np.asarray(reconstruct(params, x)) - x) ** 2
+        return squared_error[:, is_mouth].mean(), squared_error[:, ~is_mouth].mean()
 
-    (mouth, rest), (mouth_weighted, rest_weighted) = errors(1.0), errors(100.0)
-    assert mouth_weighted < 0.3 * mouth and rest_weighted > rest
+    (mouth_error, other_error), (weighted_mouth_error, weighted_other_error) = errors(1.0), errors(100.0)
+    assert weighted_mouth_error < 0.3 * mouth_error and weighted_other_error > other_error
 
 
 def test_the_dimensions_that_the_label_overwrites_start_with_the_smallest_components(start):
@@ -90,8 +90,8 @@ def test_the_dimensions_that_the_label_overwrites_start_with_the_smallest_compon
     def error_without_first_16(label_dims):
         params = start(images, np.array(["s"] * 60), pixel_weights(1.0), label_dims)
         codes = models.encode(CONFIG, params, x)
-        overwritten = codes._replace(expression=codes.expression.at[:, :16].set(0.5))
-        before, after = (models.decode(CONFIG, params, c) for c in (codes, overwritten))
-        return float(jnp.mean((after - before) ** 2))
+        overwritten_codes = codes._replace(expression=codes.expression.at[:, :16].set(0.5))
+        image, changed_image = (models.decode(CONFIG, params, c) for c in (codes, overwritten_codes))
+        return float(jnp.mean((changed_image - image) ** 2))
 
     assert error_without_first_16(16) < 0.01 * error_without_first_16(64)

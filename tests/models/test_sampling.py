@@ -13,8 +13,8 @@ def test_the_gradient_of_sampling_is_that_of_finite_differences():
     keys = jax.random.split(jax.random.key(0), 3)
     images = jax.random.uniform(keys[0], (2, 7, 9, 3))
     # Away from whole pixels, where the gradient of linear interpolation jumps, and from the edge.
-    whole = jax.random.randint(keys[1], (2, 7, 9), 1, 5) + 0.0
-    rows, columns = whole + jax.random.uniform(keys[2], (2, 7, 9), minval=0.1, maxval=0.9), whole + 0.5
+    corners = jax.random.randint(keys[1], (2, 7, 9), 1, 5) + 0.0
+    rows, columns = corners + jax.random.uniform(keys[2], (2, 7, 9), minval=0.1, maxval=0.9), corners + 0.5
     weight = jax.random.normal(keys[1], images.shape)
 
     def value(*arrays):  # the differences come as numpy

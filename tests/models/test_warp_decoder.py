@@ -31,8 +31,8 @@ def images() -> np.ndarray:
 def test_no_change_of_expression_is_an_exact_copy(model, images):
     codes = model.encode(images)
     assert model.decode(codes, images) == pytest.approx(images / 255, abs=1e-5)
-    changed = Codes(codes.identity, codes.expression[::-1])
-    assert abs(model.decode(changed, images) - images / 255).max() > 0.05
+    changed_codes = Codes(codes.identity, codes.expression[::-1])
+    assert abs(model.decode(changed_codes, images) - images / 255).max() > 0.05
 
 
 def test_at_either_end_between_two_sources_is_an_exact_copy(model, images):
@@ -47,19 +47,19 @@ def test_alpha_is_given_with_two_sources_and_only_then(model, images):
     x = jnp.asarray(images / 255, jnp.float32)
     source = jax.jit(partial(models.encode_source, MODEL))(model.params, x)
     codes = Codes(source.identity, source.expression)
-    for second, alpha in ((source, None), (None, jnp.zeros(5))):
+    for second_source, alpha in ((source, None), (None, jnp.zeros(5))):
         with pytest.raises(ValueError, match="alpha"):
-            models.decode_from_sources(MODEL, model.params, codes, source, second, alpha)
+            models.decode_from_sources(MODEL, model.params, codes, source, second_source, alpha)
 
 
 def test_without_a_source_the_codes_alone_give_the_face_of_a_hybrid_network(model, images):
     codes = model.encode(images)
     decoded = model.decode(codes)
     assert decoded.shape == images.shape and abs(decoded - model.decode(codes, images)).max() > 0.05
-    hybrid = replace(MODEL, kind="hybrid")
+    hybrid_config = replace(MODEL, kind="hybrid")
     params = {name: model.params[name] for name in ("encoder", "decoder")}
     np.testing.assert_allclose(
-        decoded, np.clip(jax.jit(partial(models.decode, hybrid))(params, codes), 0, 1), atol=1e-5
+        decoded, np.clip(jax.jit(partial(models.decode, hybrid_config))(params, codes), 0, 1), atol=1e-5
     )
 
 
@@ -67,9 +67,9 @@ def test_interpolation_ends_at_the_images(model, images):
     a, b = images[:2]
     path = model.interpolate(a, b, 5, "both")
     assert path[0] == pytest.approx(a / 255, abs=1e-5) and path[-1] == pytest.approx(b / 255, abs=1e-5)
-    beyond = model.interpolate(a, b, 5, "both", to=2.0)
-    assert beyond[2] == pytest.approx(b / 255, abs=1e-5)
-    assert abs(beyond[4] - b / 255).max() > 0.01
+    extrapolation = model.interpolate(a, b, 5, "both", to=2.0)
+    assert extrapolation[2] == pytest.approx(b / 255, abs=1e-5)
+    assert abs(extrapolation[4] - b / 255).max() > 0.01
 
 
 def test_another_persons_image_gives_its_expression_alone(model, images, monkeypatch):
@@ -92,9 +92,9 @@ def test_interpolation_from_one_image_ends_at_the_given_intensity(model, images)
 def test_a_source_must_fit_the_kind_of_network_and_the_codes(model, images):
     config = replace(CONFIG, model=replace(MODEL, kind="hybrid"))
     params = {name: model.params[name] for name in ("encoder", "decoder")}
-    hybrid = trained_model.TrainedModel(params, config, {}, 0)
+    hybrid_model = trained_model.TrainedModel(params, config, {}, 0)
     with pytest.raises(UserError, match='got a model of kind "hybrid"'):
-        hybrid.decode(hybrid.encode(images), images)
+        hybrid_model.decode(hybrid_model.encode(images), images)
     with pytest.raises(UserError, match="5 codes but 2 source images"):
         model.decode(model.encode(images), images[:2])
 
@@ -106,12 +106,12 @@ def test_one_batch_can_be_overfitted_and_the_terms_fall():
     config = replace(CONFIG, optim=replace(CONFIG.optim, lr=3e-3, warmup_steps=1, ema_decay=0.0))
     state = init_state(config, takes)
     batch = Triplets(takes).batch(0, 0, config.batch)
-    first = last = {}
+    first_terms = last_terms = {}
     for _ in range(60):
-        state, last = train_step(config, state, batch)
-        first = first or last
-    assert float(last["one_source"]) < 0.3 * float(first["one_source"])
-    assert float(last["two_sources"]) < 0.4 * float(first["two_sources"])
+        state, last_terms = train_step(config, state, batch)
+        first_terms = first_terms or last_terms
+    assert float(last_terms["one_source"]) < 0.3 * float(first_terms["one_source"])
+    assert float(last_terms["two_sources"]) < 0.4 * float(first_terms["two_sources"])
 
 
 def test_a_source_has_its_codes_and_their_reconstruction(model, images):

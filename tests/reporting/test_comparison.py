@@ -49,19 +49,19 @@ def test_a_person_counts_once_however_many_clips_and_seeds():
 def test_differences_are_paired_over_people():
     """People differ by far more than the runs do: the intervals overlap, but that of the difference excludes 0."""
     rng = np.random.default_rng(0)
-    first = {f"p{k}": value for k, value in enumerate(10 * rng.standard_normal(20))}
-    second = {name: value + 1 + 0.1 * rng.standard_normal() for name, value in first.items()}
-    a, b = comparison.group_cells({"a": [first], "b": [second]})
+    values_a = {f"p{k}": value for k, value in enumerate(10 * rng.standard_normal(20))}
+    values_b = {name: value + 1 + 0.1 * rng.standard_normal() for name, value in values_a.items()}
+    a, b = comparison.group_cells({"a": [values_a], "b": [values_b]})
     assert a.low < b.mean < a.high and b.difference == pytest.approx(1, abs=0.1)
     assert 0.8 < b.difference_low < b.difference < b.difference_high < 1.2 and b.people == 20
     assert a.people == 0 and np.isnan(a.difference)
     row = comparison.Row("method", "metric", "more", 2, [a, b])
-    marks = [comparison.significance_mark(b, better) for better in ("more", "less", "")]
+    marks = [comparison.significance_mark(b, direction) for direction in ("more", "less", "")]
     assert marks == ["*", "!", "~"] and comparison.significance_mark(a, "more") == ""
     assert "+1." in comparison.difference_text(b, row) and comparison.difference_text(a, row) == ""
-    same = comparison.group_cells({"a": [first], "b": [dict(first)]})[1]
-    assert (same.difference, same.difference_low, same.difference_high) == (0, 0, 0)
-    assert comparison.significance_mark(same, "more") == ""
+    tie = comparison.group_cells({"a": [values_a], "b": [dict(values_a)]})[1]
+    assert (tie.difference, tie.difference_low, tie.difference_high) == (0, 0, 0)
+    assert comparison.significance_mark(tie, "more") == ""
 
 
 def test_the_spread_is_the_standard_deviation_of_the_seeds_means():
@@ -85,21 +85,21 @@ def runs(tmp_path_factory):
         train, test = ([r for k in people for r in person(k, LEVELS)] for people in (range(4), range(4, 7)))
         data = write_folder(folder / "data", {"train": train, "test": test})
         write_run(folder / "a", data)
-        other = write_folder(folder / "other", {"train": [r for k in range(10, 13) for r in person(k, LEVELS)]})
-        write_run(folder / "b", other)
+        other_data = write_folder(folder / "other", {"train": [r for k in range(10, 13) for r in person(k, LEVELS)]})
+        write_run(folder / "b", other_data)
         yield folder
 
 
 def test_every_run_is_evaluated_once_and_then_read_from_its_folder(runs):
-    evaluated = []
+    evaluated_runs = []
     groups = comparison.groups([str(runs / "a"), f"b={runs / 'b'}"])
-    table = comparison.compare(groups, VideoEvalOptions((runs / "data",)), evaluated.append)
-    assert evaluated == [runs / "a", runs / "b"]
-    again = comparison.compare(groups, VideoEvalOptions((runs / "data",)), evaluated.append)
-    assert len(evaluated) == 2 and again.text() == table.text()
-    first = json.loads((runs / "a" / "video" / "metrics.json").read_text())
+    table = comparison.compare(groups, VideoEvalOptions((runs / "data",)), evaluated_runs.append)
+    assert evaluated_runs == [runs / "a", runs / "b"]
+    second_table = comparison.compare(groups, VideoEvalOptions((runs / "data",)), evaluated_runs.append)
+    assert len(evaluated_runs) == 2 and second_table.text() == table.text()
+    metrics = json.loads((runs / "a" / "video" / "metrics.json").read_text())
     (row,) = [row for row in table.rows if (row.method, row.metric) == ("whole code", "mouth PSNR, dB")]
-    assert row.cells[0].mean == pytest.approx(first["methods"]["whole"]["intensity"]["mouth"]["psnr"]["mean"])
+    assert row.cells[0].mean == pytest.approx(metrics["methods"]["whole"]["intensity"]["mouth"]["psnr"]["mean"])
     assert row.cells[1].people == 3
     text = table.text()
     assert "3 clips of 3 people, test split" in text and "seed 3" in text and "reader of the mouth region" in text
@@ -124,9 +124,9 @@ def test_with_changed_data_the_runs_are_evaluated_anew(runs):
     prep = runs / "data" / "prep.json"
     shutil.copy(prep, prep.with_suffix(".copy"))
     prep.with_suffix(".copy").replace(prep)  # prepared again: another time
-    evaluated = []
-    comparison.compare(groups, VideoEvalOptions((runs / "data",)), evaluated.append)
-    assert evaluated == [runs / "a", runs / "b"]
+    evaluated_runs = []
+    comparison.compare(groups, VideoEvalOptions((runs / "data",)), evaluated_runs.append)
+    assert evaluated_runs == [runs / "a", runs / "b"]
 
 
 def test_the_table_is_saved_as_csv_and_json(runs, tmp_path):
@@ -137,9 +137,9 @@ def test_the_table_is_saved_as_csv_and_json(runs, tmp_path):
     with (tmp_path / "table.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == 2 * len(table.rows) and "nan" not in (tmp_path / "table.csv").read_text()
-    saved = json.loads((tmp_path / "table.json").read_text())
-    assert saved["provenance"]["runs"]["b"][0]["seed"] == 3 and len(saved["rows"]) == len(table.rows)
-    cell = saved["rows"][0]["groups"][1]
+    content = json.loads((tmp_path / "table.json").read_text())
+    assert content["provenance"]["runs"]["b"][0]["seed"] == 3 and len(content["rows"]) == len(table.rows)
+    cell = content["rows"][0]["groups"][1]
     assert float(lines[1]["difference"]) == pytest.approx(cell["difference"]) and lines[1]["group"] == "b"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["table.csv", "table.json"]
     with pytest.raises(UserError, match=r"\.csv or \.json"):

@@ -38,8 +38,8 @@ def test_each_face_is_in_its_cell_on_white_with_the_margins_apart():
 def test_floats_and_bytes_are_drawn_alike():
     face = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     assert (np.asarray(figures.enlarge(face)) == np.asarray(figures.enlarge(face / 255))).all()
-    too_bright = figures.enlarge(np.full((64, 64, 3), 1.2))
-    assert colour_at(too_bright, 5, 5) == (255, 255, 255)  # clipped, not wrapped to black
+    bright_image = figures.enlarge(np.full((64, 64, 3), 1.2))
+    assert colour_at(bright_image, 5, 5) == (255, 255, 255)  # clipped, not wrapped to black
 
 
 @pytest.mark.parametrize(
@@ -72,18 +72,18 @@ def test_labels_of_very_wide_figures_are_all_of_one_size(monkeypatch):
 def test_a_figure_is_saved_at_300_dots_per_inch_and_replaced_whole(tmp_path, monkeypatch):
     path = tmp_path / "strip.png"
     figures.save(figures.grid([[flat(1, 2, 3)]]), path)
-    before = path.read_bytes()
+    content = path.read_bytes()
     with Image.open(path) as image:
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
 
-    def killed(self, file, **_):
+    def interrupt(self, file, **_):
         Path(file).write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Image.Image, "save", killed)
+    monkeypatch.setattr(Image.Image, "save", interrupt)
     with pytest.raises(KeyboardInterrupt):
         figures.save(Image.new("RGB", (4, 4)), path)
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+    assert path.read_bytes() == content and list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.parametrize("suffix", [".gif", ".webp", ".mp4"])
@@ -96,8 +96,8 @@ def test_animations_run_forwards_and_backwards(tmp_path, suffix):
 
         video = cv2.VideoCapture(str(path))
         brightness = []
-        while (read := video.read())[0]:
-            brightness.append(read[1].mean() / 255)
+        while (success_and_frame := video.read())[0]:
+            brightness.append(success_and_frame[1].mean() / 255)
     else:
         with Image.open(path) as animation:
             brightness = [np.asarray(frame.convert("RGB")).mean() / 255 for frame in ImageSequence.Iterator(animation)]
@@ -115,8 +115,8 @@ def test_unknown_endings_and_missing_folders_are_explained(tmp_path):
 
 def test_training_curves_show_loss_terms_and_validation_and_allow_zeros_and_an_empty_log():
     history = [{"step": s, "reconstruction": 1 / s, "label": 0.0, "images_per_second": 1e3} for s in (1, 2, 3)]
-    terms_only = figures.training_curves(history)
-    both = figures.training_curves([*history, {"step": 3, "validation/swap_psnr": 20.0, "validation/error": 0.1}])
-    assert terms_only is not None and both is not None and both.width > 1.5 * terms_only.width
+    terms_figure = figures.training_curves(history)
+    figure = figures.training_curves([*history, {"step": 3, "validation/swap_psnr": 20.0, "validation/error": 0.1}])
+    assert terms_figure is not None and figure is not None and figure.width > 1.5 * terms_figure.width
     assert figures.training_curves([]) is None
     assert figures.training_curves([{"step": 1, "images_per_second": 9.0}]) is None

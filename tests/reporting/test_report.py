@@ -20,7 +20,7 @@ FIGURES = {
     "triplets", "swap", "swap_truth", "interpolation_both", "interpolation_expression", "reconstruction", "intensity",
     "curves",
 }  # fmt: skip
-EVIL = "<script>alert(1)</script>"
+EVIL_NAME = "<script>alert(1)</script>"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def run(tmp_path_factory):
     """A run trained on four people; eight others are in the test split, with four intensities each."""
     folder = tmp_path_factory.mktemp("report")
     train = [r for k in range(4) for r in person(k)]
-    test = [r for k in range(4, 12) for r in person(k, (0.0, 0.2, 0.6, 1.0), EVIL if k == 4 else None)]
+    test = [r for k in range(4, 12) for r in person(k, (0.0, 0.2, 0.6, 1.0), EVIL_NAME if k == 4 else None)]
     data = write_folder(folder / "data", {"train": train, "validation": person(20), "test": test})
     return write_run(folder / "run", data)
 
@@ -70,24 +70,25 @@ def test_figures_are_drawn_and_linked_from_the_page(run, metrics):
 
 @pytest.mark.slow
 def test_names_are_escaped(run, metrics, tmp_path):
-    assert EVIL not in (run / "report" / "index.html").read_text()
-    evil = tmp_path / "<script>x<"
-    (run.parent / "data").rename(evil)
+    assert EVIL_NAME not in (run / "report" / "index.html").read_text()
+    evil_folder = tmp_path / "<script>x<"
+    (run.parent / "data").rename(evil_folder)
     try:
-        report.write(run, [evil])
+        report.write(run, [evil_folder])
         page = (run / "report" / "index.html").read_text()
     finally:
-        evil.rename(run.parent / "data")
+        evil_folder.rename(run.parent / "data")
     assert "<script>" not in page and "&lt;script&gt;x&lt;" in page
     assert "No baselines" in page  # the training images of the run have moved
 
 
 def test_no_text_becomes_a_tag(run, metrics):
     image = Image.new("RGB", (2, 2))
-    drawings = [ReportFigure(HARM, HARM, HARM, image), ReportFigure(HARM, HARM, HARM)]
-    plain = [ReportFigure("a", "b", "c", image), ReportFigure("a", "b", "c")]
-    page = report.render(HARM, harmful(metrics), drawings, [HARM])
-    assert tags(page) == tags(report.render("run", metrics, plain, ["note"])) and page.count("&lt;script&gt;") > 15
+    harmful_figures = [ReportFigure(HARM, HARM, HARM, image), ReportFigure(HARM, HARM, HARM)]
+    plain_figures = [ReportFigure("a", "b", "c", image), ReportFigure("a", "b", "c")]
+    page = report.render(HARM, harmful(metrics), harmful_figures, [HARM])
+    assert tags(page) == tags(report.render("run", metrics, plain_figures, ["note"]))
+    assert page.count("&lt;script&gt;") > 15
 
 
 def test_actions_and_people_can_have_any_name():
@@ -108,41 +109,41 @@ def test_the_psnr_of_the_reconstruction_is_the_mean_over_images(run, metrics):
 
 def test_the_mean_face_is_that_of_training_images_and_their_mirror_images(run, metrics):
     train, test = (np.asarray(reading.read_split(run.parent / "data", s).image) / 255 for s in ("train", "test"))
-    both = np.concatenate([train, train[:, :, ::-1]])
-    mean = both.mean(0)
+    images = np.concatenate([train, train[:, :, ::-1]])
+    mean = images.mean(0)
     expected = psnr(np.broadcast_to(mean, test.shape), test).mean()
     assert metrics["baselines"]["mean_face"]["psnr"] == pytest.approx(expected, abs=1e-3)
-    assert metrics["baselines"]["pca_128"]["components"] == np.linalg.matrix_rank((both - mean).reshape(16, -1))
+    assert metrics["baselines"]["pca_128"]["components"] == np.linalg.matrix_rank((images - mean).reshape(16, -1))
 
 
 def test_subjects_that_were_trained_on_are_refused(run, tmp_path):
     with pytest.raises(UserError, match=r"trained on 4 of the 4 subjects.*p000"):
         report.write(run, [run.parent / "data"], split="train")
-    other = write_folder(tmp_path / "other", {"test": person(2) + person(30)})
+    other_folder = write_folder(tmp_path / "other", {"test": person(2) + person(30)})
     with pytest.raises(UserError, match=r"trained on 1 of the 2 subjects \(p002\)"):
-        report.write(run, [run.parent / "data", other])
+        report.write(run, [run.parent / "data", other_folder])
 
 
 def test_other_impossible_requests_are_explained(run, tmp_path):
     with pytest.raises(UserError, match='--split .* got "tst"'):
         report.write(run, [run.parent / "data"], split="tst")
-    empty = write_folder(tmp_path / "empty", {"train": person(50)})
+    folder_without_test = write_folder(tmp_path / "empty", {"train": person(50)})
     with pytest.raises(UserError, match="no test images"):
-        report.write(run, [empty])
+        report.write(run, [folder_without_test])
     with pytest.raises(UserError, match="nowhere"):
         report.write(run, [tmp_path / "nowhere"])
 
 
 @pytest.mark.slow
 def test_a_report_cut_short_leaves_the_older_one_whole(run, metrics, monkeypatch):
-    def killed(*_):
+    def interrupt(*_):
         raise KeyboardInterrupt
 
-    before = (run / "report" / "index.html").read_bytes()
-    monkeypatch.setattr(report, "render", killed)
+    page = (run / "report" / "index.html").read_bytes()
+    monkeypatch.setattr(report, "render", interrupt)
     with pytest.raises(KeyboardInterrupt):
         report.write(run)
-    assert (run / "report" / "index.html").read_bytes() == before
+    assert (run / "report" / "index.html").read_bytes() == page
 
 
 def test_a_page_never_stands_beside_figures_of_another_report(tmp_path, monkeypatch):
@@ -155,12 +156,12 @@ def test_a_page_never_stands_beside_figures_of_another_report(tmp_path, monkeypa
         (folder / name).write_text("old")
     replace = html.os.replace
 
-    def killed(source, target):
+    def replace_or_interrupt(source, target):
         if target.name == "metrics.json":
             raise KeyboardInterrupt
         replace(source, target)
 
-    monkeypatch.setattr(html.os, "replace", killed)
+    monkeypatch.setattr(html.os, "replace", replace_or_interrupt)
     with pytest.raises(KeyboardInterrupt):
         html.publish(folder, "new", "new", drawings("a", "b"))
     assert not (folder / "index.html").exists()
@@ -172,7 +173,7 @@ def test_a_page_never_stands_beside_figures_of_another_report(tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("records", "left_out"),
+    ("records", "missing_figures"),
     [
         (person(5, (0.0, 1.0)), {"triplets", "swap", "swap_truth", "interpolation_both"}),
         (
@@ -187,23 +188,23 @@ def test_a_page_never_stands_beside_figures_of_another_report(tmp_path, monkeypa
     ],
     ids=["one person", "no labels", "no neutral", "one image unlabelled"],
 )
-def test_a_figure_that_the_data_does_not_allow_is_replaced_by_the_reason(run, tmp_path, records, left_out):
+def test_a_figure_that_the_data_does_not_allow_is_replaced_by_the_reason(run, tmp_path, records, missing_figures):
     data = write_folder(tmp_path / "data", {"test": records})
     metrics = report.write(run, [data])
     files = {file.stem for file in (run / "report" / "figures").iterdir()}
-    assert files == FIGURES - left_out  # figures of an earlier report are gone
+    assert files == FIGURES - missing_figures  # figures of an earlier report are gone
     page = (run / "report" / "index.html").read_text()
-    assert page.count("Left out") == len(left_out) and "None" not in page
+    assert page.count("Left out") == len(missing_figures) and "None" not in page
     assert metrics["reconstruction"]["psnr"] > 0
-    assert (metrics["swap"]["psnr"] is None) == ("swap_truth" in left_out)
+    assert (metrics["swap"]["psnr"] is None) == ("swap_truth" in missing_figures)
 
 
 def test_of_many_images_whole_takes_of_everybody_are_evaluated():
-    many = [r for k in range(10) for take in "ab" for r in person(k, np.linspace(0, 1, 5).tolist(), sequence=take)]
-    faces = Faces.of(many)
-    chosen = faces.take(subsample_takes(faces, 50))
-    assert len(chosen) == 50 and len(set(chosen.subject.tolist())) == 10
-    assert all((chosen.subject == name).sum() == 5 for name in set(chosen.subject.tolist()))
+    records = [r for k in range(10) for take in "ab" for r in person(k, np.linspace(0, 1, 5).tolist(), sequence=take)]
+    faces = Faces.of(records)
+    sample = faces.take(subsample_takes(faces, 50))
+    assert len(sample) == 50 and len(set(sample.subject.tolist())) == 10
+    assert all((sample.subject == name).sum() == 5 for name in set(sample.subject.tolist()))
     assert len(subsample_takes(faces, 100)) == 100
 
 

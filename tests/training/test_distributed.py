@@ -64,11 +64,11 @@ def test_calls_to_the_devices_end_at_validations():
 def test_several_steps_per_call_are_the_same_steps(monkeypatch, fit_and_log):
     monkeypatch.setattr(step, "optimizer", lambda config: optax.sgd(0.5))
     config = replace(TINY, seed=1, steps=7, validate_every=7, log_every=2, loss=presets.POSTER_LOSS)
-    one, lines_of_one = fit_and_log(config)
-    three, lines_of_three = fit_and_log(replace(config, steps_per_call=3))
-    again, _ = fit_and_log(replace(config, steps_per_call=3))
-    assert flatten(three).tobytes() == flatten(again).tobytes()
-    np.testing.assert_allclose(flatten(three.params), flatten(one.params), rtol=1e-6, atol=1e-8)
+    state_of_one, lines_of_one = fit_and_log(config)
+    state_of_three, lines_of_three = fit_and_log(replace(config, steps_per_call=3))
+    repeated_state, _ = fit_and_log(replace(config, steps_per_call=3))
+    assert flatten(state_of_three).tobytes() == flatten(repeated_state).tobytes()
+    np.testing.assert_allclose(flatten(state_of_three.params), flatten(state_of_one.params), rtol=1e-6, atol=1e-8)
     assert [step for step, _ in lines_of_one] == [step for step, _ in lines_of_three] == [2, 4, 6, 7]
     for (_, a), (_, b) in zip(lines_of_one, lines_of_three, strict=True):
         assert a == pytest.approx(b, rel=1e-5, abs=1e-7)
@@ -77,17 +77,17 @@ def test_several_steps_per_call_are_the_same_steps(monkeypatch, fit_and_log):
 @pytest.mark.slow
 @pytest.mark.long
 def test_images_that_stay_on_the_device_are_the_same_images(fit_and_log):
-    sent, lines_of_sent = fit_and_log(TINY)
-    kept, lines_of_kept = fit_and_log(replace(TINY, dataset_on_device=True))
-    assert flatten(sent).tobytes() == flatten(kept).tobytes() and lines_of_sent == lines_of_kept
+    host_state, host_lines = fit_and_log(TINY)
+    device_state, device_lines = fit_and_log(replace(TINY, dataset_on_device=True))
+    assert flatten(host_state).tobytes() == flatten(device_state).tobytes() and host_lines == device_lines
 
 
 @pytest.fixture(scope="module")
-def alone(folder):
+def single_process(folder):
     """The run in one process with one device."""
-    (alone,) = perform(folder / "alone", faults=Faults(sgd=True))
-    assert len(alone.row_hashes) == TINY.steps and all(len(rows) == TINY.batch for rows in alone.row_hashes)
-    return alone
+    (result,) = perform(folder / "alone", faults=Faults(sgd=True))
+    assert len(result.row_hashes) == TINY.steps and all(len(rows) == TINY.batch for rows in result.row_hashes)
+    return result
 
 
 @pytest.mark.slow
@@ -95,13 +95,13 @@ def alone(folder):
     ("processes", "devices"),
     [pytest.param(1, 8, marks=pytest.mark.long), (2, 1), pytest.param(4, 2, marks=pytest.mark.long)],
 )
-def test_several_devices_and_processes_are_one_run(folder, alone, processes, devices):
+def test_several_devices_and_processes_are_one_run(folder, single_process, processes, devices):
     run = folder / f"{processes}x{devices}"
     results = perform(run, processes, devices, faults=Faults(sgd=True))
-    joined = [sum(rows, []) for rows in zip(*(result.row_hashes for result in results), strict=True)]
-    assert joined == alone.row_hashes  # the data bit for bit
-    ours, theirs = (flatten(checkpoint.load(path, "last").params) for path in (run, folder / "alone"))
-    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=2e-6)
+    rows_by_step = [sum(rows, []) for rows in zip(*(result.row_hashes for result in results), strict=True)]
+    assert rows_by_step == single_process.row_hashes  # the data bit for bit
+    params, single_params = (flatten(checkpoint.load(path, "last").params) for path in (run, folder / "alone"))
+    np.testing.assert_allclose(params, single_params, rtol=1e-4, atol=2e-6)
     assert [line["step"] for line in terms(run)] == [line["step"] for line in terms(folder / "alone")]
     for a, b in zip(terms(run), terms(folder / "alone"), strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
@@ -111,29 +111,29 @@ def test_several_devices_and_processes_are_one_run(folder, alone, processes, dev
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_run_moves_from_four_processes_to_one_and_to_two(folder):
-    straight, moved = folder / "straight", folder / "moved"
-    perform(straight)
-    perform(moved, 4, steps=2)
-    perform(moved, 1, steps=4)
-    main, second = perform(moved, 2, steps=6, slurm=True, report=True)
-    assert (moved / "report/index.html").stat().st_size > 1000
-    assert "Report:" in main.output and "Report:" not in second.output
-    assert checkpoint.steps(moved)[-1] == checkpoint.steps(straight)[-1] == 6
-    assert [line["step"] for line in terms(moved)] == [line["step"] for line in terms(straight)]
-    for a, b in zip(terms(moved), terms(straight), strict=True):
+    straight_run, moved_run = folder / "straight", folder / "moved"
+    perform(straight_run)
+    perform(moved_run, 4, steps=2)
+    perform(moved_run, 1, steps=4)
+    main_process, second_process = perform(moved_run, 2, steps=6, slurm=True, report=True)
+    assert (moved_run / "report/index.html").stat().st_size > 1000
+    assert "Report:" in main_process.output and "Report:" not in second_process.output
+    assert checkpoint.steps(moved_run)[-1] == checkpoint.steps(straight_run)[-1] == 6
+    assert [line["step"] for line in terms(moved_run)] == [line["step"] for line in terms(straight_run)]
+    for a, b in zip(terms(moved_run), terms(straight_run), strict=True):
         assert a == pytest.approx(b, rel=1e-3)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.long)])
-def test_when_one_process_is_killed_the_other_ends_and_the_run_can_continue(folder, killed):
-    run = folder / f"killed-{killed}"
-    started = start(run, 2, faults=Faults(kill=(killed, 4)))
-    started[killed].wait(240)
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
+def test_when_one_process_is_killed_the_other_ends_and_the_run_can_continue(folder, victim):
+    run = folder / f"killed-{victim}"
+    children = start(run, 2, faults=Faults(kill=(victim, 4)))
+    children[victim].wait(240)
     since = time.monotonic()
-    results = wait(started, 90)
+    results = wait(children, 90)
     assert time.monotonic() - since < 75
-    assert results[killed].status == -9 and results[1 - killed].status != 0
+    assert results[victim].status == -9 and results[1 - victim].status != 0
     assert checkpoint.steps(run)[-1] == 2
     perform(run, 1)
     assert checkpoint.steps(run)[-1] == TINY.steps

@@ -25,17 +25,17 @@ def test_an_undisturbed_run_logs_these_steps(work):
 
 @pytest.mark.slow
 def test_killed_in_the_last_save(work):
-    killed, again = perform(work, "in-save", Job(at=("checkpoints/6", 6)), Job())
-    assert killed.status == -9
-    check_equal(work, "in-save", again)
+    killed_run, resumed_run = perform(work, "in-save", Job(at=("checkpoints/6", 6)), Job())
+    assert killed_run.status == -9
+    check_equal(work, "in-save", resumed_run)
 
 
 @pytest.mark.slow
 @pytest.mark.long
 def test_killed_in_a_save_and_then_in_a_step(work):
-    killed, again, last = perform(work, "twice", Job(at=("checkpoints/3", 6)), Job(at=("step", 5)), Job())
-    assert killed.status == again.status == -9
-    check_equal(work, "twice", last)
+    first_run, second_run, last_run = perform(work, "twice", Job(at=("checkpoints/3", 6)), Job(at=("step", 5)), Job())
+    assert first_run.status == second_run.status == -9
+    check_equal(work, "twice", last_run)
 
 
 EVENTS = [
@@ -68,28 +68,28 @@ MORE_EVENTS = [
 )
 def test_killed_at(work, event):
     run = f"event-{[*EVENTS, *MORE_EVENTS].index(event)}"
-    killed, again = perform(work, run, Job(at=event), Job())
-    assert killed.status == -9
-    check_equal(work, run, again)
+    killed_run, resumed_run = perform(work, run, Job(at=event), Job())
+    assert killed_run.status == -9
+    check_equal(work, run, resumed_run)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [3, pytest.param(20, marks=pytest.mark.long)])
 def test_killed_at_file_operations_all_over_the_run(work, number):
-    (alone,) = perform(work, f"counted-{number}", Job())
-    for n in np.linspace(1, alone.file_operations, number).astype(int).tolist():
-        killed, again = perform(work, f"file-{n}", Job(at=("", n)), Job())
-        assert killed.status == -9
-        check_equal(work, f"file-{n}", again)
+    (counted_run,) = perform(work, f"counted-{number}", Job())
+    for n in np.linspace(1, counted_run.file_operations, number).astype(int).tolist():
+        killed_run, resumed_run = perform(work, f"file-{n}", Job(at=("", n)), Job())
+        assert killed_run.status == -9
+        check_equal(work, f"file-{n}", resumed_run)
         shutil.rmtree(work / f"file-{n}")
 
 
 @pytest.mark.slow
 @pytest.mark.long
 def test_killed_in_the_report(work):
-    killed, again = perform(work, "report-killed", Job(at=("report/", 3)), Job(), report=True)
-    assert killed.status == -9
-    check_equal(work, "report-killed", again)
+    killed_run, resumed_run = perform(work, "report-killed", Job(at=("report/", 3)), Job(), report=True)
+    assert killed_run.status == -9
+    check_equal(work, "report-killed", resumed_run)
     assert (work / "report-killed/report/index.html").stat().st_size > 1000
 
 
@@ -106,18 +106,18 @@ def test_a_half_written_compilation_cache_does_no_harm(work):
 @pytest.mark.parametrize("save", [2, pytest.param(1, marks=pytest.mark.long)])
 def test_a_full_disk_stops_the_run_and_costs_no_checkpoint(work, save):
     run = f"full-{save}"
-    stopped, again = perform(work, run, Job(disk_full_at_save=save), Job())
-    assert stopped.status == 1 and "File too large" in stopped.output
-    assert ("last good one is of step 3" if save == 2 else "there is no earlier one") in stopped.output
-    check_equal(work, run, again)
+    stopped_run, resumed_run = perform(work, run, Job(disk_full_at_save=save), Job())
+    assert stopped_run.status == 1 and "File too large" in stopped_run.output
+    assert ("last good one is of step 3" if save == 2 else "there is no earlier one") in stopped_run.output
+    check_equal(work, run, resumed_run)
 
 
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_run_folder_that_disappears_stops_the_run(work):
     run = work / "gone"
-    (stopped,) = perform(work, "gone", Job(command_at_save=(2, f"mv {run} {run}-away")))
-    assert stopped.status == 1 and re.search("no longer exists|No such file", stopped.output)
+    (stopped_run,) = perform(work, "gone", Job(command_at_save=(2, f"mv {run} {run}-away")))
+    assert stopped_run.status == 1 and re.search("no longer exists|No such file", stopped_run.output)
     run.with_name("gone-away").rename(run)
     check_equal(work, "gone", perform(work, "gone", Job())[0])
 
@@ -130,21 +130,21 @@ def test_a_file_system_that_becomes_read_only_stops_the_run(work):
     folder = work / "read-only" / "checkpoints"
     command = f"mount --bind {folder} {folder} && mount -o remount,ro,bind {folder}"
     try:
-        (stopped,) = perform(work, "read-only", Job(command_at_save=(2, command)))
+        (stopped_run,) = perform(work, "read-only", Job(command_at_save=(2, command)))
     finally:
         subprocess.run(["umount", str(folder)])
-    assert stopped.status == 1 and "Read-only file system" in stopped.output
-    assert "last good one is of step 3" in stopped.output
+    assert stopped_run.status == 1 and "Read-only file system" in stopped_run.output
+    assert "last good one is of step 3" in stopped_run.output
     check_equal(work, "read-only", perform(work, "read-only", Job())[0])
 
 
 @pytest.mark.slow
 def test_a_batch_that_is_not_finite_stops_the_run_and_its_images_are_named(work):
-    (stopped,) = perform(work, "not-finite", Job(nan_at_step=5))
-    assert stopped.status == 1 and "not finite at step 5" in stopped.output
-    assert "the checkpoint of step 3" in stopped.output
+    (stopped_run,) = perform(work, "not-finite", Job(nan_at_step=5))
+    assert stopped_run.status == 1 and "not finite at step 5" in stopped_run.output
+    assert "the checkpoint of step 3" in stopped_run.output
     batch = json.loads((work / "not-finite" / NON_FINITE).read_text())
-    assert batch["records"][0] in stopped.output and "label" in batch["terms"]
+    assert batch["records"][0] in stopped_run.output and "label" in batch["terms"]
     check_equal(work, "not-finite", perform(work, "not-finite", Job())[0])
 
 
@@ -152,7 +152,7 @@ def test_a_batch_that_is_not_finite_stops_the_run_and_its_images_are_named(work)
 @pytest.mark.long
 def test_a_run_continues_on_more_devices(work):
     flags = {"XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=8"}
-    _, again = perform(work, "eight", Job(at=("step", 5)), Job(), environment=flags)
-    assert again.status == 0
+    _, resumed_run = perform(work, "eight", Job(at=("step", 5)), Job(), environment=flags)
+    assert resumed_run.status == 0
     for a, b in zip(terms(work / "eight"), terms(work / "alone"), strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)

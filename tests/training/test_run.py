@@ -72,15 +72,15 @@ def test_an_old_run_is_refused_by_everything_that_reads_it(tmp_path):
     del values["config"]["version"]
     meta.write_text(json.dumps(values))
     (run / CONFIG).write_text(json.dumps(values["config"]))
-    for read in (
+    for reader in (
         lambda: fd.load(run),
         lambda: report.write(run, [data]),
         lambda: train(replace(TINY, data=(str(data),), run=str(run)), [data]),
         lambda: train(replace(TINY, data=(str(data),), run=str(tmp_path / "new"), init_from=str(run)), [data]),
     ):
-        with pytest.raises(UserError, match=OLD) as refused:
-            read()
-        assert "\n" not in str(refused.value)
+        with pytest.raises(UserError, match=OLD) as error:
+            reader()
+        assert "\n" not in str(error.value)
 
 
 @pytest.fixture(scope="module")
@@ -116,31 +116,31 @@ def test_the_run_folder(folder, tmp_path, capsys):
     assert steps == [1, 2, 2, 3, 3]  # validation has lines of its own, here at steps 2 and 3
     assert {"loss", "swap", "label", "identity_triplet"} <= terms(run)[0].keys()
     assert {"validation/reconstruction_psnr", "validation/swap_psnr"} <= terms(run)[2].keys()
-    loaded = checkpoint.load(run, "last")
-    assert loaded.step == 3 and loaded.config == config(folder, run, 3)
-    assert loaded.info["train_subjects"] == [f"p{k:03d}" for k in range(5)]
-    assert loaded.info["crop"] == {"detector": "none", "margin": 0.0}
+    last_checkpoint = checkpoint.load(run, "last")
+    assert last_checkpoint.step == 3 and last_checkpoint.config == config(folder, run, 3)
+    assert last_checkpoint.info["train_subjects"] == [f"p{k:03d}" for k in range(5)]
+    assert last_checkpoint.info["crop"] == {"detector": "none", "margin": 0.0}
     assert checkpoint.load(run).step in (2, 3)
 
 
 def test_a_run_of_other_settings_is_not_continued(folder, tmp_path):
     run = train_command.main(config(folder, tmp_path / "run", 2))
-    before = (run / "metrics.jsonl").read_text()
+    log = (run / "metrics.jsonl").read_text()
     with pytest.raises(UserError, match=r"batch 8 here, 4 there"):
         train_command.main(config(folder, run, 4, batch=8))
-    assert (run / "metrics.jsonl").read_text() == before
+    assert (run / "metrics.jsonl").read_text() == log
 
 
 @pytest.mark.slow
 def test_a_run_can_start_from_the_weights_of_another(folder, tmp_path):
-    first = train_command.main(config(folder, tmp_path / "first", 2))
+    first_run = train_command.main(config(folder, tmp_path / "first", 2))
     no_learning = OptimConfig(lr=0.0, warmup_steps=2, decay_steps=8)
-    second = train_command.main(config(folder, tmp_path / "second", 2, init_from=str(first), optim=no_learning))
-    params_1, params_2 = checkpoint.load(first).params, checkpoint.load(second).params
+    second_run = train_command.main(config(folder, tmp_path / "second", 2, init_from=str(first_run), optim=no_learning))
+    params_1, params_2 = checkpoint.load(first_run).params, checkpoint.load(second_run).params
     for a, b in zip(jax.tree.leaves(params_1), jax.tree.leaves(params_2), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
     assert (
-        train_command.main(config(folder, second, 4, init_from=str(first), optim=no_learning)) == second
+        train_command.main(config(folder, second_run, 4, init_from=str(first_run), optim=no_learning)) == second_run
     )  # and be continued
 
 
@@ -152,12 +152,12 @@ def test_a_run_can_start_from_the_weights_of_another(folder, tmp_path):
     ],
 )
 def test_weights_that_do_not_fit_or_were_trained_on_held_out_people_are_refused(folder, tmp_path, changes, match):
-    first = train_command.main(config(folder, tmp_path / "first", 2))
+    first_run = train_command.main(config(folder, tmp_path / "first", 2))
     if "data" in changes:
-        other = write_folder(tmp_path / "other", {"train": person(1), "validation": person(3), "test": person(9)})
-        changes = {"data": (str(other),)}
+        other_data = write_folder(tmp_path / "other", {"train": person(1), "validation": person(3), "test": person(9)})
+        changes = {"data": (str(other_data),)}
     with pytest.raises(UserError, match=match):
-        train_command.main(config(folder, tmp_path / "second", 2, init_from=str(first), **changes))
+        train_command.main(config(folder, tmp_path / "second", 2, init_from=str(first_run), **changes))
     assert not (tmp_path / "second").exists()
 
 
@@ -205,7 +205,7 @@ def test_without_test_people_the_run_ends_well_and_says_why_there_is_no_report(t
 
 
 def test_weights_of_a_step_that_is_not_finite_are_never_saved(folder, tmp_path):
-    broken = config(folder, tmp_path / "run", 4, optim=OptimConfig(lr=float("nan"), warmup_steps=0, decay_steps=8))
+    settings = config(folder, tmp_path / "run", 4, optim=OptimConfig(lr=float("nan"), warmup_steps=0, decay_steps=8))
     with pytest.raises(NonFiniteError, match="at step 2"):
-        train_command.main(broken)
+        train_command.main(settings)
     assert checkpoint.steps(tmp_path / "run") == []

@@ -21,19 +21,19 @@ SIGTERM, SIGINT = ("SIGTERM",), ("SIGINT",)
 
 @pytest.mark.slow
 def test_sigterm_saves_after_the_step_and_leaves_no_trace_later(work):
-    stopped, again = perform(work, "term", Job(("step", 5), SIGTERM), Job())
-    assert stopped.status == 143
-    assert "stopped by SIGTERM after step 5, saved in" in stopped.output and "checkpoints/5" in stopped.output
-    check_equal(work, "term", again)
+    stopped_run, resumed_run = perform(work, "term", Job(("step", 5), SIGTERM), Job())
+    assert stopped_run.status == 143
+    assert "stopped by SIGTERM after step 5, saved in" in stopped_run.output and "checkpoints/5" in stopped_run.output
+    check_equal(work, "term", resumed_run)
 
 
 @pytest.mark.slow
 @pytest.mark.long
 def test_several_stops_leave_no_trace(work):
     """Also between two lines of the log: the next line is a mean over the steps of both starts."""
-    first, second, again = perform(work, "stops", Job(("step", 1), SIGTERM), Job(("step", 2), SIGINT), Job())
-    assert (first.status, second.status) == (143, 130)
-    check_equal(work, "stops", again)
+    first_run, second_run, last_run = perform(work, "stops", Job(("step", 1), SIGTERM), Job(("step", 2), SIGINT), Job())
+    assert (first_run.status, second_run.status) == (143, 130)
+    check_equal(work, "stops", last_run)
 
 
 @pytest.mark.slow
@@ -41,18 +41,18 @@ def test_several_stops_leave_no_trace(work):
 @pytest.mark.parametrize("event", [pytest.param("read_faces", marks=pytest.mark.long), "compile", "validate"])
 def test_a_stop_at_any_moment_leaves_no_trace(work, event, name):
     run = f"{event}-{name}"
-    stopped, again = perform(work, run, Job((event, 1), (name,)), Job())
-    assert stopped.status == {"SIGTERM": 143, "SIGINT": 130}[name]
-    assert ("saved in" in stopped.output) == (event != "read_faces")
-    check_equal(work, run, again)
+    stopped_run, resumed_run = perform(work, run, Job((event, 1), (name,)), Job())
+    assert stopped_run.status == {"SIGTERM": 143, "SIGINT": 130}[name]
+    assert ("saved in" in stopped_run.output) == (event != "read_faces")
+    check_equal(work, run, resumed_run)
 
 
 @pytest.mark.slow
 @pytest.mark.long
 def test_a_report_that_is_stopped_is_written_by_the_next_start(work):
-    stopped, again = perform(work, "report-later", Job(("report/", 3), SIGTERM), Job(), report=True)
-    assert stopped.status == 143
-    check_equal(work, "report-later", again)
+    stopped_run, resumed_run = perform(work, "report-later", Job(("report/", 3), SIGTERM), Job(), report=True)
+    assert stopped_run.status == 143
+    check_equal(work, "report-later", resumed_run)
     assert (work / "report-later/report/index.html").stat().st_size > 1000
 
 
@@ -88,31 +88,31 @@ def test_a_signal_that_a_destructor_swallows_is_not_lost(capfd):
         def __del__(self):
             raise_signal(signal.SIGINT)
 
-    before = sys.unraisablehook
-    with pytest.raises(Stopped) as stopped, StopRequest():
+    hook = sys.unraisablehook
+    with pytest.raises(Stopped) as error, StopRequest():
         del_me = Swallows()
         del del_me
         time.sleep(5)
-    assert stopped.value.status == 130 and sys.unraisablehook is before and not capfd.readouterr().err
+    assert error.value.status == 130 and sys.unraisablehook is hook and not capfd.readouterr().err
 
 
 def test_a_signal_is_noted_in_a_step_and_stops_at_once_elsewhere():
-    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with StopRequest() as stop:
         with stop.after_step():
             assert not stop.requested()
             raise_signal(signal.SIGTERM)
             raise_signal(signal.SIGTERM)  # schedulers repeat themselves
             assert stop.requested()
-    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
-    cleaned = False
-    with pytest.raises(Stopped) as stopped, StopRequest():
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
+    has_cleaned_up = False
+    with pytest.raises(Stopped) as error, StopRequest():
         try:
             raise_signal(signal.SIGINT)
         finally:
             raise_signal(signal.SIGTERM)  # does not interrupt what the first one has set going
-            cleaned = True
-    assert stopped.value.status == 130 and cleaned
+            has_cleaned_up = True
+    assert error.value.status == 130 and has_cleaned_up
 
 
 def test_a_second_ctrl_c_ends_the_process_even_in_native_code():
@@ -126,8 +126,8 @@ def test_a_second_ctrl_c_ends_the_process_even_in_native_code():
             for k in range(40):
                 ctypes.CDLL(None).usleep(500_000)  # as in a compilation: Python's own handlers wait
     """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == -signal.SIGINT and "SIGINT: stopping after this step" in done.stderr
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == -signal.SIGINT and "SIGINT: stopping after this step" in result.stderr
 
 
 @pytest.mark.slow
@@ -144,9 +144,9 @@ def test_all_processes_of_a_run_stop_after_the_same_step():
                     print("stop", step, int(stop.signal_number), flush=True)
                     break
     """
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+    with socket.socket() as free_socket:
+        free_socket.bind(("localhost", 0))
+        address = f"localhost:{free_socket.getsockname()[1]}"
     processes = [
         subprocess.Popen([sys.executable, "-c", code, address, str(k)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for k in range(2)

@@ -31,7 +31,7 @@ def scene(width: int = 300, height: int = 240) -> np.ndarray:
     )
 
 
-def saved(path: Path, image: Image.Image, **options) -> Path:
+def save_image(path: Path, image: Image.Image, **options) -> Path:
     image.save(path, **options)
     return path
 
@@ -42,11 +42,11 @@ def read(path: Path) -> np.ndarray:
 
 def test_greyscale_palette_and_cmyk_become_rgb(tmp_path):
     colour = Image.fromarray(scene())
-    grey = read(saved(tmp_path / "g.png", colour.convert("L")))
+    grey = read(save_image(tmp_path / "g.png", colour.convert("L")))
     assert grey.shape == (240, 300, 3) and (grey[..., 0] == grey[..., 2]).all()
-    palette = read(saved(tmp_path / "p.png", colour.quantize(256)))
+    palette = read(save_image(tmp_path / "p.png", colour.quantize(256)))
     assert np.abs(palette.astype(int) - scene()).mean() < 8
-    cmyk = read(saved(tmp_path / "c.jpg", colour.convert("CMYK"), quality=95))
+    cmyk = read(save_image(tmp_path / "c.jpg", colour.convert("CMYK"), quality=95))
     assert np.abs(cmyk.astype(int) - scene()).mean() < 8
 
 
@@ -54,36 +54,36 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
     values = np.linspace(0, 65535, 300 * 240).reshape(240, 300)
     expected = np.round(values / 257)
     for name in ("a.png", "a.tif", "a.pgm"):
-        got = read(saved(tmp_path / name, Image.fromarray(values.astype(np.uint16))))
-        assert got.shape == (240, 300, 3)
-        assert np.abs(got[..., 0] - expected).max() <= 1
-    unit = read(saved(tmp_path / "f.tif", Image.fromarray((values / 65535).astype(np.float32))))
-    assert np.abs(unit[..., 0] - expected).max() <= 1
+        image = read(save_image(tmp_path / name, Image.fromarray(values.astype(np.uint16))))
+        assert image.shape == (240, 300, 3)
+        assert np.abs(image[..., 0] - expected).max() <= 1
+    float_image = read(save_image(tmp_path / "f.tif", Image.fromarray((values / 65535).astype(np.float32))))
+    assert np.abs(float_image[..., 0] - expected).max() <= 1
 
 
 def test_what_is_transparent_lies_over_white(tmp_path):
-    cut_out = np.dstack([scene(), np.zeros((240, 300), np.uint8)])
-    cut_out[50:200, 50:200, 3] = 255
-    got = read(saved(tmp_path / "a.png", Image.fromarray(cut_out)))
-    assert (got[:50] == 255).all() and (got[50:200, 50:200] == scene()[50:200, 50:200]).all()
+    rgba = np.dstack([scene(), np.zeros((240, 300), np.uint8)])
+    rgba[50:200, 50:200, 3] = 255
+    image = read(save_image(tmp_path / "a.png", Image.fromarray(rgba)))
+    assert (image[:50] == 255).all() and (image[50:200, 50:200] == scene()[50:200, 50:200]).all()
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_camera_held_sideways_gives_an_upright_picture(tmp_path, orientation):
     upright = Image.fromarray(scene())
-    turn = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose that EXIF's orientation undoes
-    stored = upright if orientation == 1 else upright.transpose(Image.Transpose(turn[orientation]))
+    transposes = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # Image.Transpose that EXIF's orientation undoes
+    stored_image = upright if orientation == 1 else upright.transpose(Image.Transpose(transposes[orientation]))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = saved(tmp_path / "a.png", stored, exif=exif)
+    path = save_image(tmp_path / "a.png", stored_image, exif=exif)
     image = image_io.read_image(path)
     assert image.size == (300, 240)
     assert (np.asarray(image.pixels) == scene()).all()
 
 
-def faulty(folder: Path) -> dict[str, Path]:
-    jpeg = saved(folder / "whole.jpg", Image.fromarray(scene())).read_bytes()
-    png = saved(folder / "whole.png", Image.fromarray(scene())).read_bytes()
+def faulty_files(folder: Path) -> dict[str, Path]:
+    jpeg = save_image(folder / "whole.jpg", Image.fromarray(scene())).read_bytes()
+    png = save_image(folder / "whole.png", Image.fromarray(scene())).read_bytes()
     header = b"IHDR" + (30000).to_bytes(4, "big") * 2 + png[24:29]
     contents = {
         "empty file": b"",
@@ -103,7 +103,7 @@ def faulty(folder: Path) -> dict[str, Path]:
 
 
 def test_a_file_that_is_no_picture_gives_its_reason_and_nothing_else(tmp_path):
-    for reason, path in faulty(tmp_path).items():
+    for reason, path in faulty_files(tmp_path).items():
         with pytest.raises(image_io.ImageError, match=f"^{reason}"):
             image_io.read_image(path)
 
@@ -115,7 +115,7 @@ def test_postscript_is_not_run(tmp_path):
 
 
 def test_a_large_jpeg_is_read_smaller_when_that_is_enough(tmp_path):
-    path = saved(tmp_path / "a.jpg", Image.fromarray(scene(1600, 1200)), quality=95)
+    path = save_image(tmp_path / "a.jpg", Image.fromarray(scene(1600, 1200)), quality=95)
     image = image_io.read_image(path, longest=400)
     assert image.pixels.size == (400, 300) and image.size == (1600, 1200)
     assert image_io.read_image(path, shrink=0.9).pixels.size == (1600, 1200)
@@ -124,8 +124,8 @@ def test_a_large_jpeg_is_read_smaller_when_that_is_enough(tmp_path):
 def test_the_tight_crop_is_2_6_eye_distances_wide_and_0_45_below_the_eyes():
     box = face_crop.square_on_eyes(np.array([50, 62.5]), np.array([100, 62.5]))
     assert tuple(box) == pytest.approx((10, 20, 140, 150))
-    turned = face_crop.square_on_eyes(np.array([100, 62.5]), np.array([50, 62.5]))
-    assert tuple(turned) == pytest.approx(tuple(box))
+    turned_box = face_crop.square_on_eyes(np.array([100, 62.5]), np.array([50, 62.5]))
+    assert tuple(turned_box) == pytest.approx(tuple(box))
 
 
 def test_the_margin_widens_around_the_same_centre():
@@ -136,20 +136,20 @@ def test_the_margin_widens_around_the_same_centre():
 def test_a_crop_shows_what_is_in_its_box():
     picture = Image.fromarray(scene(600, 480))
     box = Box(101.5, 60.25, 293.5, 252.25)
-    got = face_crop.cut_square(picture, box).astype(float)
-    assert got.shape == (64, 64, 3)
+    image = face_crop.cut_square(picture, box).astype(float)
+    assert image.shape == (64, 64, 3)
     x = box.left + (np.arange(64) + 0.5) * 3  # where the pixels of the crop lie
     y = box.top + (np.arange(64) + 0.5) * 3
-    assert np.abs(got[..., 0] - (x[None] - 0.5) * 255 / 600).max() < 2
-    assert np.abs(got[..., 1] - (y[:, None] - 0.5) * 255 / 480).max() < 2
+    assert np.abs(image[..., 0] - (x[None] - 0.5) * 255 / 600).max() < 2
+    assert np.abs(image[..., 1] - (y[:, None] - 0.5) * 255 / 480).max() < 2
 
 
 def test_beyond_the_picture_its_edge_goes_on():
     picture = Image.fromarray(scene(200, 200))
-    got = face_crop.cut_square(picture, Box(-64, 50, 64, 178)).astype(int)
-    assert np.abs(got[:, :30] - got[:, :1]).max() <= 2, "left of the picture every row has one colour"
-    inside = face_crop.cut_square(picture, Box(0, 50, 64, 178 - 64)).astype(int)
-    assert np.abs(got[:32, 34:62:2].mean() - inside[:, 4:60:4].mean()) < 3
+    image = face_crop.cut_square(picture, Box(-64, 50, 64, 178)).astype(int)
+    assert np.abs(image[:, :30] - image[:, :1]).max() <= 2, "left of the picture every row has one colour"
+    image_inside = face_crop.cut_square(picture, Box(0, 50, 64, 178 - 64)).astype(int)
+    assert np.abs(image[:32, 34:62:2].mean() - image_inside[:, 4:60:4].mean()) < 3
 
 
 def test_fine_stripes_are_averaged_not_sampled():
@@ -158,16 +158,16 @@ def test_fine_stripes_are_averaged_not_sampled():
     assert np.abs(face_crop.cut_square(Image.fromarray(stripes), Box(0, 0, 640, 640)).astype(int) - 127).max() <= 8
 
 
-def group(*paths: Path, **known) -> list[Source]:
-    return [Source(path, path.name, "g", **known) for path in paths]
+def group(*paths: Path, **fields) -> list[Source]:
+    return [Source(path, path.name, "g", **fields) for path in paths]
 
 
 def test_one_box_serves_its_whole_crop_group_and_damaged_pictures_are_listed(tmp_path):
-    first = saved(tmp_path / "1.png", Image.fromarray(scene()))
-    second = saved(tmp_path / "2.png", Image.fromarray(255 - scene()))
+    first_path = save_image(tmp_path / "1.png", Image.fromarray(scene()))
+    second_path = save_image(tmp_path / "2.png", Image.fromarray(255 - scene()))
     (tmp_path / "0.png").write_bytes(b"")
     box = Box(40.0, 30.0, 168.0, 158.0)
-    sources = group(tmp_path / "0.png", first, second)
+    sources = group(tmp_path / "0.png", first_path, second_path)
     sources[1] = sources[1]._replace(box=tuple(box))
     crops, location = crop.crop_group(sources, crop.Cropping("boxes"))
     assert [source.key for source in crops.sources] == ["1.png", "2.png"] and crops.found_by == ["given", "given"]
@@ -178,9 +178,9 @@ def test_one_box_serves_its_whole_crop_group_and_damaged_pictures_are_listed(tmp
 
 def test_a_smaller_copy_in_the_group_is_cut_at_the_same_place_another_shape_is_not(tmp_path):
     sources = group(
-        saved(tmp_path / "1.png", Image.fromarray(scene(600, 480))),
-        saved(tmp_path / "2.png", Image.fromarray(scene(600, 480)).resize((300, 240))),
-        saved(tmp_path / "3.png", Image.fromarray(scene(480, 600))),
+        save_image(tmp_path / "1.png", Image.fromarray(scene(600, 480))),
+        save_image(tmp_path / "2.png", Image.fromarray(scene(600, 480)).resize((300, 240))),
+        save_image(tmp_path / "3.png", Image.fromarray(scene(480, 600))),
     )
     sources[0] = sources[0]._replace(box=(100.0, 100.0, 300.0, 300.0))
     crops, _ = crop.crop_group(sources, crop.Cropping("boxes", margin=0.2))
@@ -189,27 +189,27 @@ def test_a_smaller_copy_in_the_group_is_cut_at_the_same_place_another_shape_is_n
 
 
 def test_a_large_jpeg_read_at_reduced_size_gives_the_same_crop(tmp_path):
-    large = Image.fromarray(scene(2400, 1920))
+    photograph = Image.fromarray(scene(2400, 1920))
     box = (480.0, 320.0, 1504.0, 1344.0)
-    sources = group(*(saved(tmp_path / f"{k}.jpg", large, quality=95) for k in range(2)))
+    sources = group(*(save_image(tmp_path / f"{k}.jpg", photograph, quality=95) for k in range(2)))
     sources[0] = sources[0]._replace(box=box)
     crops, _ = crop.crop_group(sources, crop.Cropping("boxes", margin=0.5))
-    whole = face_crop.cut_square(large, Box(*box).square(0.5)).astype(int)
+    expected = face_crop.cut_square(photograph, Box(*box).square(0.5)).astype(int)
     assert image_io.read_image(sources[1].path, shrink=128 / 1024).pixels.size == (300, 240)
     for image in crops.images:
-        assert np.abs(image - whole).mean() < 1.5 and np.abs(image - whole).max() < 12
+        assert np.abs(image - expected).mean() < 1.5 and np.abs(image - expected).max() < 12
 
 
 def test_a_long_sequence_is_cropped_in_parts_at_one_place(tmp_path, monkeypatch):
     monkeypatch.setattr(crop, "PART_IMAGES", 3)
-    paths = [saved(tmp_path / f"{k}.png", Image.fromarray(scene())) for k in range(8)]
+    paths = [save_image(tmp_path / f"{k}.png", Image.fromarray(scene())) for k in range(8)]
     sources = group(*paths)
     sources[1] = sources[1]._replace(box=(40.0, 30.0, 168.0, 158.0))
-    other = [Source(paths[0], "other", "h", box=(40.0, 30.0, 168.0, 158.0))]
-    parts = list(crop.crop_all([*sources, *other], crop.Cropping("boxes"), 1))
+    other_group = [Source(paths[0], "other", "h", box=(40.0, 30.0, 168.0, 158.0))]
+    parts = list(crop.crop_all([*sources, *other_group], crop.Cropping("boxes"), 1))
     assert sorted(len(part.sources) for part in parts) == [1, 2, 3, 3]
-    same = face_crop.cut_square(Image.fromarray(scene()), Box(40, 30, 168, 158))
-    assert all((image == same).all() for part in parts for image in part.images)
+    expected = face_crop.cut_square(Image.fromarray(scene()), Box(40, 30, 168, 158))
+    assert all((image == expected).all() for part in parts for image in part.images)
     assert not any(part.rejected for part in parts)
 
 
@@ -222,15 +222,15 @@ def test_a_long_sequence_is_cropped_in_parts_at_one_place(tmp_path, monkeypatch)
     ],
 )
 def test_a_crop_that_would_show_nothing_is_left_out(tmp_path, box, reason):
-    (source,) = group(saved(tmp_path / "1.png", Image.fromarray(scene())), box=box)
+    (source,) = group(save_image(tmp_path / "1.png", Image.fromarray(scene())), box=box)
     crops, _ = crop.crop_group([source], crop.Cropping("boxes"))
     assert crops.rejected == [("1.png", reason)] and len(crops.images) == 0
 
 
 def test_a_picture_without_a_face_is_left_out_and_one_of_64_pixels_is_used_as_it_is(tmp_path):
     sources = [
-        *group(saved(tmp_path / "1.png", Image.fromarray(scene()))),
-        *group(saved(tmp_path / "2.png", Image.fromarray(scene(64, 64)))),
+        *group(save_image(tmp_path / "1.png", Image.fromarray(scene()))),
+        *group(save_image(tmp_path / "2.png", Image.fromarray(scene(64, 64)))),
     ]
     crops, _ = crop.crop_group(sources, crop.Cropping("haar"))
     assert crops.rejected == [("1.png", "no face found")] and (crops.images[0] == scene(64, 64)).all()
@@ -246,7 +246,7 @@ def test_mat_labels_place_the_crop_and_other_mat_files_do_not(tmp_path):
     (tmp_path / "broken.mat").write_bytes((tmp_path / "a.mat").read_bytes()[:150])
     for name in ("few", "other", "broken"):
         assert mat_landmarks.read_mat_landmarks(tmp_path / f"{name}.mat") is None
-    path = saved(tmp_path / "1.png", Image.fromarray(scene(400, 300)))
+    path = save_image(tmp_path / "1.png", Image.fromarray(scene(400, 300)))
     (source,) = group(path, landmark_file=tmp_path / "a.mat")
     crops, location = crop.crop_group([source], crop.Cropping("haar"))
     assert crops.found_by == ["labels"] and location is not None
@@ -254,9 +254,9 @@ def test_mat_labels_place_the_crop_and_other_mat_files_do_not(tmp_path):
 
 
 def test_a_photograph_that_cannot_be_used_gets_one_sentence(tmp_path):
-    nothing = saved(tmp_path / "wall.jpg", Image.fromarray(scene()))
+    wall = save_image(tmp_path / "wall.jpg", Image.fromarray(scene()))
     with pytest.raises(UserError, match="wall.jpg must show one upright face from the front, got 300x240 pixels"):
-        face_crop.crop_photo(nothing)
+        face_crop.crop_photo(wall)
     with pytest.raises(UserError, match="gone.jpg cannot be used: missing file"):
         face_crop.crop_photo(tmp_path / "gone.jpg")
 
@@ -272,20 +272,20 @@ def test_without_litert_the_mesh_names_its_extra(monkeypatch, tmp_path):
 def test_the_mesh_model_is_fetched_once_and_only_the_right_one(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(face_mesh, "_interpreter_class", lambda: None)  # fetching needs no network to run
-    published = tmp_path / "published.task"
-    published.write_bytes(b"some other file")
+    source_file = tmp_path / "published.task"
+    source_file.write_bytes(b"some other file")
     with pytest.raises(UserError, match="must send the face mesh model with sha256"):
-        face_mesh.model_file(None, published.as_uri())
+        face_mesh.model_file(None, source_file.as_uri())
     monkeypatch.setattr(face_mesh, "SHA256", hashlib.sha256(b"some other file").hexdigest())
-    fetched = face_mesh.model_file(None, published.as_uri())
-    assert fetched.read_bytes() == b"some other file" and tmp_path in fetched.parents
-    published.unlink()
-    assert face_mesh.model_file(None, published.as_uri()) == fetched
+    model_file = face_mesh.model_file(None, source_file.as_uri())
+    assert model_file.read_bytes() == b"some other file" and tmp_path in model_file.parents
+    source_file.unlink()
+    assert face_mesh.model_file(None, source_file.as_uri()) == model_file
     with pytest.raises(UserError, match="--landmarker must be the file face_landmarker.task, got .*nowhere.task"):
         face_mesh.model_file(tmp_path / "nowhere.task")
-    fetched.unlink()
+    model_file.unlink()
     with pytest.raises(UserError, match="could not be fetched .*--landmarker FILE"):
-        face_mesh.model_file(None, published.as_uri())
+        face_mesh.model_file(None, source_file.as_uri())
 
 
 @needs("landmarks", "ai_edge_litert")
@@ -301,20 +301,20 @@ def london(detector: str, mesh=None, people: int = 12) -> np.ndarray:
 
     rows = list(csv.reader((LONDON / "landmarks_68.csv").open()))[1 : 1 + 2 * people]
     out = {}
-    for who, expression, *numbers in rows:
+    for subject, expression, *numbers in rows:
         at = np.reshape(np.array(numbers, float), (68, 2))
         eyes = at[[36, 39]].mean(0), at[[42, 45]].mean(0)
         box = face_crop.locate_face(
-            image_io.read_image(LONDON / "images" / f"{who}_{expression}.jpg").pixels, detector, mesh
+            image_io.read_image(LONDON / "images" / f"{subject}_{expression}.jpg").pixels, detector, mesh
         )
         assert box is not None
-        true = face_crop.square_on_points(at)
-        out[who, expression] = (
+        true_box = face_crop.square_on_points(at)
+        out[subject, expression] = (
             (np.mean(eyes, 0) - box[:2]) / box.side * 64,
             np.linalg.norm(eyes[1] - eyes[0]) / box.side,
-            box.side / true.side,
+            box.side / true_box.side,
         )
-    pairs = [(out[who, "neutral"], out[who, "smile"]) for who in sorted({who for who, _ in out})]
+    pairs = [(out[subject, "neutral"], out[subject, "smile"]) for subject in sorted({subject for subject, _ in out})]
     return np.array(
         [(np.linalg.norm(n[0] - s[0]), abs(np.log(n[1] / s[1])), (n[2] + s[2]) / 2) for n, s in pairs]
     ).mean(0)
@@ -336,7 +336,7 @@ def test_mesh_crops_are_steadier():
 @needs_london
 def test_a_small_face_and_one_at_the_edge_of_a_large_photograph_are_found():
     face = Image.open(LONDON / "images" / "002_neutral.jpg")
-    wide = Image.new("RGB", (3000, 2000), (120, 140, 120))
-    wide.paste(face.resize((300, 300)), (2650, 100))
-    box = face_crop.locate_face(wide, "haar")
+    photograph = Image.new("RGB", (3000, 2000), (120, 140, 120))
+    photograph.paste(face.resize((300, 300)), (2650, 100))
+    box = face_crop.locate_face(photograph, "haar")
     assert box is not None and 2690 < box.left < 2760 and 150 < box.side < 220

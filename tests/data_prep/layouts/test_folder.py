@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
+from prep_helpers import tree
 
 from data_prep.__main__ import main
 from data_prep.layouts import folder
@@ -19,27 +20,19 @@ LONDON = r"images/(?P<subject>\d+)_(?P<expression>\w+)\.jpg"
 CLIPS = r"(?P<subject>s\d+)/(?P<expression>\w+)/(?P<sequence>take\d+)/img_(?P<frame>\d+)\.jpg"
 
 
-def tree(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    return root
-
-
 def table(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
 
 
-def by_key(found) -> dict:
-    return {source.key: source for source in found.sources}
+def by_key(scan) -> dict:
+    return {source.key: source for source in scan.sources}
 
 
 def test_the_named_groups_become_the_record_and_the_neutral_word_intensity_0(tmp_path):
     raw = tree(tmp_path, "images/002_neutral.jpg", "images/002_smile.jpg")
-    known = by_key(folder.scan_folder(raw, LONDON))
-    assert [(s.subject, s.expression, s.intensity) for s in known.values()] == [
+    sources = by_key(folder.scan_folder(raw, LONDON))
+    assert [(s.subject, s.expression, s.intensity) for s in sources.values()] == [
         ("002", "neutral", 0.0),
         ("002", "smile", 1.0),
     ]
@@ -47,59 +40,59 @@ def test_the_named_groups_become_the_record_and_the_neutral_word_intensity_0(tmp
 
 def test_another_word_for_neutral(tmp_path):
     raw = tree(tmp_path, "images/2_calm.jpg", "images/2_smile.jpg")
-    known = by_key(folder.scan_folder(raw, LONDON, neutral="calm"))
-    assert (known["images/2_calm.jpg"].expression, known["images/2_calm.jpg"].intensity) == ("neutral", 0.0)
+    sources = by_key(folder.scan_folder(raw, LONDON, neutral="calm"))
+    assert (sources["images/2_calm.jpg"].expression, sources["images/2_calm.jpg"].intensity) == ("neutral", 0.0)
     assert any("by --neutral" in note for note in folder.scan_folder(raw, LONDON).notes)
 
 
 def test_pictures_that_do_not_match_stay_unlabelled_and_other_files_are_counted(tmp_path):
     raw = tree(tmp_path, "images/002_smile.jpg", "holiday/party.PNG", "people.csv", "notes.txt", "faces.tem")
-    found = folder.scan_folder(raw, LONDON)
-    party = by_key(found)["holiday/party.PNG"]
+    scan = folder.scan_folder(raw, LONDON)
+    party = by_key(scan)["holiday/party.PNG"]
     assert (party.subject, party.expression) == ("", "") and math.isnan(party.intensity)
-    assert found.left_out == {"files that are not images by their suffix": 3}
-    assert any("does not match 1 of 2 images (such as holiday/party.PNG)" in note for note in found.notes)
+    assert scan.left_out == {"files that are not images by their suffix": 3}
+    assert any("does not match 1 of 2 images (such as holiday/party.PNG)" in note for note in scan.notes)
     assert all(not s.subject for s in folder.scan_folder(raw).sources)
 
 
 def test_one_sequence_is_one_crop_looked_for_in_its_lowest_frame(tmp_path):
-    names = [f"s{who}/{what}/take00{take}/img_{frame}.jpg" for who in (1, 2) for what in ("anger", "happiness")
-             for take in (0, 1) for frame in (9, 10, 100)]  # fmt: skip
-    found = folder.scan_folder(tree(tmp_path, *names), CLIPS)
+    names = [f"s{subject}/{expression}/take00{take}/img_{frame}.jpg" for subject in (1, 2)
+             for expression in ("anger", "happiness") for take in (0, 1) for frame in (9, 10, 100)]  # fmt: skip
+    scan = folder.scan_folder(tree(tmp_path, *names), CLIPS)
     groups: dict[str, list] = {}
-    for source in found.sources:
+    for source in scan.sources:
         groups.setdefault(source.crop_group, []).append(source)
     assert len(groups) == 8, "a take of anger and a take of the same name of happiness are two"
     assert all([s.frame for s in group] == [9, 10, 100] for group in groups.values())
 
 
 def test_a_sequence_with_a_neutral_picture_is_looked_at_there_first(tmp_path):
-    raw = tree(tmp_path, *(f"s1_day1_{frame}_{what}.jpg" for frame, what in ((1, "smile"), (2, "neutral"))))
-    found = folder.scan_folder(raw, r"(?P<subject>s\d+)_(?P<sequence>day\d)_(?P<frame>\d+)_(?P<expression>\w+)\.jpg")
-    assert [s.expression for s in found.sources] == ["neutral", "smile"]
-    assert len({s.crop_group for s in found.sources}) == 1
-    assert [s.intensity for s in found.sources] == [0.0, 1.0]
+    raw = tree(tmp_path, *(f"s1_day1_{frame}_{expression}.jpg" for frame, expression in ((1, "smile"), (2, "neutral"))))
+    scan = folder.scan_folder(raw, r"(?P<subject>s\d+)_(?P<sequence>day\d)_(?P<frame>\d+)_(?P<expression>\w+)\.jpg")
+    assert [s.expression for s in scan.sources] == ["neutral", "smile"]
+    assert len({s.crop_group for s in scan.sources}) == 1
+    assert [s.intensity for s in scan.sources] == [0.0, 1.0]
 
 
 def test_pictures_without_a_sequence_are_cropped_one_by_one(tmp_path):
-    found = folder.scan_folder(tree(tmp_path, "images/1_neutral.jpg", "images/1_smile.jpg"), LONDON)
-    assert len({s.crop_group for s in found.sources}) == 2
+    scan = folder.scan_folder(tree(tmp_path, "images/1_neutral.jpg", "images/1_smile.jpg"), LONDON)
+    assert len({s.crop_group for s in scan.sources}) == 2
 
 
 def test_frames_of_a_clip_are_not_called_full_smiles_without_being_told(tmp_path):
     raw = tree(tmp_path / "raw", *(f"s1/happiness/take000/img_{frame:04}.jpg" for frame in range(3)))
-    found = folder.scan_folder(raw, CLIPS)
-    assert all(math.isnan(s.intensity) for s in found.sources)
-    assert any("3 frames of clips have no intensity" in note for note in found.notes)
-    csv = table(tmp_path / "i.csv", "path,intensity\n" + "".join(f"{s.key},{s.frame / 2}\n" for s in found.sources))
-    known = folder.scan_folder(raw, CLIPS, intensities=csv)
-    assert [s.intensity for s in known.sources] == [0.0, 0.5, 1.0] and not known.notes
+    scan = folder.scan_folder(raw, CLIPS)
+    assert all(math.isnan(s.intensity) for s in scan.sources)
+    assert any("3 frames of clips have no intensity" in note for note in scan.notes)
+    csv = table(tmp_path / "i.csv", "path,intensity\n" + "".join(f"{s.key},{s.frame / 2}\n" for s in scan.sources))
+    labelled_scan = folder.scan_folder(raw, CLIPS, intensities=csv)
+    assert [s.intensity for s in labelled_scan.sources] == [0.0, 0.5, 1.0] and not labelled_scan.notes
 
 
 def test_intensity_as_a_group_of_the_pattern(tmp_path):
     raw = tree(tmp_path, "s1/smile_0.4.jpg", "s1/smile_1.0.jpg")
-    found = folder.scan_folder(raw, r"(?P<subject>s\d)/(?P<expression>\w+)_(?P<intensity>[\d.]+)\.jpg")
-    assert sorted(s.intensity for s in found.sources) == [0.4, 1.0]
+    scan = folder.scan_folder(raw, r"(?P<subject>s\d)/(?P<expression>\w+)_(?P<intensity>[\d.]+)\.jpg")
+    assert sorted(s.intensity for s in scan.sources) == [0.4, 1.0]
     with pytest.raises(UserError, match=r"s2/smile_40.jpg: .* must match a number from 0 .* got '40'"):
         tree(tmp_path, "s2/smile_40.jpg")
         folder.scan_folder(raw, r"(?P<subject>s\d)/(?P<expression>\w+)_(?P<intensity>[\d.]+)\.jpg")
@@ -172,8 +165,8 @@ def test_a_neutral_picture_of_some_intensity_is_a_contradiction(tmp_path):
 def test_boxes_and_points_place_the_same_crop(tmp_path):
     raw = tree(tmp_path / "raw", "images/1_neutral.jpg", "images/1_smile.jpg")
     boxes = table(tmp_path / "b.csv", "path,left,top,right,bottom\nimages/1_smile.jpg,10,20,140,150\n")
-    known = by_key(folder.scan_folder(raw, LONDON, boxes=boxes))
-    assert known["images/1_smile.jpg"].box == (10, 20, 140, 150) and known["images/1_neutral.jpg"].box is None
+    sources = by_key(folder.scan_folder(raw, LONDON, boxes=boxes))
+    assert sources["images/1_smile.jpg"].box == (10, 20, 140, 150) and sources["images/1_neutral.jpg"].box is None
     # eyes 50 px apart: a square of 130, its middle 22.5 px below the eyes
     eyes = "left_eye_x,left_eye_y,right_eye_x,right_eye_y"
     points = table(tmp_path / "p.csv", f"path,{eyes}\n./images/1_smile.jpg,50,62.5,100,62.5\n")
@@ -199,15 +192,15 @@ def test_links_in_a_circle_broken_links_and_odd_names_do_not_stop_the_search(tmp
     raw = tree(tmp_path, "images/1_smile.jpg", "a b/ünï 'quoted', with comma.jpg")
     (raw / "images" / "again").symlink_to(raw, target_is_directory=True)
     (raw / "images" / "2_smile.jpg").symlink_to(raw / "gone.jpg")
-    found = by_key(folder.scan_folder(raw, LONDON))
-    assert set(found) == {"images/1_smile.jpg", "a b/ünï 'quoted', with comma.jpg", "images/2_smile.jpg"}
+    sources = by_key(folder.scan_folder(raw, LONDON))
+    assert set(sources) == {"images/1_smile.jpg", "a b/ünï 'quoted', with comma.jpg", "images/2_smile.jpg"}
 
 
 WALK = r"(?P<subject>w\d)/(?P<expression>\w+)/(?P<sequence>walk\d)/(?P<frame>\d+)\.png"
 STEPS = np.arange(12)
 
 
-def walking(build: float, colour: tuple[int, int, int], phase: float) -> Image.Image:
+def draw_walker(build: float, colour: tuple[int, int, int], phase: float) -> Image.Image:
     """A figure of lines in mid-stride: its legs are together at phase 0 and farthest apart at 1."""
     picture = Image.new("RGB", (160, 120), (230, 230, 225))
     draw = ImageDraw.Draw(picture)
@@ -224,14 +217,14 @@ def walks(raw: Path) -> Path:
     """Four walkers, two walks of 12 frames each; the intensities of one stride are its phase, there and back."""
     builds = ((1.0, (40, 60, 150)), (0.8, (160, 50, 40)), (1.15, (30, 110, 60)), (0.9, (90, 40, 120)))
     lines = ["path,intensity"]
-    for who, (build, colour) in enumerate(builds):
+    for subject, (build, colour) in enumerate(builds):
         for walk in range(2):
-            folder = raw / f"w{who}" / "gait" / f"walk{walk}"
+            folder = raw / f"w{subject}" / "gait" / f"walk{walk}"
             folder.mkdir(parents=True)
             for step in STEPS:
                 phase = round(float(abs((step + 3 * walk) % 8 - 4)) / 4, 2)
-                walking(build, colour, phase).save(folder / f"{step:02}.png")
-                lines.append(f"w{who}/gait/walk{walk}/{step:02}.png,{phase}")
+                draw_walker(build, colour, phase).save(folder / f"{step:02}.png")
+                lines.append(f"w{subject}/gait/walk{walk}/{step:02}.png,{phase}")
     return table(raw / "phase.csv", "\n".join(lines) + "\n")
 
 
@@ -244,9 +237,9 @@ def test_a_periodic_action_of_something_that_is_no_face_becomes_records_and_trip
     faces = Faces.join([read_split(tmp_path / "out", split) for split in ("train", "validation", "test")])
     assert set(faces.expression) == {"gait"} and len(faces) == 96
     middle = np.asarray(Image.open(tmp_path / "raw/w0/gait/walk0/00.png").crop((20, 0, 140, 120)).resize((64, 64)))
-    (first,) = np.flatnonzero((faces.subject == "w0") & (faces.sequence == "walk0") & (faces.frame == 0))
-    assert np.abs(faces.image[first].astype(int) - middle).mean() < 3, "the middle square, and no face was looked for"
-    assert faces.intensity[first] == 1
+    (row,) = np.flatnonzero((faces.subject == "w0") & (faces.sequence == "walk0") & (faces.frame == 0))
+    assert np.abs(faces.image[row].astype(int) - middle).mean() < 3, "the middle square, and no face was looked for"
+    assert faces.intensity[row] == 1
     triplets = Triplets(faces)
     index = triplets.index(0, 0, 960)
     a, b, c = index.a, index.b, index.c

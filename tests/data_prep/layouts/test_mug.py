@@ -7,21 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from prep_helpers import RISE, write_take, write_video
+from prep_helpers import RISE, tree, write_take, write_video
 
 from data_prep.__main__ import main
 from data_prep.layouts import mug
 from data_prep.synthetic.faces import draw_levels, random_identity
 from facedisent_jax.data.reading import read_info, read_split
 from facedisent_jax.errors import UserError
-
-
-def tree(root: Path, *names: str) -> Path:
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    return root
 
 
 def labels(path: Path, rows, header: str = "subject,take,frame,intensity") -> Path:
@@ -41,15 +33,15 @@ def remarks(out: Path) -> list[tuple[str, str]]:
         return [(row["file"], row["remark"]) for row in csv.DictReader(file)]
 
 
-def everything(out: Path) -> dict[tuple, tuple[float, np.ndarray]]:
+def read_records(out: Path) -> dict[tuple, tuple[float, np.ndarray]]:
     """(subject, expression, sequence, frame) -> intensity and picture, of all splits."""
-    stored = {}
+    records = {}
     for split in ("train", "validation", "test"):
         faces = read_split(out, split)
         for k in range(len(faces)):
             key = faces.subject[k], faces.expression[k], faces.sequence[k], int(faces.frame[k])
-            stored[tuple(map(str, key[:3])) + key[3:]] = float(faces.intensity[k]), faces.image[k]
-    return stored
+            records[tuple(map(str, key[:3])) + key[3:]] = float(faces.intensity[k]), faces.image[k]
+    return records
 
 
 @pytest.mark.parametrize(
@@ -77,21 +69,21 @@ def test_raw_may_be_the_folder_of_one_subject(tmp_path):
 
 def test_frames_go_by_their_number_wherever_it_starts(tmp_path):
     raw = tree(tmp_path, *(f"001/happiness/take000/img_{number}.jpg" for number in (10, 9, 100, 11, 8)))
-    found = mug.scan_mug(raw)
-    assert [s.frame for s in found.sources] == [8, 9, 10, 11, 100]
-    assert len({s.crop_group for s in found.sources}) == 1
-    assert found.remarks == [("001/happiness/take000", "missing frame numbers: 12 to 99")]
+    scan = mug.scan_mug(raw)
+    assert [s.frame for s in scan.sources] == [8, 9, 10, 11, 100]
+    assert len({s.crop_group for s in scan.sources}) == 1
+    assert scan.remarks == [("001/happiness/take000", "missing frame numbers: 12 to 99")]
 
 
 def test_all_seven_expressions_and_one_by_default(tmp_path):
-    raw = tree(tmp_path, *(f"001/{what}/take000/img_0000.jpg" for what in mug.MUG_EXPRESSIONS))
-    found = mug.scan_mug(raw)
-    assert {s.expression for s in found.sources} == {"smile"}
-    assert found.left_out == {"frames of expressions that are not selected": 6}
-    every = mug.scan_mug(raw, expressions=mug.MUG_EXPRESSIONS)
+    raw = tree(tmp_path, *(f"001/{expression}/take000/img_0000.jpg" for expression in mug.MUG_EXPRESSIONS))
+    scan = mug.scan_mug(raw)
+    assert {s.expression for s in scan.sources} == {"smile"}
+    assert scan.left_out == {"frames of expressions that are not selected": 6}
+    full_scan = mug.scan_mug(raw, expressions=mug.MUG_EXPRESSIONS)
     words = ["anger", "disgust", "fear", "neutral", "sadness", "smile", "surprise"]
-    assert sorted(s.expression for s in every.sources) == words
-    assert [s.intensity for s in every.sources if s.expression == "neutral"] == [0.0]
+    assert sorted(s.expression for s in full_scan.sources) == words
+    assert [s.intensity for s in full_scan.sources if s.expression == "neutral"] == [0.0]
     assert [s.expression for s in mug.scan_mug(raw, expressions=["Smile"]).sources] == ["smile"]
     with pytest.raises(UserError, match=r"--expressions must be among .* got hapiness. Did you mean happiness\?"):
         mug.scan_mug(raw, expressions=["hapiness"])
@@ -100,9 +92,9 @@ def test_all_seven_expressions_and_one_by_default(tmp_path):
 def test_takes_of_one_name_of_two_expressions_are_two_sequences_and_two_crops(tmp_path):
     folders = ("001/anger/take000", "001/happiness/take000", "001/session1/happiness/take000")
     raw = tree(tmp_path, *(f"{folder}/img_{frame:04}.jpg" for folder in folders for frame in range(2)))
-    found = mug.scan_mug(raw, expressions=["anger", "happiness"])
-    assert sorted({s.sequence for s in found.sources}) == ["anger/take000", "session1/take000", "take000"]
-    assert len({s.crop_group for s in found.sources}) == 3
+    scan = mug.scan_mug(raw, expressions=["anger", "happiness"])
+    assert sorted({s.sequence for s in scan.sources}) == ["anger/take000", "session1/take000", "take000"]
+    assert len({s.crop_group for s in scan.sources}) == 3
 
 
 def test_takes_that_end_in_end_and_videos_beside_frames_are_counted_not_used(tmp_path):
@@ -115,9 +107,9 @@ def test_takes_that_end_in_end_and_videos_beside_frames_are_counted_not_used(tmp
         "001/happiness/take001_end/img_0000.jpg",
         "001/happiness/take002/Thumbs.db",
     )
-    found = mug.scan_mug(raw)
-    assert [s.key for s in found.sources] == ["001/happiness/take000/img_0000.jpg"] and not found.rejected
-    assert found.left_out == {
+    scan = mug.scan_mug(raw)
+    assert [s.key for s in scan.sources] == ["001/happiness/take000/img_0000.jpg"] and not scan.rejected
+    assert scan.left_out == {
         "videos of takes that have frames": 2,
         "files of takes whose name ends in `end`": 2,
         "files that are not images by their suffix": 1,
@@ -136,10 +128,10 @@ def test_takes_that_end_in_end_and_videos_beside_frames_are_counted_not_used(tmp
     ],
 )
 def test_what_has_no_place_in_the_layout_is_reported_and_never_guessed(tmp_path, name, reason):
-    found = mug.scan_mug(tree(tmp_path, name))
-    assert not found.sources
-    assert [(entry.key, entry.kind) for entry in found.rejected] == [(name, reason)]
-    assert ": expected " in found.rejected[0].reason
+    scan = mug.scan_mug(tree(tmp_path, name))
+    assert not scan.sources
+    assert [(entry.key, entry.kind) for entry in scan.rejected] == [(name, reason)]
+    assert ": expected " in scan.rejected[0].reason
 
 
 def test_a_second_copy_of_a_take_or_of_a_frame_is_reported(tmp_path):
@@ -150,12 +142,12 @@ def test_a_second_copy_of_a_take_or_of_a_frame_is_reported(tmp_path):
         "002/happiness/take000/img_0001.jpg",
         "002/happiness/take000/img_1.png",
     )
-    found = mug.scan_mug(raw)
-    assert [s.key for s in found.sources] == [
+    scan = mug.scan_mug(raw)
+    assert [s.key for s in scan.sources] == [
         "001/001/happiness/take000/img_0000.jpg",
         "002/happiness/take000/img_0001.jpg",
     ]
-    assert found.rejected == [
+    assert scan.rejected == [
         ("001/happiness/take000/img_0000.jpg", "another copy of this take is used: 001/001/happiness/take000"),
         (
             "002/happiness/take000/img_1.png",
@@ -167,26 +159,26 @@ def test_a_second_copy_of_a_take_or_of_a_frame_is_reported(tmp_path):
 @pytest.mark.parametrize("place", ["001/happiness/take000.avi", "001/happiness/take000/x.avi", "001/fear/take000.mp4"])
 def test_a_video_stands_for_the_frames(tmp_path, place):
     path = write_video(tmp_path / "raw" / place, 0)
-    found = mug.scan_mug(tmp_path / "raw", expressions=["happiness", "fear"])
-    assert [s.frame for s in found.sources] == list(range(len(RISE))) and not found.rejected
-    assert {s.sequence.rsplit("/", 1)[-1] for s in found.sources} == {"take000"}
-    assert all(s.path == path for s in found.sources)
+    scan = mug.scan_mug(tmp_path / "raw", expressions=["happiness", "fear"])
+    assert [s.frame for s in scan.sources] == list(range(len(RISE))) and not scan.rejected
+    assert {s.sequence.rsplit("/", 1)[-1] for s in scan.sources} == {"take000"}
+    assert all(s.path == path for s in scan.sources)
 
 
 def test_frames_and_videos_become_the_same_records(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
-    for who in range(4):
-        write_take(raw / f"00{who}/happiness/take000", who, first=5)
-        write_video(raw / f"00{who}/happiness/take001.avi", who)
+    for subject in range(4):
+        write_take(raw / f"00{subject}/happiness/take000", subject, first_frame=5)
+        write_video(raw / f"00{subject}/happiness/take001.avi", subject)
     main(["mug", str(raw), str(out), "--workers", "1"])
-    info, stored = read_info(out), everything(out)
+    info, records = read_info(out), read_records(out)
     assert info["source"] == "mug" and info["found_by"] == {"as it is": 8 * len(RISE)} and not info["rejected"]
-    for who in range(4):
-        drawn = draw_levels(random_identity(0, who), RISE)
+    for subject in range(4):
+        drawn_images = draw_levels(random_identity(0, subject), RISE)
         for k, level in enumerate(RISE):
-            for key in ((f"00{who}", "smile", "take000", k + 5), (f"00{who}", "smile", "take001", k)):
-                intensity, image = stored[key]
-                assert np.abs(image.astype(int) - drawn[k]).mean() < 4, "the right frame, whatever the file"
+            for key in ((f"00{subject}", "smile", "take000", k + 5), (f"00{subject}", "smile", "take001", k)):
+                intensity, image = records[key]
+                assert np.abs(image.astype(int) - drawn_images[k]).mean() < 4, "the right frame, whatever the file"
                 assert abs(intensity - level) < 0.25
     people = [set(read_split(out, split).subject) for split in ("train", "validation", "test")]
     assert sorted(map(len, people)) == [1, 1, 2] and len(set.union(*people)) == 4
@@ -197,21 +189,21 @@ def test_labels_are_kept_exact_and_the_neutral_frame_is_looked_at_first(tmp_path
     levels = [0.6, 0.3, 0.04, *np.linspace(0.117, 1, 12).round(3)]
     write_take(raw / "001/happiness/take000", 0, levels)
     table = labels(tmp_path / "l.csv", [("001", "take000", k, level) for k, level in enumerate(levels)])
-    found = mug.scan_mug(raw, labels=table)
-    assert [s.frame for s in found.sources][:4] == [2, 0, 1, 3]
+    scan = mug.scan_mug(raw, labels=table)
+    assert [s.frame for s in scan.sources][:4] == [2, 0, 1, 3]
     main(["mug", str(raw), str(tmp_path / "out"), "--labels", str(table), "--workers", "1"])
-    stored = everything(tmp_path / "out")
+    records = read_records(tmp_path / "out")
     for k, level in enumerate(levels):
-        assert stored["001", "smile", "take000", k][0] == pytest.approx(level, abs=1e-6)
+        assert records["001", "smile", "take000", k][0] == pytest.approx(level, abs=1e-6)
 
 
 def test_order_alone_leaves_the_intensity_open(tmp_path):
     write_take(tmp_path / "raw/001/happiness/take000", 0)
     main(["mug", str(tmp_path / "raw"), str(tmp_path / "out"), "--intensity", "order", "--workers", "1"])
-    stored = everything(tmp_path / "out")
-    frames = sorted(key[-1] for key in stored)
+    records = read_records(tmp_path / "out")
+    frames = sorted(key[-1] for key in records)
     apex = int(np.argmax(RISE))
-    assert all(math.isnan(value) for value, _ in stored.values())
+    assert all(math.isnan(value) for value, _ in records.values())
     # of the onset, and of it alone: in time order they show more and more
     assert frames == list(range(frames[0], frames[-1] + 1)) and 4 <= len(frames) and abs(frames[-1] - apex) <= 1
     assert RISE[frames[0]] <= 0.1 and (tmp_path / "out" / "rejected.csv").read_text().count("not of the onset") > 0
@@ -221,58 +213,58 @@ def test_another_expression_by_its_name_keeps_it_in_the_record(tmp_path):
     write_take(tmp_path / "raw/001/happiness/take000", 0)
     write_take(tmp_path / "raw/001/surprise/take000", 0)
     main(["mug", str(tmp_path / "raw"), str(tmp_path / "out"), "--expression", "surprise", "--workers", "1"])
-    stored = everything(tmp_path / "out")
-    assert {key[:3] for key in stored} == {("001", "surprise", "surprise/take000")}
-    values = [stored[key][0] for key in sorted(stored)]
+    records = read_records(tmp_path / "out")
+    assert {key[:3] for key in records} == {("001", "surprise", "surprise/take000")}
+    values = [records[key][0] for key in sorted(records)]
     assert values[0] == 0 and max(values) == 1
 
 
 def test_what_is_wrong_with_a_take_is_named_and_the_rest_goes_on(tmp_path, capsys):
     raw, out = tmp_path / "raw", tmp_path / "out"
     write_take(raw / "001/happiness/take000", 0)
-    other = write_take(raw / "002/happiness/take000", 1)
-    Image.new("RGB", (80, 64)).save(other / "img_0003.jpg")
-    (other / "img_0004.jpg").write_bytes(b"")
-    (other / "img_0005.jpg").unlink()
+    faulty_take = write_take(raw / "002/happiness/take000", 1)
+    Image.new("RGB", (80, 64)).save(faulty_take / "img_0003.jpg")
+    (faulty_take / "img_0004.jpg").write_bytes(b"")
+    (faulty_take / "img_0005.jpg").unlink()
     write_take(raw / "003/happiness/take000", 2, np.zeros(12))
     write_take(raw / "004/happiness/take000", 3, [0, 0, 0, 0.5, 1, 1, 1, 1])
-    dark = raw / "005/happiness/take000"
-    dark.mkdir(parents=True)
+    dark_take = raw / "005/happiness/take000"
+    dark_take.mkdir(parents=True)
     for number in range(3):
-        Image.new("RGB", (200, 200)).save(dark / f"img_{number:04}.jpg")
+        Image.new("RGB", (200, 200)).save(dark_take / f"img_{number:04}.jpg")
     tree(raw, "006/happiness/take000/img_0000.jpg")
-    whole = write_video(raw / "007/happiness/take000.mp4", 4)
-    whole.write_bytes(whole.read_bytes()[:-2000])
-    long = write_video(raw / "008/happiness/take000.avi", 5, np.concatenate([RISE] * 4))
-    long.write_bytes(long.read_bytes()[: long.stat().st_size // 2])
+    cut_video = write_video(raw / "007/happiness/take000.mp4", 4)
+    cut_video.write_bytes(cut_video.read_bytes()[:-2000])
+    halved_video = write_video(raw / "008/happiness/take000.avi", 5, np.concatenate([RISE] * 4))
+    halved_video.write_bytes(halved_video.read_bytes()[: halved_video.stat().st_size // 2])
     main(["mug", str(raw), str(out), "--workers", "1"])
-    said = rejected(out)
-    assert said["002/happiness/take000/img_0003.jpg"] == ("not of its take's size: must be 64x64 pixels, got 80x64")
-    assert said["002/happiness/take000/img_0004.jpg"] == "empty file"
-    assert said["003/happiness/take000/img_0000.jpg"].startswith("nothing moves in its take: all frames are alike")
-    assert said["005/happiness/take000/img_0002.jpg"] == "no face found"
-    assert said["006/happiness/take000/img_0000.jpg"].startswith("not an image")
-    assert said["007/happiness/take000.mp4"].startswith(("damaged video", "truncated video", "video without"))
-    assert said["008/happiness/take000.avi"].startswith(("truncated video", "damaged"))
-    assert len(said) == 2 + 12 + 3 + 1 + 2
+    reasons = rejected(out)
+    assert reasons["002/happiness/take000/img_0003.jpg"] == ("not of its take's size: must be 64x64 pixels, got 80x64")
+    assert reasons["002/happiness/take000/img_0004.jpg"] == "empty file"
+    assert reasons["003/happiness/take000/img_0000.jpg"].startswith("nothing moves in its take: all frames are alike")
+    assert reasons["005/happiness/take000/img_0002.jpg"] == "no face found"
+    assert reasons["006/happiness/take000/img_0000.jpg"].startswith("not an image")
+    assert reasons["007/happiness/take000.mp4"].startswith(("damaged video", "truncated video", "video without"))
+    assert reasons["008/happiness/take000.avi"].startswith(("truncated video", "damaged"))
+    assert len(reasons) == 2 + 12 + 3 + 1 + 2
     assert remarks(out) == [
         ("002/happiness/take000", "missing frame numbers: 5"),
         ("004/happiness/take000", remarks(out)[1][1]),
     ]
     assert remarks(out)[1][1].startswith("onset of fewer than 8 frames: ")
-    stored = everything(out)
-    assert {key[0] for key in stored} == {"001", "002", "004"}
+    records = read_records(out)
+    assert {key[0] for key in records} == {"001", "002", "004"}
     printed = capsys.readouterr().out
     assert "12 nothing moves in its take" in printed and "1 missing frame numbers" in printed
     main(["mug", str(raw), str(out), "--workers", "1", "--min-onset", "8", "--overwrite"])
-    assert {key[0] for key in everything(out)} == {"001", "002"}
+    assert {key[0] for key in read_records(out)} == {"001", "002"}
     assert rejected(out)["004/happiness/take000/img_0000.jpg"].startswith("onset of its take has fewer than 8 frames: ")
 
 
 def test_what_is_wrong_with_labels_costs_the_frame_or_the_take_and_is_named(tmp_path):
     raw, out = tmp_path / "raw", tmp_path / "out"
-    for who in range(4):
-        write_take(raw / f"00{who}/happiness/take000", who)
+    for subject in range(4):
+        write_take(raw / f"00{subject}/happiness/take000", subject)
     rows: list[tuple] = [("000", "take000", k, level.round(3)) for k, level in enumerate(RISE)]
     rows[3] = (*rows[3][:3], 1.2)
     rows[4] = (*rows[4][:3], "much")
@@ -283,28 +275,28 @@ def test_what_is_wrong_with_labels_costs_the_frame_or_the_take_and_is_named(tmp_
     rows += [("002", "take000", k, float(k > 4)) for k in range(len(RISE))]
     table = labels(tmp_path / "l.csv", [*rows, ("077", "take000", 0, 0)])
     main(["mug", str(raw), str(out), "--labels", str(table), "--workers", "1"])
-    said = {key.removesuffix(".jpg")[-8:]: reason for key, reason in rejected(out).items() if key.startswith("000")}
-    assert said == {
+    reasons = {key.removesuffix(".jpg")[-8:]: reason for key, reason in rejected(out).items() if key.startswith("000")}
+    assert reasons == {
         "img_0003": f"unusable intensity in the labels: {table}, line 5: must be from 0 (neutral) to 1, got '1.2'",
         "img_0004": f"unusable intensity in the labels: {table}, line 6: must be from 0 (neutral) to 1, got 'much'",
         "img_0005": f"frame without a label: {table}",
         "img_0006": f"frame without a label: {table}",
         "img_0007": f"two intensities in the labels: {table}, line 17: 0.9, but {rows[7][3]:g} in line 9",
     }
-    neutral = "its take has no neutral frame: the lowest intensity must be 0, got 0.3"
-    assert rejected(out)["001/happiness/take000/img_0000.jpg"] == neutral
+    no_neutral = "its take has no neutral frame: the lowest intensity must be 0, got 0.3"
+    assert rejected(out)["001/happiness/take000/img_0000.jpg"] == no_neutral
     assert rejected(out)["003/happiness/take000/img_0000.jpg"].startswith("frame without a label")
-    unusable = "unusable line of labels: "
+    unusable_line = "unusable line of labels: "
     assert remarks(out) == [
         (str(table), "label of a missing frame: 000 take000 99"),
-        (f"{table}, line 7", f"{unusable}frame must be a whole number, got 'five'"),
-        (f"{table}, line 8", f"{unusable}must have 4 columns as line 1 has, got 5"),
+        (f"{table}, line 7", f"{unusable_line}frame must be a whole number, got 'five'"),
+        (f"{table}, line 8", f"{unusable_line}must have 4 columns as line 1 has, got 5"),
         ("000/happiness/take000", "onset of fewer than 8 frames: 5"),
         ("002/happiness/take000", "onset of fewer than 8 frames: 2"),
     ]
-    stored = everything(out)
-    assert {key[0] for key in stored} == {"000", "002"} and sum(key[0] == "000" for key in stored) == len(RISE) - 5
-    assert all(0 <= value <= 1 for value, _ in stored.values())
+    records = read_records(out)
+    assert {key[0] for key in records} == {"000", "002"} and sum(key[0] == "000" for key in records) == len(RISE) - 5
+    assert all(0 <= value <= 1 for value, _ in records.values())
     assert any("1 takes that are not used (such as 077 take000)" in note for note in read_info(out)["notes"])
 
 
@@ -335,21 +327,23 @@ def test_labels_that_cannot_be_meant_stop_with_one_sentence(tmp_path, header, ro
 def test_labels_of_several_expressions_need_their_column(tmp_path):
     folders = ("001/anger/take000", "001/happiness/take000", "001/neutral/take000")
     raw = tree(tmp_path / "raw", *(f"{folder}/img_{k}.jpg" for folder in folders for k in range(2)))
-    plain = labels(tmp_path / "l.csv", [("001", "take000", k, k) for k in range(2)])
+    plain_labels = labels(tmp_path / "l.csv", [("001", "take000", k, k) for k in range(2)])
     with pytest.raises(UserError, match=r"must include 'expression' for several --expressions, got anger, smile"):
-        mug.scan_mug(raw, ["anger", "happiness"], plain)
-    found = mug.scan_mug(raw, ["happiness", "neutral"], plain)
-    assert [(s.expression, s.intensity) for s in found.sources] == [
+        mug.scan_mug(raw, ["anger", "happiness"], plain_labels)
+    scan = mug.scan_mug(raw, ["happiness", "neutral"], plain_labels)
+    assert [(s.expression, s.intensity) for s in scan.sources] == [
         ("smile", 0),
         ("smile", 1),
         ("neutral", 0),
         ("neutral", 0),
     ]
-    rows = [("001", "take000", 0, 0, what) for what in ("anger", "happiness")]
-    rows += [("001", "take000", 1, value, what) for what, value in (("anger", 0.5), ("happiness", 1))]
-    named = labels(tmp_path / "n.csv", rows, "subject,take,frame,intensity,expression")
-    known = {(s.expression, s.frame): s.intensity for s in mug.scan_mug(raw, ["anger", "happiness"], named).sources}
-    assert known == {("anger", 0): 0, ("anger", 1): 0.5, ("smile", 0): 0, ("smile", 1): 1}
+    rows = [("001", "take000", 0, 0, expression) for expression in ("anger", "happiness")]
+    rows += [("001", "take000", 1, value, expression) for expression, value in (("anger", 0.5), ("happiness", 1))]
+    full_labels = labels(tmp_path / "n.csv", rows, "subject,take,frame,intensity,expression")
+    intensities = {
+        (s.expression, s.frame): s.intensity for s in mug.scan_mug(raw, ["anger", "happiness"], full_labels).sources
+    }
+    assert intensities == {("anger", 0): 0, ("anger", 1): 0.5, ("smile", 0): 0, ("smile", 1): 1}
 
 
 @pytest.mark.parametrize(
@@ -378,12 +372,12 @@ def test_names_of_another_kind_than_the_published_ones_are_said_before_anything_
 
 
 def test_the_published_split_trains_on_its_list_and_holds_out_the_others(tmp_path):
-    others = [f"{number:03}" for number in (1, 2, 3, 4, 5, 6)]
-    for who in [*mug.PUBLISHED_TRAINING[:3], *others]:
-        write_take(tmp_path / f"raw/s{who}/happiness/take000", 0, np.linspace(0, 1, 9))
+    held_out = [f"{number:03}" for number in (1, 2, 3, 4, 5, 6)]
+    for subject in [*mug.PUBLISHED_TRAINING[:3], *held_out]:
+        write_take(tmp_path / f"raw/s{subject}/happiness/take000", 0, np.linspace(0, 1, 9))
     options = ["--split", "published", "--subject-pattern", "[0-9]+", "--workers", "1"]
     main(["mug", str(tmp_path / "raw"), str(tmp_path / "out"), *options])
     people = read_info(tmp_path / "out")["subjects"]
     assert people["train"] == ["008", "017", "021"]
     assert len(people["validation"]) == 2 and len(people["test"]) == 4
-    assert sorted(people["validation"] + people["test"]) == others
+    assert sorted(people["validation"] + people["test"]) == held_out

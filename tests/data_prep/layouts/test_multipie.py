@@ -1,24 +1,14 @@
 """Multi-PIE: what the parser makes of names and trees, with the traps of real copies."""
 
-from pathlib import Path
-
 import pytest
+from prep_helpers import tree
 
 from data_prep.layouts import multipie
 from facedisent_jax.errors import UserError
 
 
-def tree(root: Path, *names: str) -> Path:
-    """Files that only have names: the parser does not look into them."""
-    for name in names:
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
-    return root
-
-
-def keys(found) -> list[str]:
-    return sorted(source.key for source in found.sources)
+def keys(scan) -> list[str]:
+    return sorted(source.key for source in scan.sources)
 
 
 def test_a_name_tells_subject_session_recording_camera_and_illumination(tmp_path):
@@ -38,9 +28,9 @@ def test_a_name_tells_subject_session_recording_camera_and_illumination(tmp_path
 )
 def test_the_expression_follows_from_session_and_recording_together(tmp_path, session, recording, expression):
     raw = tree(tmp_path, f"001_{session}_{recording}_051_07.png")
-    found = multipie.scan_multipie(raw, expressions=["neutral", "smile", "surprise", "squint", "disgust", "scream"])
-    assert found.sources[0].expression == expression
-    assert found.sources[0].intensity == (0 if expression == "neutral" else 1)
+    scan = multipie.scan_multipie(raw, expressions=["neutral", "smile", "surprise", "squint", "disgust", "scream"])
+    assert scan.sources[0].expression == expression
+    assert scan.sources[0].intensity == (0 if expression == "neutral" else 1)
 
 
 @pytest.mark.parametrize(
@@ -59,9 +49,9 @@ def test_the_expression_follows_from_session_and_recording_together(tmp_path, se
     ],
 )
 def test_the_basename_alone_counts_whatever_the_folders_suffix_and_extension(tmp_path, name):
-    found = multipie.scan_multipie(tree(tmp_path, name))
-    assert [(s.subject, s.condition) for s in found.sources] == [("001", "051_07")]
-    assert not found.rejected
+    scan = multipie.scan_multipie(tree(tmp_path, name))
+    assert [(s.subject, s.condition) for s in scan.sources] == [("001", "051_07")]
+    assert not scan.rejected
 
 
 @pytest.mark.parametrize(
@@ -79,10 +69,10 @@ def test_the_basename_alone_counts_whatever_the_folders_suffix_and_extension(tmp
     ],
 )
 def test_what_is_not_a_multipie_name_is_reported_and_never_guessed(tmp_path, name, reason):
-    found = multipie.scan_multipie(tree(tmp_path, name))
-    assert not found.sources
-    ((key, said),) = found.rejected
-    assert key == name and reason in said
+    scan = multipie.scan_multipie(tree(tmp_path, name))
+    assert not scan.sources
+    ((key, sentence),) = scan.rejected
+    assert key == name and reason in sentence
 
 
 def test_what_lies_beside_the_pictures_is_counted_not_reported(tmp_path):
@@ -97,10 +87,10 @@ def test_what_lies_beside_the_pictures_is_counted_not_reported(tmp_path):
         "session01/multiview/001/01/05_1/Thumbs.db",
         "session01/multiview/001/01/05_1/._001_01_01_051_07.png",
     )
-    found = multipie.scan_multipie(raw)
-    assert keys(found) == ["session01/multiview/001/01/05_1/001_01_01_051_07.png"]
-    assert not found.rejected
-    assert found.left_out == {
+    scan = multipie.scan_multipie(raw)
+    assert keys(scan) == ["session01/multiview/001/01/05_1/001_01_01_051_07.png"]
+    assert not scan.rejected
+    assert scan.left_out == {
         "files in highres folders": 2,
         "files in documentation folders": 1,
         "files in meta folders": 1,
@@ -117,16 +107,16 @@ def test_frontal_camera_neutral_and_smile_under_all_lights_unless_asked_otherwis
           for light in range(20)),
         *(f"001_02_02_051_{light:02}.png" for light in range(20)),
     )  # fmt: skip
-    found = multipie.scan_multipie(raw)
-    assert {s.condition for s in found.sources} == {f"051_{light:02}" for light in range(20)}
-    assert {s.expression for s in found.sources} == {"neutral", "smile"} and len(found.sources) == 40
-    assert found.left_out["images of cameras that are not selected"] == 80
-    assert found.left_out["images of expressions that are not selected"] == 20
-    some = multipie.scan_multipie(
+    scan = multipie.scan_multipie(raw)
+    assert {s.condition for s in scan.sources} == {f"051_{light:02}" for light in range(20)}
+    assert {s.expression for s in scan.sources} == {"neutral", "smile"} and len(scan.sources) == 40
+    assert scan.left_out["images of cameras that are not selected"] == 80
+    assert scan.left_out["images of expressions that are not selected"] == 20
+    selection = multipie.scan_multipie(
         raw, cameras=["05_1", "140"], illuminations=["7", "19"], expressions=["Surprise", "smile"]
     )
-    assert {s.condition for s in some.sources} == {"051_07", "051_19", "140_07", "140_19"}
-    assert {s.expression for s in some.sources} == {"surprise", "smile"}
+    assert {s.condition for s in selection.sources} == {"051_07", "051_19", "140_07", "140_19"}
+    assert {s.expression for s in selection.sources} == {"surprise", "smile"}
 
 
 @pytest.mark.parametrize(
@@ -141,12 +131,12 @@ def test_an_unknown_camera_light_or_expression_is_answered_with_those_there_are(
 def test_twenty_illuminations_share_one_crop_found_under_the_frontal_flash(tmp_path):
     raw = tree(
         tmp_path,
-        *(f"00{who}_01_0{recording}_051_{light:02}.png" for who in (1, 2) for recording in (1, 2)
+        *(f"00{subject}_01_0{recording}_051_{light:02}.png" for subject in (1, 2) for recording in (1, 2)
           for light in range(20)),
     )  # fmt: skip
-    found = multipie.scan_multipie(raw)
+    scan = multipie.scan_multipie(raw)
     groups: dict[str, list] = {}
-    for source in found.sources:
+    for source in scan.sources:
         groups.setdefault(source.crop_group, []).append(source)
     assert len(groups) == 4 and all(len(group) == 20 for group in groups.values())
     assert all(group[0].condition == "051_07" for group in groups.values())
@@ -154,16 +144,18 @@ def test_twenty_illuminations_share_one_crop_found_under_the_frontal_flash(tmp_p
 
 
 def test_the_pictures_of_a_crop_group_follow_each_other(tmp_path):
-    raw = tree(tmp_path, *(f"{light:02}/00{who}_01_01_051_{light:02}.png" for light in range(20) for who in (1, 2, 3)))
+    raw = tree(
+        tmp_path, *(f"{light:02}/00{subject}_01_01_051_{light:02}.png" for light in range(20) for subject in (1, 2, 3))
+    )
     groups = [source.crop_group for source in multipie.scan_multipie(raw).sources]
     assert [group for k, group in enumerate(groups) if k == 0 or groups[k - 1] != group] == sorted(set(groups))
 
 
 def test_of_two_copies_of_a_picture_the_plain_one_is_used_and_the_other_reported(tmp_path):
     raw = tree(tmp_path, "b/001_01_01_051_07.png", "a/001_01_01_051_07_cropped.png", "c/001_01_01_051_07.jpg")
-    found = multipie.scan_multipie(raw)
-    assert keys(found) == ["b/001_01_01_051_07.png"]
-    assert sorted(entry.key for entry in found.rejected) == [
+    scan = multipie.scan_multipie(raw)
+    assert keys(scan) == ["b/001_01_01_051_07.png"]
+    assert sorted(entry.key for entry in scan.rejected) == [
         "a/001_01_01_051_07_cropped.png",
         "c/001_01_01_051_07.jpg",
     ]
@@ -172,11 +164,11 @@ def test_of_two_copies_of_a_picture_the_plain_one_is_used_and_the_other_reported
 def test_landmark_labels_go_with_their_pictures_and_come_first(tmp_path):
     raw = tree(tmp_path / "raw", *(f"001_01_01_051_{light:02}.png" for light in range(20)), "002_01_01_051_07.png")
     labels = tree(tmp_path / "labels", "051/001_01_01_051_05_lm.mat", "051/009_01_01_051_05_lm.mat")
-    found = multipie.scan_multipie(raw, mat_labels=labels)
-    first = next(source for source in found.sources if source.subject == "001")
-    assert first.condition == "051_05" and first.landmark_file == labels / "051/001_01_01_051_05_lm.mat"
-    assert sum(source.landmark_file is not None for source in found.sources) == 1
-    assert any("1 of 2 crops" in note for note in found.notes)
+    scan = multipie.scan_multipie(raw, mat_labels=labels)
+    first_source = next(source for source in scan.sources if source.subject == "001")
+    assert first_source.condition == "051_05" and first_source.landmark_file == labels / "051/001_01_01_051_05_lm.mat"
+    assert sum(source.landmark_file is not None for source in scan.sources) == 1
+    assert any("1 of 2 crops" in note for note in scan.notes)
 
 
 def test_a_label_of_a_light_that_was_not_asked_for_still_serves_the_others(tmp_path):

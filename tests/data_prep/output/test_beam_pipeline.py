@@ -28,7 +28,7 @@ def raw(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def local(raw):
+def local_folder(raw):
     """The data folder without Beam."""
     folder = raw.parent / "local"
     main(["folder", str(raw), str(folder), *options(raw)])
@@ -39,11 +39,11 @@ def options(raw) -> list[str]:
     return ["--pattern", PATTERN, "--boxes", str(raw / "boxes.csv")]
 
 
-def check_same(local, out) -> None:
-    info, local_info = read_info(out), read_info(local)
+def check_same(local_folder, out) -> None:
+    info, local_info = read_info(out), read_info(local_folder)
     assert info["content"] == local_info["content"] and info["splits"] == local_info["splits"]
     assert info["subjects"] == local_info["subjects"] and info["rejected"] == local_info["rejected"]
-    assert (out / "rejected.csv").read_text() == (local / "rejected.csv").read_text()
+    assert (out / "rejected.csv").read_text() == (local_folder / "rejected.csv").read_text()
     assert len((out / "rejected.csv").read_text().splitlines()) == 3
     assert sum(info["splits"].values()) == 18
     for split in info["splits"]:
@@ -52,16 +52,16 @@ def check_same(local, out) -> None:
 
 
 @needs("beam", "apache_beam")
-def test_beam_makes_the_same_folder_as_without_it(raw, local, tmp_path):
+def test_beam_makes_the_same_folder_as_without_it(raw, local_folder, tmp_path):
     main(["folder", str(raw), str(tmp_path / "out"), *options(raw), "--beam"])
-    check_same(local, tmp_path / "out")
+    check_same(local_folder, tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def write_mug(raw) -> None:
     """Takes as frames and as videos, whose intensities are measured, and one that cannot be used."""
     for subject in range(4):
-        write_take(raw / f"00{subject}/happiness/take000", subject, first=5)
+        write_take(raw / f"00{subject}/happiness/take000", subject, first_frame=5)
         write_video(raw / f"00{subject}/happiness/take001.avi", subject)
     write_take(raw / "004/happiness/take000", 4, levels=[0.0])
 
@@ -81,8 +81,8 @@ def write_multipie(raw) -> None:
 @needs("beam", "apache_beam")
 def test_mug_and_multipie_become_the_same_folder_too(source, write_raw, tmp_path):
     write_raw(tmp_path / "raw")
-    for name, more in (("local", ["--workers", "1"]), ("beam", ["--beam"])):
-        main([source, str(tmp_path / "raw"), str(tmp_path / name), *more])
+    for name, workers in (("local", ["--workers", "1"]), ("beam", ["--beam"])):
+        main([source, str(tmp_path / "raw"), str(tmp_path / name), *workers])
     info, local_info = read_info(tmp_path / "beam"), read_info(tmp_path / "local")
     for key in ("content", "splits", "subjects", "rejected", "found_by"):
         assert info[key] == local_info[key], key
@@ -93,10 +93,10 @@ def test_mug_and_multipie_become_the_same_folder_too(source, write_raw, tmp_path
 @pytest.mark.slow
 @pytest.mark.long
 @needs("beam", "apache_beam")
-def test_two_beam_processes_make_the_same_folder(raw, local, tmp_path):
+def test_two_beam_processes_make_the_same_folder(raw, local_folder, tmp_path):
     status, _, errors = run_prep("folder", raw, tmp_path / "out", *options(raw), "--beam", *TWO_PROCESSES)
     assert status == 0, errors
-    check_same(local, tmp_path / "out")
+    check_same(local_folder, tmp_path / "out")
 
 
 @linux_only
@@ -146,6 +146,6 @@ def test_beam_options_need_beam_and_beam_needs_its_library(raw, tmp_path):
         main([*arguments, "--beam-option", "runner=FlinkRunner"])
     code = "import sys; sys.modules['apache_beam'] = None; from data_prep.__main__ import main; "
     code += f"main({[*arguments, '--beam']})"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.strip().endswith("pip install 'facedisent-jax[beam]'.")
-    assert "Traceback" not in done.stderr
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 1 and result.stderr.strip().endswith("pip install 'facedisent-jax[beam]'.")
+    assert "Traceback" not in result.stderr

@@ -67,18 +67,18 @@ def folder(tmp_path_factory) -> Path:
 
 
 def test_a_record_written_is_a_record_read(folder):
-    stored = {fields[1:]: image for fields, image in stored_images(folder).items() if fields[1]}
+    images = {fields[1:]: image for fields, image in stored_images(folder).items() if fields[1]}
     for item in items():
         record = item.record
         assert record is not None
-        assert (stored.pop(tuple(record[1:])) == record.image).all()
-    assert not stored
+        assert (images.pop(tuple(record[1:])) == record.image).all()
+    assert not images
 
 
 def test_images_left_on_disk_are_the_same_as_in_memory(folder):
     for split in ("train", "validation", "test"):
-        in_memory, mapped = read_split(folder, split), read_split(folder, split, in_memory=False)
-        assert (in_memory.image[:] == mapped.image[:]).all() and (in_memory.subject == mapped.subject).all()
+        memory, disk = read_split(folder, split), read_split(folder, split, in_memory=False)
+        assert (memory.image[:] == disk.image[:]).all() and (memory.subject == disk.subject).all()
 
 
 def test_tensorflow_datasets_reads_the_folder_as_its_own(folder):
@@ -125,9 +125,9 @@ def test_no_split_is_empty_and_every_person_is_in_one(people):
 
 def test_the_split_depends_on_the_seed_and_not_on_the_order():
     names = [f"{k:03}" for k in range(50)]
-    first, _ = splits.split_subjects(names)
-    assert first == splits.split_subjects(reversed(names))[0]
-    assert first != splits.split_subjects(names, seed=1)[0]
+    split_by_subject, _ = splits.split_subjects(names)
+    assert split_by_subject == splits.split_subjects(reversed(names))[0]
+    assert split_by_subject != splits.split_subjects(names, seed=1)[0]
 
 
 def test_people_of_another_folder_keep_their_split():
@@ -157,27 +157,27 @@ def test_the_stored_subject_is_the_canonical_one_and_in_one_split(tmp_path):
 
 def test_no_split_is_empty_even_if_all_images_of_a_person_were_left_out(tmp_path):
     split_by_subject, _ = splits.split_subjects(item.record.subject for item in items() if item.record)
-    remaining = [
+    remaining_items = [
         item._replace(record=None, reason="no face found")
         if item.record and split_by_subject[item.record.subject] == "test"
         else item
         for item in items()
     ]
-    info = build.build_folder(tmp_path / "out", remaining, Plan("folder"))
+    info = build.build_folder(tmp_path / "out", remaining_items, Plan("folder"))
     assert info["splits"] == {"train": 6, "validation": 2, "test": 2}
 
 
 def test_without_any_usable_picture_nothing_is_written_and_the_error_says_why(tmp_path):
-    unusable = [Item("a.png", None, "no face found"), Item("b.png", None, "empty file")]
+    unusable_items = [Item("a.png", None, "no face found"), Item("b.png", None, "empty file")]
     with pytest.raises(UserError, match=r"No usable picture .*1 no face found; 1 empty file.*nothing was written"):
-        build.build_folder(tmp_path / "out", unusable, Plan("folder"))
+        build.build_folder(tmp_path / "out", unusable_items, Plan("folder"))
     assert not list(tmp_path.iterdir())
 
 
 def test_a_finished_folder_is_replaced_only_on_request_and_only_by_a_whole_one(tmp_path):
     out = tmp_path / "out"
     build.build_folder(out, items(3), Plan("folder"))
-    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    contents = {path.name: path.read_bytes() for path in out.iterdir()}
     with pytest.raises(UserError, match="is already a data folder: add --overwrite"):
         build.build_folder(out, items(4), Plan("folder"))
 
@@ -187,7 +187,7 @@ def test_a_finished_folder_is_replaced_only_on_request_and_only_by_a_whole_one(t
 
     with pytest.raises(KeyboardInterrupt):
         build.build_folder(out, interrupted(), Plan("folder", overwrite=True))
-    assert before == {path.name: path.read_bytes() for path in out.iterdir()}
+    assert contents == {path.name: path.read_bytes() for path in out.iterdir()}
     build.build_folder(out, items(4), Plan("folder", overwrite=True))
     assert read_info(out)["pictures"] == 8 and [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -209,23 +209,23 @@ def test_a_folder_that_this_command_did_not_make_is_never_replaced(tmp_path):
 
 def test_remains_of_killed_runs_are_deleted_and_those_of_living_ones_are_not(tmp_path):
     host = socket.gethostname()
-    dead = tmp_path / f"out.incomplete-{host}-{dead_process()}"
-    living = tmp_path / f"out.incomplete-{host}-{os.getppid()}"
-    elsewhere = tmp_path / f"out.incomplete-other.host-{dead_process()}"
-    another = tmp_path / f"out2.incomplete-{host}-{dead_process()}"
-    for folder in (dead, living, elsewhere, another):
+    dead_run = tmp_path / f"out.incomplete-{host}-{dead_process()}"
+    living_run = tmp_path / f"out.incomplete-{host}-{os.getppid()}"
+    other_host = tmp_path / f"out.incomplete-other.host-{dead_process()}"
+    other_out = tmp_path / f"out2.incomplete-{host}-{dead_process()}"
+    for folder in (dead_run, living_run, other_host, other_out):
         folder.mkdir()
     staging.check_output_folder(tmp_path / "out", overwrite=False)
-    assert not dead.exists() and living.exists() and elsewhere.exists() and another.exists()
+    assert not dead_run.exists() and living_run.exists() and other_host.exists() and other_out.exists()
 
 
 def test_a_folder_that_a_killed_run_was_replacing_is_restored(tmp_path):
-    old = tmp_path / f"out.replaced-{socket.gethostname()}-{dead_process()}"
-    old.mkdir()
-    (old / "prep.json").write_text("{}")
+    replaced_folder = tmp_path / f"out.replaced-{socket.gethostname()}-{dead_process()}"
+    replaced_folder.mkdir()
+    (replaced_folder / "prep.json").write_text("{}")
     with pytest.raises(UserError, match="is already a data folder"):
         staging.check_output_folder(tmp_path / "out", overwrite=False)
-    assert (tmp_path / "out" / "prep.json").exists() and not old.exists()
+    assert (tmp_path / "out" / "prep.json").exists() and not replaced_folder.exists()
 
 
 def test_the_built_in_faces_become_a_folder(tmp_path):

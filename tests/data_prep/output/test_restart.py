@@ -34,9 +34,9 @@ def run_killed_prep(folder: Path, *arguments: str) -> dict:
     """What tests/faults/killed_prep.py prints."""
     command = [sys.executable, str(ROOT / "tests" / "faults" / "killed_prep.py"), str(folder), *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("scenario", ["first", "overwrite", "empty"])
@@ -69,38 +69,38 @@ def test_the_command_and_its_workers_may_be_killed_at_any_moment(tmp_path):
         codes.append(process.returncode)
         if out.exists():
             break
-    finished = out.exists()
+    is_finished = out.exists()
     code, _, errors = run_prep("folder", raw, out, *options)
-    assert code == (1 if finished else 0), errors
-    stored = sum(len(read_split(out, split)) for split in SPLITS)
-    assert stored == read_info(out)["pictures"]
+    assert code == (1 if is_finished else 0), errors
+    n_stored = sum(len(read_split(out, split)) for split in SPLITS)
+    assert n_stored == read_info(out)["pictures"]
     # A run that ended although its workers were killed refuses the pictures at which workers died twice.
-    refused = (out / "rejected.csv").read_text().count("its process died")
-    assert stored + refused == 16 and (finished or not refused)
+    n_lost = (out / "rejected.csv").read_text().count("its process died")
+    assert n_stored + n_lost == 16 and (is_finished or not n_lost)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"] and -signal.SIGKILL in codes
 
 
 def test_remains_of_a_run_on_another_machine_are_deleted_after_a_day(tmp_path):
     """Whether that run is alive cannot be known, but a living one writes all the time."""
-    fresh, stale, stale_but_for_a_file = (tmp_path / f"out.incomplete-elsewhere{k}-{dead_process()}" for k in range(3))
+    fresh_run, stale_run, mixed_run = (tmp_path / f"out.incomplete-elsewhere{k}-{dead_process()}" for k in range(3))
     long_ago = time.time() - staging.STALE_AFTER_SECONDS - 60
-    for folder in (fresh, stale, stale_but_for_a_file):
+    for folder in (fresh_run, stale_run, mixed_run):
         folder.mkdir()
         (folder / "crops.raw").write_bytes(b"")
-        if folder != stale_but_for_a_file:
+        if folder != mixed_run:
             os.utime(folder / "crops.raw", (long_ago, long_ago))
-    for folder in (stale, stale_but_for_a_file):
+    for folder in (stale_run, mixed_run):
         os.utime(folder, (long_ago, long_ago))
     staging.check_output_folder(tmp_path / "out", overwrite=False)
-    assert fresh.exists() and stale_but_for_a_file.exists() and not stale.exists()
+    assert fresh_run.exists() and mixed_run.exists() and not stale_run.exists()
 
 
 def test_a_folder_that_another_machine_was_replacing_is_restored_after_a_day(tmp_path):
-    old = tmp_path / f"out.replaced-elsewhere-{dead_process()}"
-    old.mkdir()
-    (old / "prep.json").write_text("{}")
+    replaced_folder = tmp_path / f"out.replaced-elsewhere-{dead_process()}"
+    replaced_folder.mkdir()
+    (replaced_folder / "prep.json").write_text("{}")
     long_ago = time.time() - staging.STALE_AFTER_SECONDS - 60
-    for path in (old / "prep.json", old):
+    for path in (replaced_folder / "prep.json", replaced_folder):
         os.utime(path, (long_ago, long_ago))
     with pytest.raises(UserError, match="is already a data folder"):
         staging.check_output_folder(tmp_path / "out", overwrite=False)

@@ -29,9 +29,9 @@ def test_a_person_is_a_pure_function_of_seed_and_number():
     assert random_identity(3, 7) == random_identity(3, 7)
     assert random_identity(3, 7) != random_identity(3, 8)
     assert random_identity(3, 7) != random_identity(4, 7)
-    first, again = draw(random_identity(3, 7), 0.5), draw(random_identity(3, 7), 0.5)
-    assert first.shape == (IMAGE_SIZE, IMAGE_SIZE, 3) and first.dtype == np.uint8
-    assert first.tobytes() == again.tobytes()
+    image, equal_image = draw(random_identity(3, 7), 0.5), draw(random_identity(3, 7), 0.5)
+    assert image.shape == (IMAGE_SIZE, IMAGE_SIZE, 3) and image.dtype == np.uint8
+    assert image.tobytes() == equal_image.tobytes()
 
 
 def test_an_image_does_not_depend_on_the_levels_drawn_with_it():
@@ -65,8 +65,8 @@ def test_smile_leaves_forehead_and_background_alone(people):
 
 
 def test_people_are_clearly_different(people):
-    neutral = people[:, 0]
-    pairs = [psnr(neutral[i], neutral[j]) for i in range(PEOPLE) for j in range(i)]
+    neutral_images = people[:, 0]
+    pairs = [psnr(neutral_images[i], neutral_images[j]) for i in range(PEOPLE) for j in range(i)]
     assert np.mean(pairs) <= 16
     assert max(pairs) < 32, "no two people look alike"
 
@@ -79,10 +79,10 @@ def test_images_are_well_exposed(people):
 def test_edges_are_antialiased(people):
     """Across most edges lies a pixel of an intermediate value: few jumps happen in one step."""
     grey = people[:, 0].mean(-1)
-    one, two = np.abs(np.diff(grey, axis=2))[:, :, :-1], np.abs(grey[:, :, 2:] - grey[:, :, :-2])
-    edges = two > 0.2
+    one_step, two_steps = np.abs(np.diff(grey, axis=2))[:, :, :-1], np.abs(grey[:, :, 2:] - grey[:, :, :-2])
+    edges = two_steps > 0.2
     assert edges.sum() > 1000
-    assert (one[edges] / two[edges] > 0.9).mean() < 0.2
+    assert (one_step[edges] / two_steps[edges] > 0.9).mean() < 0.2
 
 
 def test_stills_run_from_neutral_to_smile():
@@ -95,8 +95,8 @@ def test_stills_run_from_neutral_to_smile():
 
 
 def test_two_levels_are_the_binary_case():
-    one, two = (record for _, record in records(1, levels=2))
-    assert (one.expression, one.intensity, two.expression, two.intensity) == ("neutral", 0, "smile", 1)
+    neutral, smile = (record for _, record in records(1, levels=2))
+    assert (neutral.expression, neutral.intensity, smile.expression, smile.intensity) == ("neutral", 0, "smile", 1)
 
 
 def test_clips_start_and_end_neutral_and_peak_at_one():
@@ -119,9 +119,9 @@ def test_takes_have_24_to_40_frames():
 
 
 def test_any_number_of_workers_gives_the_same_records():
-    serial, parallel = list(records(3, levels=2)), list(records(3, levels=2, workers=2))
-    assert [key for key, _ in serial] == [key for key, _ in parallel]
-    for (_, a), (_, b) in zip(serial, parallel, strict=True):
+    serial_records, parallel_records = list(records(3, levels=2)), list(records(3, levels=2, workers=2))
+    assert [key for key, _ in serial_records] == [key for key, _ in parallel_records]
+    for (_, a), (_, b) in zip(serial_records, parallel_records, strict=True):
         assert np.array_equal(a.image, b.image) and a[1:] == b[1:]
 
 
@@ -146,6 +146,6 @@ def test_impossible_numbers_are_refused(options, message):
 def test_drawing_imports_no_heavy_library():
     """With TensorFlow or JAX, each process that draws would take seconds to start."""
     code = "import sys, data_prep.synthetic.drawing; print(*sorted({name.split('.')[0] for name in sys.modules}))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    assert "numpy" in loaded.split()
-    assert not {"tensorflow", "jax", "matplotlib", "cv2"} & set(loaded.split())
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert "numpy" in modules.split()
+    assert not {"tensorflow", "jax", "matplotlib", "cv2"} & set(modules.split())
