@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # measure this checkout
 
-from facedisent_jax.commands.train import settle_environment as settle_environment  # noqa: E402
+from facedisent_jax.environment import settle_environment as settle_environment  # noqa: E402
 
 CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 """Threads of each side."""

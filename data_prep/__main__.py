@@ -11,8 +11,11 @@ import tyro
 
 from data_prep.layouts.scan import printable
 from data_prep.options import Folder, Inspect, Mug, MultiPie, Photographs, Synthetic, Verify
-from facedisent_jax.data.tf_environment import quiet_tensorflow
+from facedisent_jax.environment import quiet_tensorflow, start_command
 from facedisent_jax.errors import UserError, did_you_mean
+from facedisent_jax.files import check_out
+
+PROGRAM = "python -m data_prep"
 
 
 def prepare_folder(options: Folder) -> None:
@@ -20,7 +23,13 @@ def prepare_folder(options: Folder) -> None:
 
     detector = choose_detector(options)
     scan = folder.scan_folder(
-        options.raw, options.pattern, options.neutral, options.intensities, options.boxes, options.points
+        options.raw,
+        options.pattern,
+        options.neutral,
+        options.intensities,
+        options.boxes,
+        options.points,
+        options.expression,
     )
     build_data_folder("folder", options, detector, scan)
 
@@ -64,9 +73,14 @@ def inspect_folder(options: Inspect) -> None:
     from data_prep.layouts import csv_labels
     from data_prep.output import inspect, staging
 
+    sheet_path = options.out or options.folder / staging.SHEET_FILE
+    plot_path = sheet_path.with_name(staging.CURVES_FILE)
+    inputs = [path for path in options.folder.glob("*") if staging.OWN_FILES.fullmatch(path.name)]
+    inputs = [path for path in inputs if path.name not in (staging.SHEET_FILE, staging.CURVES_FILE)]
+    for path in (sheet_path, plot_path):
+        check_out(path, [*inputs, *filter(None, [options.truth])])
     labels = csv_labels.read_frame_labels(options.truth) if options.truth else None
     print(inspect.describe(options.folder))
-    sheet_path = options.out or options.folder / staging.SHEET_FILE
     inspect.contact_sheet(options.folder, options.pictures).save(sheet_path)
     print(f"\ncontact sheet: {sheet_path}")
     curves = inspect.intensity_curves(options.folder)
@@ -74,7 +88,6 @@ def inspect_folder(options: Inspect) -> None:
     if labels:
         print(f"\n{inspect.compare_with_truth(curves, truth)}")
     if curves:
-        plot_path = sheet_path.with_name(staging.CURVES_FILE)
         inspect.plot_curves(curves, plot_path, truth)
         print(f"\nintensity curves: {plot_path}")
 
@@ -186,24 +199,28 @@ def print_summary(out: Path, info: dict) -> None:
     print(printable(f"{out} is ready: `python -m data_prep inspect {out}` shows it."))
 
 
-def parse(arguments: list[str]):
+def parse(arguments: list[str], program: str = PROGRAM):
     """The options of a command line, of the type that belongs to its command."""
     return tyro.extras.subcommand_cli_from_dict(
         {command: options_type for command, (options_type, _) in COMMANDS.items()},
-        prog="python -m data_prep",
+        prog=program,
         description=__doc__,
         args=arguments or ["--help"],
     )
 
 
-def main(arguments: list[str]) -> None:
+def main(arguments: list[str], program: str = PROGRAM) -> None:
+    """Carry out a command line. A mistake of the user ends in one sentence."""
+    start_command()
     name = arguments[0] if arguments else "--help"
     if name not in COMMANDS and not name.startswith("-"):
         hint = did_you_mean(name, COMMANDS)
         sys.exit(f"data_prep: the command must be one of {', '.join(COMMANDS)}, got {name}.{hint}")
     quiet_tensorflow()
     try:
-        options = parse(arguments)
+        options = parse(arguments, program)
+        if isinstance(options, Photographs):
+            check_out(options.out, [options.raw], "OUT")
         COMMANDS[name][1](options)
     except KeyboardInterrupt:
         sys.exit(130)
@@ -215,6 +232,11 @@ def main(arguments: list[str]) -> None:
         sys.exit(printable(f"data_prep: {error.filename or 'the data folder'}: {error.strerror or error}."))
 
 
+def stop_cleanly_on_sigterm() -> None:
+    """As for Ctrl-C, nothing half-made stays."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as for Ctrl-C, nothing half-made stays
+    stop_cleanly_on_sigterm()
     main(sys.argv[1:])

@@ -54,9 +54,13 @@ class Folder(Photographs):
     optionally, sequence (its pictures share one crop), frame, condition, intensity. Example:
     'images/(?P<subject>\\d+)_(?P<expression>\\w+)\\.jpg'. Pictures that it does not match stay unlabelled."""
     neutral: str = "neutral"
-    """The expression that means neutral."""
+    """The expression that means neutral, in upper or lower case."""
     intensities: Path | None = None
-    """CSV with columns path,intensity (0 neutral to 1). By default a still has intensity 0 if it is neutral, else 1."""
+    """CSV with columns path,intensity (0 neutral to 1). By default a still has intensity 0 if it is neutral, else 1.
+    With a CSV the intensity of a picture that it does not name, and that is not neutral, is unknown."""
+    expression: str | None = None
+    """The expression on all pictures, such as smile, for a --pattern without the group expression; intensity 0 is
+    neutral."""
     no_face: Annotated[bool, FlagCreatePairsOff] = False
     """Do not look for a face: crop by --boxes or --points, or else the central square. For pictures that are tight
     crops already, or that show other things than faces. The same as --detector none."""

@@ -10,7 +10,7 @@ from facedisent_jax.errors import UserError
 
 IMAGE_SIZE = 64  # height and width of an image, in pixels
 CODE_DIMS = 64  # dimensions of each of the two codes, as on the poster
-VERSION = "0.1"  # written into every run folder and checkpoint; runs of another version are refused
+VERSION = "0.2"  # written into every run folder and checkpoint; runs of another version are refused
 
 
 @dataclass(frozen=True)
@@ -238,7 +238,7 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     """
     version = values.get("version") if isinstance(values, Mapping) else None
     if version != VERSION:
-        saved_version = "one from before 0.1" if version is None else f"one of {version}"
+        saved_version = "one without a version" if version is None else f"one of {version}"
         raise UserError(f"The run must be of facedisent-jax version {VERSION}, got {saved_version}. Train it again.")
     return _build(Config, {name: value for name, value in values.items() if name != "version"}, "")
 

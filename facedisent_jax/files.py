@@ -1,8 +1,8 @@
-"""Files that are either whole or not there."""
+"""Files that are either whole or not there, and never written over what they are made from."""
 
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -37,3 +37,14 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def check_out(out: Path, inputs: Iterable[Path], name: str = "--out") -> None:
+    """Raises UserError where `out` is one of the inputs or lies in one, by whatever spelling or link.
+
+    inputs: files and folders that are read. name: of the option or argument that gives `out`.
+    """
+    for path in inputs:
+        is_input = out.exists() and path.exists() and out.samefile(path)
+        if is_input or (path.is_dir() and path.resolve() in out.resolve().parents):
+            raise UserError(f"{name} must not be an input, nor lie in one, got {out} (input {path}).")

@@ -1,7 +1,7 @@
 """A trained run as an object: encode, decode, swap and interpolate. Needs neither the training data nor TensorFlow."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, UInt8
 from facedisent_jax import models
 from facedisent_jax.config import CODE_DIMS, IMAGE_SIZE, Config
 from facedisent_jax.data.labels import label_vector, read_intensity
-from facedisent_jax.errors import UserError
+from facedisent_jax.errors import UserError, did_you_mean
 from facedisent_jax.models import Codes, Params
 from facedisent_jax.training import checkpoint
 
@@ -37,13 +37,13 @@ def load(run: str | Path, step: str | int = "best") -> "TrainedModel":
     return TrainedModel(loaded.params, loaded.config, loaded.info, loaded.step)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrainedModel:
-    """A trained encoder and decoder.
+    """A trained encoder and decoder. It can be pickled, also after use, and is equal to itself alone.
 
     params: plain pytree of arrays.
     config: the settings of the run.
-    info: the training data: "data" (folders), "crop" (detector and margin), "train_subjects".
+    info: the training data: "data" (folders), "crop" (detector and margin), "train_subjects", "expressions".
     step: the training step of the checkpoint.
     """
 
@@ -52,13 +52,30 @@ class TrainedModel:
     info: dict
     step: int
 
+    def __repr__(self) -> str:
+        return f"TrainedModel({self.config.run!r}, step {self.step}, preset {self.config.preset!r})"
+
+    def __getstate__(self) -> dict:
+        """The fields alone: compiled functions and arrays on the device are made anew where it is loaded."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
     def encode(self, images: Images) -> Codes:
         """Identity and expression codes of images."""
         return Codes._make(_batched(self._encode, [validate_images(images)], [(CODE_DIMS,), (CODE_DIMS,)]))
 
-    def intensity(self, expression: Float[np.ndarray | Array, "n 64"], action: str = "smile") -> Float[np.ndarray, "n"]:
-        """Intensity of an action, read from expression codes: 0 at neutral, 1 at the action's label vector."""
-        return read_intensity(np.asarray(expression), label_vector(action)[: self.config.objective.label_dims])
+    @property
+    def expressions(self) -> list[str]:
+        """The expressions that the model was trained on, without neutral, sorted."""
+        return self.info["expressions"]
+
+    def intensity(
+        self, expression: Float[np.ndarray | Array, "n 64"], action: str | None = None
+    ) -> Float[np.ndarray, "n"]:
+        """Intensity of an action, read from expression codes: 0 at neutral, 1 at the action's label vector.
+
+        action: one of `expressions`. None: the only one. Raises UserError.
+        """
+        return read_intensity(np.asarray(expression), self._label(action))
 
     @property
     def uses_source(self) -> bool:
@@ -136,12 +153,14 @@ class TrainedModel:
         steps: int = 11,
         move: Move = "expression",
         to: float = 1.0,
+        action: str | None = None,
     ) -> Float[np.ndarray, "steps 64 64 3"]:
         """From face a towards face b, or towards a smile, along a straight line in the code.
 
-        b: without it, a begins to smile.
+        b: without it, a begins to smile, or to show the action.
         move: which code moves from a's to b's; the other stays a's. "both" is the poster's Fig. 4.
-        to: where the line ends, 1 being b. Without b, the intensity of the smile.
+        to: where the line ends, 1 being b. Without b, the intensity of the action.
+        action: one of `expressions`, where b is not given. None: the only one.
 
         A model that uses source images starts at a itself. It ends at b itself if both codes move or both images show
         one person. The image of another person only gives its expression.
@@ -151,7 +170,7 @@ class TrainedModel:
         source = np.repeat(first, steps, axis=0)
         if b is None:
             start = self.encode(first)
-            end = Codes._make((start.identity, self.with_smile_intensity(start.expression, to)))
+            end = Codes._make((start.identity, self.with_intensity(start.expression, to, action)))
             return self.decode_with_source(lerp(start, end, weights), source)
         ends = np.concatenate([_to_float(validate_images(image)) for image in (first, as_single_image(b))])
         if not self.uses_source:
@@ -163,14 +182,28 @@ class TrainedModel:
         source_b = np.repeat(as_single_image(b), steps, axis=0)
         return self.decode_with_source(codes, source, source_b, np.linspace(0, to, steps))
 
-    def with_smile_intensity(
-        self, expression: Float[np.ndarray | Array, "n 64"], intensity: float
+    def with_intensity(
+        self, expression: Float[np.ndarray | Array, "n 64"], intensity: float, action: str | None = None
     ) -> Float[np.ndarray, "n 64"]:
-        """Expression codes with a smile of the given intensity; their unlabelled dimensions (personal style) stay."""
-        out = np.array(expression, np.float32)
-        label_dims = self.config.objective.label_dims
-        out[:, :label_dims] = intensity * label_vector("smile")[:label_dims]
+        """Expression codes with an action of the given intensity; their unlabelled dimensions (personal style) stay.
+
+        action: one of `expressions`. None: the only one. Raises UserError.
+        """
+        out, label = np.array(expression, np.float32), self._label(action)
+        out[:, : len(label)] = intensity * label
         return out
+
+    def _label(self, action: str | None) -> Float[np.ndarray, "k"]:
+        """The labelled dimensions of an action's label vector."""
+        names = ", ".join(self.expressions)
+        if not names:
+            raise UserError("The model must be trained on a labelled expression: it knows only what two images show.")
+        if action is None and len(self.expressions) > 1:
+            raise UserError(f"The model was trained on {names}: say which with --expression (action=... in Python).")
+        if action not in (None, *self.expressions):
+            hint = did_you_mean(str(action), self.expressions)
+            raise UserError(f"The expression must be one that the model was trained on ({names}), got {action}.{hint}")
+        return label_vector(action or self.expressions[0])[: self.config.objective.label_dims]
 
     @cached_property
     def _encode(self) -> Callable:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tiny_run import ROOT
 
-BASE = {"config", "errors", "files"}
+BASE = {"config", "errors", "files", "environment"}
 ALLOWED = {
     "models": BASE,
     "data": BASE,

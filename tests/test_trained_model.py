@@ -1,8 +1,11 @@
 """Encode, decode, swap and interpolate do what they promise; mistakes are explained in a sentence."""
 
+import multiprocessing
+import pickle
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -13,6 +16,7 @@ from tiny_run import ROOT
 import facedisent_jax as fd
 from facedisent_jax import models, trained_model
 from facedisent_jax.config import Config, ModelConfig
+from facedisent_jax.data.labels import label_vector
 from facedisent_jax.errors import UserError
 
 
@@ -23,7 +27,7 @@ def model() -> trained_model.TrainedModel:
     params = jax.jit(partial(models.init, config.model))(jax.random.key(0))
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda p: np.asarray(p) + 0.02 * rng.standard_normal(p.shape).astype(np.float32), params)
-    return trained_model.TrainedModel(params, config, {}, 0)
+    return trained_model.TrainedModel(params, config, {"expressions": ["smile"]}, 0)
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +170,49 @@ def test_importing_the_package_is_quick_and_imports_neither_jax_nor_tensorflow()
     assert set(fd.__all__) <= set(dir(fd))
     with pytest.raises(AttributeError, match="lode"):
         fd.lode  # noqa: B018
+
+
+def test_without_a_name_the_only_trained_expression_is_meant(model, images):
+    surprised = replace(model, info={"expressions": ["surprise"]})
+    expression = surprised.with_intensity(surprised.encode(images[:1]).expression, 1)
+    assert surprised.intensity(expression) == surprised.intensity(expression, "surprise") == pytest.approx(1)
+    assert model.intensity(expression) == pytest.approx(label_vector("surprise").mean())
+    towards = [m.interpolate(images[0], steps=2) for m in (surprised, model)]
+    assert towards[0] == pytest.approx(surprised.interpolate(images[0], steps=2, action="surprise"))
+    assert abs(towards[0] - towards[1]).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "expressions, action, message",
+    [
+        (["anger", "smile"], None, "trained on anger, smile: say which"),
+        (["anger", "smile"], "angre", r"trained on \(anger, smile\), got angre. Did you mean anger?"),
+        (["anger"], "smile", r"trained on \(anger\), got smile"),
+        ([], None, "must be trained on a labelled expression"),
+    ],
+)
+def test_an_expression_that_was_not_trained_is_never_read(model, images, expressions, action, message):
+    with pytest.raises(UserError, match=message):
+        replace(model, info={"expressions": expressions}).interpolate(images[0], action=action)
+
+
+def test_a_model_is_equal_to_itself_alone_and_is_named_in_one_line(model):
+    copy = replace(model)
+    assert len({model, copy, model}) == 2 and model != copy
+    assert repr(model) == "TrainedModel('runs/smile', step 0, preset 'smile')"
+
+
+def test_a_used_model_can_be_pickled_and_sent_to_a_process_that_was_spawned(model, images):
+    codes = model.encode(images)
+    decoded = pickle.loads(pickle.dumps(model)).decode(codes)
+    assert decoded == pytest.approx(model.decode(codes))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(model.decode, (codes,)) == pytest.approx(decoded, abs=1e-5)
+
+
+def test_the_decoder_can_be_differentiated(model, images):
+    codes = model.encode(images[:1])
+    decode = jax.jit(partial(models.decode, model.config.model))
+    brightness = jax.vmap(jax.grad(lambda e: decode(model.params, fd.Codes(codes.identity, e[None])).mean()))
+    gradient = brightness(np.repeat(codes.expression, 2, axis=0))
+    assert gradient.shape == (2, 64) and np.isfinite(gradient).all() and gradient.any()

@@ -105,6 +105,7 @@ def write_run(run: Path, data: Path, crop: dict | None = None, model=None) -> Pa
         "data": [str(data)],
         "crop": crop or {"detector": "none", "margin": 0.0},
         "train_subjects": sorted(set(train.subject.tolist()) - {""}),
+        "expressions": sorted(set(train.expression.tolist()) - {"", "neutral"}),
     }
     run.mkdir(parents=True)
     state = init_state(config, train)

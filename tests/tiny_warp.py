@@ -20,4 +20,4 @@ def warp_model() -> TrainedModel:
     params = jax.jit(partial(models.init, MODEL))(jax.random.key(0))
     rng = np.random.default_rng(1)
     params = jax.tree.map(lambda p: np.asarray(p) + 0.05 * rng.standard_normal(p.shape).astype(np.float32), params)
-    return TrainedModel(params, CONFIG, {}, 0)
+    return TrainedModel(params, CONFIG, {"expressions": ["smile"]}, 0)

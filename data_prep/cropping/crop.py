@@ -5,7 +5,8 @@ For a take it also measures the intensities.
 """
 
 import contextlib
-from collections import deque
+import functools
+from collections import defaultdict, deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
@@ -61,13 +62,26 @@ class Crops(NamedTuple):
     images:   [n, 64, 64, 3] uint8, their crops.
     found_by: what located each face.
     rejected: the other sources.
+    remarks:  on takes, and on images with several faces.
+    places:   of crop groups whose image shows one face: the subject, and the place of that face.
+    unclear:  crop groups that wait for `choose_faces`.
     """
 
     sources: list[Source]
     images: np.ndarray
     found_by: list[str]
     rejected: list[Rejected]
-    remarks: Sequence[Rejected] = ()  # on takes
+    remarks: Sequence[Rejected] = ()
+    places: "Sequence[tuple[str, Place]]" = ()
+    unclear: "Sequence[UnclearGroup]" = ()
+
+
+class Place(NamedTuple):
+    """Centre and side of a face, in widths of its image."""
+
+    x: float
+    y: float
+    side: float
 
 
 class FaceLocation(NamedTuple):
@@ -81,21 +95,47 @@ class FaceLocation(NamedTuple):
     size: tuple[int, int]
     found_by: str
 
+    @property
+    def place(self) -> Place:
+        left, top, right, bottom = (edge / self.size[0] for edge in self.box)
+        return Place((left + right) / 2, (top + bottom) / 2, right - left)
+
+
+class UnclearGroup(NamedTuple):
+    """A crop group whose face is looked for in an image that shows several of about one size.
+
+    key:   of that image.
+    faces: the clearest first.
+    """
+
+    group: list[Source]
+    key: str
+    faces: list[FaceLocation]
+
 
 def crop_group(
     group: Sequence[Source], cropping: Cropping, location: FaceLocation | None = None, mesh: Mesh | None = None
 ) -> tuple[Crops, FaceLocation | None]:
-    """Crop the images of one crop group (or of a later part of it, with its `location`); return where its face is."""
+    """Crop the images of one crop group (or of a later part of it, with its `location`); return where its face is.
+
+    A group that shows several faces where one is looked for is not cropped: it is `unclear`.
+    """
+    places: list[tuple[str, Place]] = []
     cropped: dict[int, tuple[np.ndarray, str]] = {}  # index -> crop, what located the face
     reasons: dict[int, str] = {}  # index -> why there is no crop
     for index, source in enumerate(group):
         if location is not None:
             break
         try:
-            location, crop = _locate(source, cropping, mesh)
+            faces, crop = _locate(source, cropping, mesh)
         except image_io.ImageError as error:
             reasons[index] = str(error)
             continue
+        if len(faces) > 1:
+            return _no_crops(unclear=[UnclearGroup(list(group), source.key, faces)]), None
+        if faces:
+            location = faces[0]
+            places.append((source.subject, location.place))
         if crop is not None:
             cropped[index] = crop, location.found_by if location else "as it is"
     for index, source in enumerate(group):
@@ -111,36 +151,56 @@ def crop_group(
     order = sorted(cropped)
     images = np.stack([cropped[k][0] for k in order]) if order else _no_images()
     rejected = [Rejected(group[k].key, reasons[k]) for k in sorted(reasons)]
-    return Crops([group[k] for k in order], images, [cropped[k][1] for k in order], rejected), location
+    sources = [group[k]._replace(digest=_digest(group[k])) for k in order]
+    return Crops(sources, images, [cropped[k][1] for k in order], rejected, places=places), location
+
+
+def _no_crops(rejected: Sequence[Rejected] = (), **more) -> Crops:
+    return Crops([], _no_images(), [], list(rejected), **more)
 
 
 def _no_images() -> np.ndarray:
     return np.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
 
 
-def _locate(source: Source, cropping: Cropping, mesh: Mesh | None) -> tuple[FaceLocation | None, np.ndarray | None]:
+def _digest(source: Source) -> bytes:
+    """The same for images that are stored in the same bytes."""
+    if source.path.suffix.lower() in VIDEO_TYPES:
+        return _video_digest(source.path) + source.frame.to_bytes(8, "little")
+    return image_io.file_digest(source.path)
+
+
+@functools.lru_cache(maxsize=1)  # the frames of a video come one after the other
+def _video_digest(path: Path) -> bytes:
+    return image_io.file_digest(path)
+
+
+def _locate(source: Source, cropping: Cropping, mesh: Mesh | None) -> tuple[list[FaceLocation], np.ndarray | None]:
     """Look for the face in one image.
 
-    Returns its location, None if there is no face, and the crop if the image at hand allows it. An image that already
-    has the size of a crop is its own crop; except in a take it does not locate the face for other images.
+    Returns its location, none if there is no face, several if it is not clear which; and the crop if the image at hand
+    allows it. An image that already has the size of a crop is its own crop; except in a take it does not locate the
+    face for other images.
     """
     box, found_by = _box_of_user(source)
     if box is None and cropping.detector in ("boxes", "points"):
-        return None, None
+        return [], None
     image = _read_source(source, longest=None if box else DETECTION_PIXELS)
     if image.size == (IMAGE_SIZE, IMAGE_SIZE):
         whole = FaceLocation(Box(0, 0, *image.size), image.size, "as it is")
-        return whole if cropping.intensity_method else None, np.asarray(image.pixels)
+        return [whole] if cropping.intensity_method else [], np.asarray(image.pixels)
     scale = image.size[0] / image.pixels.size[0]
     if box is None:
-        detected = face_crop.locate_face(image.pixels, cropping.detector, mesh)
-        if detected is None:
-            return None, None
-        box, found_by = detected.scaled(scale), cropping.detector
-    location = FaceLocation(box, image.size, found_by)
-    if scale > 1 and box.side / scale < CROP_PIXELS:
-        return location, None  # too small for the crop: it is decoded again, larger
-    return location, _crop_image(image, cropping, location)
+        found = face_crop.locate_faces(image.pixels, cropping.detector, mesh)
+        faces = [FaceLocation(box.scaled(scale), image.size, cropping.detector) for box in found]
+        if len(faces) != 1:
+            return faces, None
+        (location,) = faces
+    else:
+        location = FaceLocation(box, image.size, found_by)
+    if scale > 1 and location.box.side / scale < CROP_PIXELS:
+        return [location], None  # too small for the crop: it is decoded again, larger
+    return [location], _crop_image(image, cropping, location)
 
 
 def _box_of_user(source: Source) -> tuple[Box | None, str]:
@@ -192,7 +252,7 @@ def measure_intensities(
     points = None
     if method.kind == "landmarks" and location:
         crops, points = _with_meshes(crops, location, mesh)
-    sources, images, found_by, rejected, _ = crops
+    sources, images, found_by, rejected = crops[:4]
     try:
         is_smile = bool(sources) and sources[0].expression == "smile"
         values, remarks = intensity.measure_take(images, points, is_smile)
@@ -257,12 +317,17 @@ class _Job(NamedTuple):
         return JOB_SECONDS + IMAGE_SECONDS * len(self.sources)
 
 
+def _job_of_group(group: list[Source], in_parts: bool, location: FaceLocation | None = None) -> _Job:
+    count = PART_IMAGES if in_parts else len(group)
+    return _Job([group[:count]], location, group[count:])
+
+
 def _jobs(sources: Iterable[Source], in_parts: bool) -> Iterator[_Job]:
     groups: list[list[Source]] = []
     for _, group in groupby(sources, key=lambda source: source.crop_group):
         members = list(group)
         if len(members) > PART_IMAGES and in_parts:
-            yield _Job([members[:PART_IMAGES]], remaining=members[PART_IMAGES:])
+            yield _job_of_group(members, in_parts)
             continue
         groups.append(members)
         if sum(map(len, groups)) >= JOB_IMAGES:
@@ -272,17 +337,73 @@ def _jobs(sources: Iterable[Source], in_parts: bool) -> Iterator[_Job]:
         yield _Job(groups)
 
 
-def crop_all(
-    sources: Sequence[Source], cropping: Cropping, n_workers: int, idle_workers: list[workers.Worker] | None = None
-) -> Generator[Crops, None, None]:
+def crop_all(sources: Sequence[Source], cropping: Cropping, n_workers: int) -> Generator[Crops, None, None]:
     """Crop all sources. Crops come in the order in which the worker processes finish, so that few are in memory.
-
-    idle_workers: workers with the same `cropping` to use first, see `workers.run_jobs`.
 
     A crop group is rejected if it ends its worker twice (a decoder crashes, never returns, or needs too much memory).
     """
+    places: list[tuple[str, Place]] = []
+    unclear: list[UnclearGroup] = []
+    with contextlib.closing(crop_clear(sources, cropping, n_workers)) as parts:
+        for crops in parts:
+            places += crops.places
+            unclear += crops.unclear
+            yield crops
+    with contextlib.closing(crop_unclear(unclear, places, cropping, n_workers)) as parts:
+        yield from parts
+
+
+def crop_clear(
+    sources: Sequence[Source], cropping: Cropping, n_workers: int, idle_workers: list[workers.Worker] | None = None
+) -> Generator[Crops, None, None]:
+    """As `crop_all`, without the crop groups that are unclear.
+
+    idle_workers: workers with the same `cropping` to use first, see `workers.run_jobs`.
+    """
     in_parts = not cropping.measures_intensity  # the intensities depend on all frames of a take
-    jobs, follow_ups, losses = _jobs(sources, in_parts), deque[_Job](), 0
+    return _run(_jobs(sources, in_parts), cropping, n_workers, idle_workers)
+
+
+def crop_unclear(
+    unclear: Sequence[UnclearGroup], places: Sequence[tuple[str, Place]], cropping: Cropping, n_workers: int
+) -> Generator[Crops, None, None]:
+    """Crop the groups that were unclear, now that all others are known, each with a remark."""
+    in_parts = not cropping.measures_intensity
+    chosen = choose_faces(unclear, places)
+    if chosen:
+        yield _no_crops(remarks=[remark for *_, remark in chosen])
+    yield from _run((_job_of_group(group, in_parts, face) for group, face, _ in chosen), cropping, n_workers)
+
+
+def choose_faces(
+    unclear: Sequence[UnclearGroup], places: Sequence[tuple[str, Place]]
+) -> list[tuple[list[Source], FaceLocation, Rejected]]:
+    """The sources of each group, the face to crop, and a remark.
+
+    It is the face nearest to the place and size of the face on the subject's other images (the median). If they all
+    show several faces, the clearest one on the first of them takes that part.
+    """
+    by_subject: dict[str, list[Place]] = defaultdict(list)
+    for subject, place in places:
+        by_subject[subject].append(place)
+    chosen = []
+    for group, key, faces in sorted(unclear, key=lambda entry: entry.key):
+        subject = group[0].subject
+        others = by_subject[subject] if subject else []
+        reference = np.median(others or [faces[0].place], axis=0)
+        if subject and not others:
+            others.append(faces[0].place)
+        face = min(faces, key=lambda face: float(np.linalg.norm(reference - face.place)))
+        x, y = ((low + high) / 2 for low, high in (face.box[::2], face.box[1::2]))
+        remark = f"several faces: the one around pixel ({x:.0f}, {y:.0f}) is used, of {len(faces)}"
+        chosen.append((group, face, Rejected(key, remark)))
+    return chosen
+
+
+def _run(
+    jobs: Iterator[_Job], cropping: Cropping, n_workers: int, idle_workers: list[workers.Worker] | None = None
+) -> Generator[Crops, None, None]:
+    follow_ups, losses = deque[_Job](), 0
     next_job = lambda: follow_ups.popleft() if follow_ups else next(jobs, None)  # noqa: E731
     answers = workers.run_jobs(partial(_work, cropping), next_job, n_workers, lambda job: job.time_limit, idle_workers)
     with contextlib.closing(answers):
@@ -290,8 +411,11 @@ def crop_all(
             if not isinstance(answer, workers.Lost):
                 losses = 0
                 crops, location = answer
-                if job.remaining:
-                    follow_ups.append(_Job([job.remaining[:PART_IMAGES]], location, job.remaining[PART_IMAGES:]))
+                if crops.unclear and job.remaining:
+                    (unclear,) = crops.unclear
+                    crops = crops._replace(unclear=[unclear._replace(group=unclear.group + job.remaining)])
+                elif job.remaining:
+                    follow_ups.append(_job_of_group(job.remaining, True, location))
                 yield crops
                 continue
             losses += 1
@@ -311,7 +435,7 @@ def crop_all(
 
 
 def _reject_all(sources: Sequence[Source], reason: str) -> Crops:
-    return Crops([], _no_images(), [], [Rejected(source.key, reason) for source in sources])
+    return _no_crops([Rejected(source.key, reason) for source in sources])
 
 
 def _work(cropping: Cropping, job: _Job) -> tuple[Crops, FaceLocation | None]:
@@ -329,7 +453,8 @@ def _work(cropping: Cropping, job: _Job) -> tuple[Crops, FaceLocation | None]:
         try:
             crops, location = crop_group(group, cropping, job.location, mesh)
             if cropping.intensity_method and cropping.measures_intensity:
-                crops = measure_intensities(crops, location, cropping.intensity_method, mesh)
+                measured = measure_intensities(crops, location, cropping.intensity_method, mesh)
+                crops = measured._replace(places=crops.places, unclear=crops.unclear)
             parts.append(crops)
         except UserError:
             raise
@@ -346,4 +471,6 @@ def _join(parts: list[Crops]) -> Crops:
         [name for part in parts for name in part.found_by],
         [entry for part in parts for entry in part.rejected],
         [entry for part in parts for entry in part.remarks],
+        [entry for part in parts for entry in part.places],
+        [entry for part in parts for entry in part.unclear],
     )

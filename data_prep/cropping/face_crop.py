@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 SIDE_IN_EYES, DOWN_IN_EYES = 2.6, 0.45  # the tight crop, in eye distances
 MIN_FACE_PIXELS = 16  # narrower faces are left out: enlarged fourfold they show hardly more than a blur
+MIN_SECOND_FACE = 0.5  # of the largest face's side: smaller faces are of people in the background
 MAX_DETECTION_PIXELS = 1600  # larger images are reduced to this longer side before a face is looked for
 
 # From a Haar box to the tight square, in sides of the box: measured on the 164 photographs of 82 people of the Face
@@ -28,6 +29,7 @@ MAX_DETECTION_PIXELS = 1600  # larger images are reduced to this longer side bef
 # eyes then moves by 0.40 px of 64 (95 %: 0.79), and the scale changes by 2.4 %.
 HAAR_DOWN, HAAR_SIDE = 0.0753, 0.9783
 HAAR_MIN_FACE = 32  # pixels, in the reduced image
+HAAR_SMALL_FACE = 48  # pixels, in the reduced image: beside a smaller face, others below HAAR_MIN_FACE are looked for
 HAAR_LONGER_SIDES = (160, 640)  # pixels: of the reduced images in which a face is looked for, one after the other
 HAAR_WINDOW = 24  # pixels: the cascade's own window
 HAAR_FINE = 180  # pixels to which the face is scaled for its exact position: 140 gave 0.40 px, not 0.36; 220 no better
@@ -52,6 +54,12 @@ class Box(NamedTuple):
         x, y = (self.left + self.right) / 2, (self.top + self.bottom) / 2
         return Box(x - half, y - half, x + half, y + half)
 
+    def overlaps(self, other: "Box") -> bool:
+        """Whether the centre of one of the two lies in the other: then both are of one face."""
+        dx = abs(self.left + self.right - other.left - other.right) / 2
+        dy = abs(self.top + self.bottom - other.top - other.bottom) / 2
+        return max(dx, dy) < max(self.side, other.side) / 2
+
     def scaled(self, factor: float) -> "Box":
         """The same box in an image `factor` times as large."""
         return Box(*(edge * factor for edge in self))
@@ -72,62 +80,89 @@ def square_on_points(points: np.ndarray) -> Box:
 
 def locate_face(image: Image.Image, detector: str, mesh: "Mesh | None" = None) -> Box | None:
     """The tight crop of the clearest face, None if there is no face. detector: "haar", "mesh" or "none"."""
+    return next(iter(locate_faces(image, detector, mesh)), None)
+
+
+def locate_faces(image: Image.Image, detector: str, mesh: "Mesh | None" = None) -> list[Box]:
+    """The tight crop of the clearest face, then those of others of about its size. detector: as for `locate_face`."""
     if detector == "none":
         (width, height), side = image.size, min(image.size)
-        return Box((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)
+        return [Box((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)]
     longest = max(image.size)
     if longest > MAX_DETECTION_PIXELS:
         size = [max(1, round(edge * MAX_DETECTION_PIXELS / longest)) for edge in image.size]
-        box = locate_face(image.resize(size, reducing_gap=2.0), detector, mesh)
-        return box and box.scaled(longest / MAX_DETECTION_PIXELS)
-    return _locate_by_mesh(image, mesh) if detector == "mesh" else _locate_by_haar(image)
+        boxes = locate_faces(image.resize(size, reducing_gap=2.0), detector, mesh)
+        return [box.scaled(longest / MAX_DETECTION_PIXELS) for box in boxes]
+    if detector == "mesh":
+        return _locate_by_mesh(image, mesh)
+    return [_square_on_haar(box) for box in detect_haar(image)]
 
 
-def _locate_by_mesh(image: Image.Image, mesh: "Mesh | None") -> Box | None:
+def _locate_by_mesh(image: Image.Image, mesh: "Mesh | None") -> list[Box]:
     if mesh is None:
         raise ValueError("The detector mesh needs a face_mesh.Mesh.")
     pixels = np.asarray(image)
-    eyes = mesh.eyes(pixels)
-    if eyes is None and (rough := detect_haar(image)):  # the mesh's own detector sees only near faces
-        eyes = mesh.eyes(pixels, rough)
-    return square_on_eyes(*eyes) if eyes else None
+    near = faces_of_one_size([Box(*face) for face in mesh.detect(pixels)])
+    # the mesh's own detector sees only near faces
+    return _squares_on_mesh(pixels, near, mesh) or _squares_on_mesh(pixels, detect_haar(image), mesh)
 
 
-def _locate_by_haar(image: Image.Image) -> Box | None:
-    box = detect_haar(image)
-    if box is None:
-        return None
+def _squares_on_mesh(pixels: np.ndarray, faces: list[Box], mesh: "Mesh") -> list[Box]:
+    eyes = [mesh.eyes(pixels, face) for face in faces]
+    return [square_on_eyes(*pair) for pair in eyes if pair]
+
+
+def faces_of_one_size(faces: list[Box]) -> list[Box]:
+    """The first of some faces and all others that are at least half as large as the largest, each once."""
+    kept = faces[:1]
+    smallest = MIN_SECOND_FACE * max((face.side for face in faces), default=0)
+    for face in faces[1:]:
+        if face.side >= smallest and not any(face.overlaps(other) for other in kept):
+            kept.append(face)
+    return kept
+
+
+def _square_on_haar(box: Box) -> Box:
     x, y, side = (box.left + box.right) / 2, (box.top + box.bottom) / 2 + HAAR_DOWN * box.side, HAAR_SIDE * box.side
     return Box(x - side / 2, y - side / 2, x + side / 2, y + side / 2)
 
 
-def detect_haar(image: Image.Image) -> Box | None:
-    """The clearest face for OpenCV's `frontalface_alt2` cascade, as the cascade's own box.
+def detect_haar(image: Image.Image) -> list[Box]:
+    """The clearest faces for OpenCV's `frontalface_alt2` cascade, as the cascade's own boxes, see `faces_of_one_size`.
 
-    It is detected in a reduced image. Its exact position is the mean over a large image of that face and the mirror
+    They are detected in a reduced image. The exact position is the mean over a large image of a face and the mirror
     image. This takes half the time of one search at full size and is steadier (0.36 px against 0.44, on the same
     photographs as above).
     """
     import cv2
 
-    cascade = _cascade()
     grey = np.asarray(image.convert("L"))
     if min(grey.shape) < HAAR_WINDOW:
-        return None
+        return []
     longer = max(grey.shape)
     for size in HAAR_LONGER_SIDES:
         scale = min(1.0, size / longer)
         small = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else grey
-        min_size = (HAAR_MIN_FACE, HAAR_MIN_FACE)
-        boxes, _, scores = cascade.detectMultiScale3(small, 1.1, 3, minSize=min_size, outputRejectLevels=True)
-        if len(boxes):
-            boxes = np.asarray(boxes, float)
-            best = int(np.argmax(np.ravel(scores) * boxes[:, 2]))  # certain and large
-            left, top, side, _ = boxes[best] / scale
-            return _refine_haar(grey, Box(left, top, left + side, top + side))
+        faces = _haar_boxes(small, scale, HAAR_MIN_FACE)
+        if faces:
+            if faces[0].side * scale < HAAR_SMALL_FACE:
+                faces += _haar_boxes(small, scale, HAAR_WINDOW)
+            return [_refine_haar(grey, face) for face in faces_of_one_size(faces)]
         if scale == 1:
             break
-    return None
+    return []
+
+
+def _haar_boxes(small: np.ndarray, scale: float, min_side: int) -> list[Box]:
+    """The cascade's boxes of at least `min_side` pixels in an image that was reduced by `scale`, in pixels of the image
+    as it was. The most certain and large ones come first."""
+    min_size = (min_side, min_side)
+    boxes, _, scores = _cascade().detectMultiScale3(small, 1.1, 3, minSize=min_size, outputRejectLevels=True)
+    if not len(boxes):
+        return []
+    boxes = np.asarray(boxes, float)
+    order = np.argsort(-np.ravel(scores) * boxes[:, 2], kind="stable")
+    return [Box(left, top, left + side, top + side) for left, top, side, _ in (boxes[order] / scale).tolist()]
 
 
 def _refine_haar(grey: np.ndarray, rough: Box) -> Box:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from facedisent_jax.environment import cache_folder
 from facedisent_jax.errors import UserError
 from facedisent_jax.files import write_atomically
 
@@ -26,7 +27,7 @@ NETWORKS = ("face_detector", "face_landmarks_detector")
 
 def cached_model_file() -> Path:
     """Path of the model file in the user's cache folder, where it is once it has been fetched."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "facedisent_jax" / "face_landmarker.task"
+    return cache_folder() / "face_landmarker.task"
 
 
 def model_file(landmarker: Path | str | None, url: str = URL) -> Path:
@@ -114,10 +115,11 @@ class Mesh:
         """
         import cv2
 
-        centre_and_side = self._detect(image) if face is None else _centre_and_side(face)
-        if centre_and_side is None:
+        if face is None:
+            face = next(iter(self.detect(image)), None)
+        if face is None:
             return None
-        x, y, side = centre_and_side
+        x, y, side = _centre_and_side(face)
         side *= 1.5  # the mesh network expects some space around the face
         scale = 256 / side
         # the centre of a pixel is at +0.5 in our coordinates, at +0 in OpenCV's
@@ -136,8 +138,8 @@ class Mesh:
             return None
         return points[list(EYE_CORNERS[0]), :2].mean(0), points[list(EYE_CORNERS[1]), :2].mean(0)
 
-    def _detect(self, image: np.ndarray) -> tuple[float, float, float] | None:
-        """Centre (x, y) and side of the clearest face, in pixels."""
+    def detect(self, image: np.ndarray) -> list[tuple[float, float, float, float]]:
+        """Left, top, right and bottom of faces in pixels, the clearest first. A face may be there several times."""
         import cv2
 
         longer = max(image.shape[:2])
@@ -146,11 +148,12 @@ class Mesh:
         small = cv2.resize(padded, (128, 128), interpolation=cv2.INTER_AREA)
         outputs = _run(self._detector, small[None].astype(np.float32) / 127.5 - 1)
         boxes, scores = sorted(outputs, key=lambda output: -output.shape[-1])
-        best = int(scores[0, :, 0].argmax())
-        if scores[0, best, 0] < 0:  # a logit: less likely a face than not
-            return None
-        x, y = (boxes[0, best, :2] / 128 + self._anchors[best]) * longer
-        return float(x), float(y), float(boxes[0, best, 2:4].max() / 128 * longer)
+        likely = [
+            k for k in np.argsort(-scores[0, :, 0], kind="stable") if scores[0, k, 0] >= 0
+        ]  # logits: 0 is as likely as not
+        centres = (boxes[0, likely, :2] / 128 + self._anchors[likely]) * longer
+        half = boxes[0, likely, 2:4].max(-1, keepdims=True) / 128 * longer / 2
+        return [tuple(edges) for edges in np.concatenate([centres - half, centres + half], -1).tolist()]
 
 
 def _centre_and_side(box: tuple[float, float, float, float]) -> tuple[float, float, float]:

@@ -5,6 +5,7 @@ A file that cannot be used raises ImageError with a short reason. Nothing that a
 
 import contextlib
 import errno
+import hashlib
 import os
 import stat
 import warnings
@@ -12,9 +13,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000")  # no EPS: it would start a program
+if "avif" in features.modules and features.check("avif"):  # Pillow 11.3, if it was built with it
+    FORMATS += ("AVIF",)
+# Bytes 8 to 12 of a file, after `ftyp`. Phones write HEIC, also under the name .jpg.
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1")
+AVIF_BRANDS = (b"avif", b"avis")
 MAX_MEGAPIXELS = 150  # larger images are left out: these take 600 MB in each worker process
 # The same where decoding takes several copies (WebP, JPEG 2000, alpha, more than 8 bits): up to 20 bytes a pixel.
 MAX_MEGAPIXELS_COSTLY = 50
@@ -57,8 +63,7 @@ def read_image(path: Path | str, shrink: float = 1.0, longest: int | None = None
     except PermissionError:
         raise ImageError("no permission to read the file") from None
     except Image.UnidentifiedImageError:
-        is_empty = Path(path).stat().st_size == 0
-        raise ImageError("empty file" if is_empty else "not an image, or of a type that is not supported") from None
+        raise ImageError(_why_unidentified(Path(path))) from None
     except Image.DecompressionBombError:
         raise ImageError(f"more than {MAX_MEGAPIXELS} million pixels") from None
     except MemoryError:
@@ -69,10 +74,28 @@ def read_image(path: Path | str, shrink: float = 1.0, longest: int | None = None
         raise ImageError("truncated image" if "truncated" in str(error).lower() else "damaged image") from error
 
 
+def _why_unidentified(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(12)
+    if not head:
+        return "empty file"
+    brand = head[8:] if head[4:8] == b"ftyp" else b""
+    for name, brands in (("HEIC", HEIC_BRANDS), ("AVIF", AVIF_BRANDS)):
+        if brand in brands:
+            return f"{name} image, which cannot be read here: convert it to JPEG or PNG"
+    return "not an image, or of a type that is not supported"
+
+
+def file_digest(path: Path) -> bytes:
+    """16 bytes that are equal for files of equal content alone."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()[:16]
+
+
 def _upright_rgb(image: Image.Image, shrink: float) -> UprightImage:
     width, height = image.size
     is_plain = image.mode in ("1", "L", "P", "RGB", "CMYK", "YCbCr") and "transparency" not in image.info
-    is_costly = not is_plain or image.format in ("WEBP", "JPEG2000")
+    is_costly = not is_plain or image.format in ("WEBP", "JPEG2000", "AVIF")
     max_megapixels = MAX_MEGAPIXELS_COSTLY if is_costly else MAX_MEGAPIXELS
     if width * height > max_megapixels * 1_000_000:
         raise ImageError(f"more than {max_megapixels} million pixels")

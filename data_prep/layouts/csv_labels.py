@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.cropping.face_crop import square_on_eyes, square_on_points
-from data_prep.layouts.scan import Rejected, Source
+from data_prep.layouts.scan import Rejected, Source, plain_name
 from facedisent_jax.errors import UserError
 
 BoxEdges = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the upright image
@@ -24,6 +24,8 @@ EYE_COLUMNS = ("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y")
 LANDMARK_COLUMNS = tuple(f"{axis}{number}" for number in range(68) for axis in "xy")
 FRAME_COLUMNS = ("subject", "take", "frame", "intensity")
 COLUMN_ALIASES = {"person": "subject"}
+# More values beyond [0, 1] than this, as a fraction of those that are not 0, are of another scale. Fewer are typos.
+MAX_STRAY_FRACTION = 0.1
 
 
 def read_boxes(path: Path) -> dict[ImageKey, BoxEdges]:
@@ -57,12 +59,25 @@ def read_points(path: Path) -> dict[ImageKey, BoxEdges]:
 
 def read_intensities(path: Path) -> dict[ImageKey, float]:
     """Read the intensity of each image, 0 (neutral) to 1, from the columns path, intensity."""
-    table = {}
-    for line, key, (value,) in _read_numbers(path, ("intensity",)):
+    rows = [(line, key, value) for line, key, (value,) in _read_numbers(path, ("intensity",))]
+    for line, _, value in rows:
         if not 0 <= value <= 1:
-            raise UserError(f"{path}, line {line}: intensity must be from 0 (neutral) to 1, got {value:g}.")
-        table[key] = value
-    return table
+            advice = _scale_advice([value for *_, value in rows])
+            raise UserError(f"{path}, line {line}: intensity must be from 0 (neutral) to 1, got {value:g}.{advice}")
+    return {key: value for _, key, value in rows}
+
+
+def _scale_advice(values: Sequence[float]) -> str:
+    """What to do with a file whose intensities are on another scale than [0, 1], "" if they are not."""
+    n_beyond = sum(not 0 <= value <= 1 for value in values)
+    if n_beyond <= MAX_STRAY_FRACTION * sum(value != 0 for value in values):
+        return ""
+    low, high = min(values), max(values)
+    found = f" The intensities of this file run from {low:g} to {high:g}: "
+    if low < 0:
+        return found + "shift and scale them so that a neutral face has 0 and a full expression 1."
+    full = 100 if 10 < high <= 100 else math.ceil(high)
+    return found + f"divide them by the value of a full expression, such as {full}."
 
 
 def add_boxes(sources: list[Source], boxes: Path | None, points: Path | None) -> list[Source]:
@@ -77,10 +92,23 @@ def add_boxes(sources: list[Source], boxes: Path | None, points: Path | None) ->
 
 def lookup(table: dict, source: Source):
     """Return what a table says about an image, None if nothing."""
-    value = table.get(("path", source.key))
-    if value is None and source.subject:
-        value = table.get(("subject", source.subject, source.expression))
-    return value
+    return next((table[key] for key in _keys(source) if key in table), None)
+
+
+def unused_lines(table: dict, sources: Sequence[Source]) -> list[str]:
+    """What the lines of a table name that name none of the images."""
+    used = {key for source in sources for key in _keys(source)}
+    return [" ".join(key[1:]) for key in table if key not in used]
+
+
+def _keys(source: Source) -> list[ImageKey]:
+    """How a line of a table can name an image."""
+    by_subject = _subject_key(source.subject, source.expression)
+    return [("path", plain_name(source.key)), *([by_subject] if source.subject else [])]
+
+
+def _subject_key(subject: str, expression: str) -> ImageKey:
+    return "subject", plain_name(subject), plain_name(expression).casefold()
 
 
 def require_matches(path: Path, table: dict, sources: Sequence[Source]) -> None:
@@ -116,7 +144,8 @@ class FrameLabels(NamedTuple):
 def read_frame_labels(path: Path) -> FrameLabels:
     """Read the columns subject, take, frame, intensity and optionally expression. Other columns are ignored.
 
-    A faulty line costs its frame alone. Raises UserError if a column is missing.
+    A faulty line costs its frame alone. Raises UserError if a column is missing, or if the intensities are on another
+    scale.
     """
     with _open(path) as file:
         rows = _read_rows(path, file)
@@ -128,25 +157,30 @@ def read_frame_labels(path: Path) -> FrameLabels:
             )
         labels = FrameLabels(path, {}, {}, [], "expression" in header)
         line_of_frame: dict[FrameKey, int] = {}
-        for line, cells in rows:
-            if any(cells):
-                _add_frame(labels, line_of_frame, line, header, [cell.strip() for cell in cells])
+        found = [
+            _add_frame(labels, line_of_frame, line, header, list(map(plain_name, cells)))
+            for line, cells in rows
+            if any(cells)
+        ]
+    if advice := _scale_advice([value for value in found if math.isfinite(value)]):
+        raise UserError(f"{path}: the intensities must be from 0 (neutral) to 1.{advice}")
     return labels
 
 
 def _add_frame(
     labels: FrameLabels, line_of_frame: dict[FrameKey, int], line: int, header: list[str], cells: list[str]
-) -> None:
+) -> float:
+    """Add what a line says about a frame. Returns the intensity as it stands there, NaN if there is none."""
     where = f"{labels.path}, line {line}"
     if len(cells) != len(header):
         message = f"must have {len(header)} columns as line 1 has, got {len(cells)}"
         labels.remarks.append(Rejected(where, f"unusable line of labels: {message}"))
-        return
+        return math.nan
     row = dict(zip(header, cells, strict=True))
     if not row["frame"].isdecimal() or len(row["frame"]) > 18:
         message = f"frame must be a whole number, got {row['frame']!r}"
         labels.remarks.append(Rejected(where, f"unusable line of labels: {message}"))
-        return
+        return math.nan
     key = labels.key(row["subject"], row.get("expression", "").lower(), row["take"], int(row["frame"]))
     try:
         value = float(row["intensity"])
@@ -160,6 +194,7 @@ def _add_frame(
         labels.errors[key] = f"two intensities in the labels: {where}: {message}"
     else:
         labels.values[key], line_of_frame[key] = value, line
+    return value
 
 
 def _read_header(path: Path) -> list[str]:
@@ -198,8 +233,8 @@ def _check_columns(path: Path, header: list[str], columns: tuple[str, ...]) -> N
 
 def _image_key(row: dict[str, str]) -> ImageKey:
     if "path" in row:
-        return "path", row["path"].strip().replace("\\", "/").removeprefix("./")
-    return "subject", row["subject"].strip(), row["expression"].strip()
+        return "path", plain_name(row["path"]).replace("\\", "/").removeprefix("./")
+    return _subject_key(row["subject"], row["expression"])
 
 
 def _shorten(header: list[str]) -> str:

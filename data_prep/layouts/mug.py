@@ -15,7 +15,16 @@ from data_prep.cropping import video_io
 from data_prep.cropping.image_io import ImageError
 from data_prep.layouts import csv_labels
 from data_prep.layouts.csv_labels import FrameKey, FrameLabels
-from data_prep.layouts.scan import IMAGE_TYPES, VIDEO_TYPES, Rejected, ScanResult, Source, decode_file_name, list_images
+from data_prep.layouts.scan import (
+    IMAGE_TYPES,
+    VIDEO_TYPES,
+    Rejected,
+    ScanResult,
+    Source,
+    decode_file_name,
+    list_images,
+    plain_name,
+)
 from facedisent_jax.data.record import NEUTRAL
 from facedisent_jax.errors import UserError, did_you_mean
 
@@ -108,11 +117,12 @@ def parse_take(folders: Sequence[str], video_name: str | None = None) -> Take | 
 
     video_name: name, without suffix, of a video that lies where the folder of a take could be.
     """
+    folders = [plain_name(folder) for folder in folders]
     names = [folder.lower() for folder in folders]
     expression_at = max((k for k, name in enumerate(names) if name in EXPRESSIONS), default=None)
     if expression_at is None:
         return "not in the folder of an expression"
-    below = [*folders[expression_at + 1 :], *([video_name] if video_name else [])]
+    below = [*folders[expression_at + 1 :], *([plain_name(video_name)] if video_name else [])]
     if len(below) != 1 or not (TAKE.fullmatch(below[0]) or below[0].lower().endswith("end")):
         return "not in the folder of a take"
     session, subject_at = "", expression_at - 1

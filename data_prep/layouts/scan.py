@@ -1,6 +1,7 @@
 """What a layout finds in a folder RAW: the images to crop, the files it rejects, and what the user should know."""
 
 import os
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -8,8 +9,15 @@ from typing import NamedTuple
 from facedisent_jax.errors import UserError
 
 # Suffixes, in lower case.
-IMAGE_TYPES = frozenset(".png .jpg .jpeg .jpe .jfif .bmp .webp .tif .tiff .gif .ppm .pgm .pbm .pnm .jp2".split())
+HEIC_TYPES = frozenset({".heic", ".heif"})  # listed, so that each is rejected by name: nothing here reads them
+IMAGE_TYPES = HEIC_TYPES | frozenset(
+    ".png .jpg .jpeg .jpe .jfif .bmp .webp .avif .tif .tiff .gif .ppm .pgm .pbm .pnm .jp2".split()
+)
 VIDEO_TYPES = frozenset(".avi .mp4 .m4v .mov .mkv .mpg .mpeg .webm .wmv".split())
+# Folders of copies and thumbnails that systems make, in lower case. They are passed over like hidden ones.
+SYSTEM_FOLDERS = frozenset(
+    "@eadir @__thumb @recycle #recycle $recycle.bin __macosx lost+found".split() + ["system volume information"]
+)
 
 
 def decode_file_name(name: str) -> str:
@@ -22,6 +30,14 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
+def plain_name(text: str) -> str:
+    """Return a name in the form in which names are compared: composed Unicode (NFC), no blanks at the ends.
+
+    The same `é` is one character in one file name and two (decomposed) in another, as macOS writes it.
+    """
+    return unicodedata.normalize("NFC", text).strip()
+
+
 class Source(NamedTuple):
     """One image to be cropped.
 
@@ -31,6 +47,7 @@ class Source(NamedTuple):
     subject ... intensity: as in facedisent_jax.data.record.Record.
     box:           left, top, right, bottom of the tight crop in pixels of the upright image, if the user gave one.
     landmark_file: Multi-PIE's .mat file with the landmarks of the image, if there is one.
+    digest:        hash of the image as it is stored, once it has been cropped.
     """
 
     path: Path
@@ -44,6 +61,7 @@ class Source(NamedTuple):
     intensity: float = float("nan")
     box: tuple[float, float, float, float] | None = None
     landmark_file: Path | None = None
+    digest: bytes = b""
 
 
 class Rejected(NamedTuple):
@@ -87,9 +105,9 @@ def list_images(
     types:        suffixes of the files to list, in lower case.
 
     Links to folders are followed and each folder is visited once. Links to a folder that contains `raw` are not
-    followed: they would lead to everything beside `raw`.
+    followed: they would lead to everything beside `raw`. Files in hidden folders are counted, too.
 
-    Returns (path, key) pairs in order of their keys, and counts, by kind, of what is not listed.
+    Returns (path, key) pairs in order of their keys, HEIC files last, and counts, by kind, of what is not listed.
     """
     raw = Path(raw)
     if not raw.is_dir():
@@ -120,18 +138,25 @@ def list_images(
         for entry in entries:
             name = decode_file_name(entry.name)
             if _is_folder(entry):
-                skipped_below = skipped or (entry.name.lower() if entry.name.lower() in skip_folders else "")
-                to_visit.append((entry.path, f"{prefix}{name}/", skipped_below))
+                to_visit.append((entry.path, f"{prefix}{name}/", skipped or _why_skipped(name.lower(), skip_folders)))
             elif kind := _why_not_listed(name, types, skipped):
                 left_out[kind] += 1
             else:
                 files.append((Path(entry.path), prefix + name))
-    files.sort(key=lambda item: item[1])
+    # an image of another type with the same name is the one to use
+    files.sort(key=lambda item: (item[0].suffix.lower() in HEIC_TYPES, item[1]))
     return files, left_out
 
 
 def _why_no_folder(path: Path) -> str:
     return "is a file" if path.exists() else "does not exist"
+
+
+def _why_skipped(name: str, skip_folders: frozenset[str]) -> str:
+    """The kind of a folder whose files are only counted, "" for another. name: in lower case."""
+    if name.startswith(".") or name in SYSTEM_FOLDERS:
+        return "hidden"
+    return name if name in skip_folders else ""
 
 
 def _why_not_listed(name: str, types: frozenset[str], skipped: str) -> str | None:

@@ -33,8 +33,9 @@ from apache_beam.runners.runner import create_runner
 from data_prep.cropping import crop, workers
 from data_prep.layouts.scan import Source
 from data_prep.output import writer
+from data_prep.output.build import core_count
 from data_prep.output.splits import split_of
-from data_prep.output.spool import NO_IMAGE, Item, items_from_crops, validate_item
+from data_prep.output.spool import NO_IMAGE, Item, Selection, items_from_crops, validate_item
 from facedisent_jax.config import IMAGE_SIZE
 from facedisent_jax.data.record import SPLITS, digest
 from facedisent_jax.errors import UserError, did_you_mean
@@ -119,7 +120,6 @@ class BeamStore:
         self._sources, self._cropping, self._setup = sources, cropping, setup
         self._folder, self._subject_pattern = folder, subject_pattern
         self._job_count = 0
-        self._subjects: set[str] = set()
 
     def __enter__(self) -> "BeamStore":
         for name in ("jobs", "crops", "digests"):
@@ -141,18 +141,22 @@ class BeamStore:
         with _explain_errors(self._setup.name), self._pipeline() as pipeline:
             crop_jobs = beam.ParDo(_CropJob(self._folder, cropping, self._subject_pattern))
             _ = self._job_numbers(pipeline) | "Crop" >> crop_jobs
+        places, unclear = [], []
         for number in range(self._job_count):
-            (items,) = _load(self._folder / "crops" / str(number), 1)
-            self._subjects.update(item.record.subject for item in items if item.record is not None)
+            items, more_places, more_unclear = _load(self._folder / "crops" / str(number), 3)
+            places += more_places
+            unclear += more_unclear
             yield from items
+        # these need the places of all faces of a subject, and they are few: they are cropped here
+        with contextlib.closing(crop.crop_unclear(unclear, places, cropping, core_count())) as parts:
+            yield from _save_crops(self._folder / "crops" / str(self._job_count), parts, self._subject_pattern)
+        self._job_count += 1
 
-    def write(self, split_by_subject: Mapping[str, str]) -> tuple[Path, list[bytes]]:
-        non_empty = {split_of(subject, split_by_subject) for subject in self._subjects}  # TFDS writes no empty split
-
+    def write(self, selection: Selection) -> tuple[Path, list[bytes]]:
         def streams(pipeline) -> Mapping[str, Any]:
-            read = beam.FlatMap(_read_job, self._folder, split_by_subject).with_outputs(*SPLITS)
+            read = beam.FlatMap(_read_job, self._folder, selection).with_outputs(*SPLITS)
             outputs = self._job_numbers(pipeline) | "Read" >> read
-            return {split: outputs[split] for split in SPLITS if split in non_empty}
+            return {split: outputs[split] for split in SPLITS if selection.counts[split]}  # TFDS writes no empty split
 
         with _explain_errors(self._setup.name):
             runner, options = self._setup.make_runner(), self._setup.make_options()
@@ -197,27 +201,39 @@ class _CropJob(beam.DoFn):
             workers.stop_worker(worker)
 
     def process(self, number: int):
-        items: list[Item] = []
-        images: list[np.ndarray] = []
         (sources,) = _load(self._folder / "jobs" / str(number), 1)
-        with contextlib.closing(crop.crop_all(sources, self._cropping, 1, self._idle_workers)) as parts:
-            for unchecked in (item for crops in parts for item in items_from_crops(crops)):
-                item = validate_item(unchecked, self._subject_pattern)
-                if item.record is not None:
-                    images.append(item.record.image)
-                    item = item._replace(record=item.record._replace(image=NO_IMAGE))
-                items.append(item)
-        _save(self._folder / "crops" / str(number), items, np.asarray(images, np.uint8))
+        with contextlib.closing(crop.crop_clear(sources, self._cropping, 1, self._idle_workers)) as parts:
+            _save_crops(self._folder / "crops" / str(number), parts, self._subject_pattern)
 
 
-def _read_job(number: int, folder: Path, split_by_subject: Mapping[str, str]):
+def _save_crops(path: Path, parts: Iterable[crop.Crops], subject_pattern: re.Pattern[str] | None) -> list[Item]:
+    """Write crops to a file: their items without images, the places of faces, the unclear groups, the images."""
+    items: list[Item] = []
+    images: list[np.ndarray] = []
+    places, unclear = [], []
+    for crops in parts:
+        places += crops.places
+        unclear += crops.unclear
+        for unchecked in items_from_crops(crops):
+            item = validate_item(unchecked, subject_pattern)
+            if item.record is not None:
+                images.append(item.record.image)
+                item = item._replace(record=item.record._replace(image=NO_IMAGE))
+            items.append(item)
+    _save(path, items, places, unclear, np.asarray(images, np.uint8))
+    return items
+
+
+def _read_job(number: int, folder: Path, selection: Selection):
     """The records of a job for TFDS: (key, record as a dictionary), tagged with the split."""
-    items, images = _load(folder / "crops" / str(number), 2)
+    items, _, _, images = _load(folder / "crops" / str(number), 4)
     keys_and_records = [(item.key, item.record) for item in items if item.record is not None]
     images = images.reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3)
     digests = []
     for (key, record), image in zip(keys_and_records, images, strict=True):
-        split = split_of(record.subject, split_by_subject)
+        if key in selection.copies:
+            continue
+        split = split_of(record.subject, selection.split_by_subject)
         record = record._replace(image=image)
         digests.append(digest(split, record))
         yield beam.pvalue.TaggedOutput(split, (key, record._asdict()))

@@ -9,13 +9,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_prep.intensity import IntensityMethod
 from data_prep.layouts.scan import Rejected, ScanResult
 from data_prep.output import splits, staging
-from data_prep.output.spool import CropStore, Item, Spool, items_from_crops, items_from_reasons
+from data_prep.output.spool import CropStore, Item, Selection, Spool, items_from_crops, items_from_reasons
 from facedisent_jax.data.reading import read_info
 from facedisent_jax.data.record import PREP_FILE, SPLITS, content_hash
 from facedisent_jax.errors import UserError
@@ -161,8 +162,9 @@ def build_folder(
             if plan.training_subjects:
                 fixed |= splits.published_split(summary.images, plan.training_subjects, plan.split_seed)
             split_by_subject, split_notes = splits.split_subjects(summary.images, plan.split_seed, fixed)
-            finished, digests = crops.write(split_by_subject)
-        info = _describe(plan, summary, split_by_subject, digests, left_out or {}, [*notes, *split_notes])
+            selection = Selection(split_by_subject, summary.copies, _image_counts(summary.images, split_by_subject))
+            finished, digests = crops.write(selection)
+        info = _describe(plan, summary, selection, digests, left_out or {}, [*notes, *split_notes])
         _write_reports(finished, info, summary)
         staging.move_into_place(finished, out, folder)
     return info
@@ -175,38 +177,62 @@ class _Summary(NamedTuple):
     rejected: files that were left out, each with its reason.
     remarks:  what was noticed about files that are used.
     found_by: detector -> number of images.
+    copies:   keys of crops that are left out, see `find_copies`.
     """
 
     images: Counter[str]
     rejected: list[Rejected]
     remarks: list[Rejected]
     found_by: Counter[str]
+    copies: set[str]
 
 
 def _collect(items: Iterable[Item], total: int | None) -> _Summary:
     """Go through all items, with a progress bar."""
     from tqdm import tqdm
 
-    summary = _Summary(Counter(), [], [], Counter())
+    used: list[Item] = []
+    rejected: list[Rejected] = []
+    remarks: list[Rejected] = []
     with tqdm(desc="Cropping" if total else "Drawing", total=total, unit=" images") as bar:
         for item in items:
             if item.remark:
-                summary.remarks.append(Rejected(item.key, item.reason))
+                remarks.append(Rejected(item.key, item.reason))
                 continue
             bar.update()
             if item.record is None:
-                summary.rejected.append(Rejected(item.key, item.reason))
-                continue
-            summary.images[item.record.subject] += 1
-            if item.found_by:
-                summary.found_by[item.found_by] += 1
-    return summary
+                rejected.append(Rejected(item.key, item.reason))
+            else:
+                used.append(item)
+    copies = find_copies(used)
+    rejected += [Rejected(key, f"equal to another picture: {original}") for key, original in copies.items()]
+    used = [item for item in used if item.key not in copies]
+    images = Counter(item.record.subject for item in used if item.record)
+    return _Summary(images, rejected, remarks, Counter(item.found_by for item in used if item.found_by), set(copies))
+
+
+def find_copies(items: Iterable[Item]) -> dict[str, str]:
+    """Key of each picture that is left out because another subject has an equal one -> key of that one.
+
+    So equal pictures are never in two splits. Of equal ones the first by key stays, labelled ones before others; with
+    it all of the same subject stay, as nothing may move in a video for a while.
+    """
+    candidates = [
+        (item.digest, not item.record.subject, not item.record.expression, item.key, item.record.subject)
+        for item in items
+        if item.record and item.digest
+    ]
+    copies = {}
+    for _, group in groupby(sorted(candidates), key=lambda candidate: candidate[0]):
+        (*_, original, subject), *others = group
+        copies |= {key: original for *_, key, other in others if other != subject}
+    return copies
 
 
 def _describe(
     plan: Plan,
     summary: _Summary,
-    split_by_subject: dict[str, str],
+    selection: Selection,
     digests: list[bytes],
     left_out: dict[str, int],
     notes: list[str],
@@ -218,8 +244,10 @@ def _describe(
         "detector": plan.detector,
         "margin": plan.margin,
         "options": {name: _to_json(value) for name, value in plan.options.items()},
-        "splits": _image_counts(summary.images, split_by_subject),
-        "subjects": {name: sorted(s for s, split in split_by_subject.items() if split == name) for name in SPLITS},
+        "splits": dict(selection.counts),
+        "subjects": {
+            name: sorted(s for s, split in selection.split_by_subject.items() if split == name) for name in SPLITS
+        },
         "pictures": summary.images.total(),
         "content": content_hash(digests),
         "found_by": dict(summary.found_by),

@@ -13,6 +13,7 @@ from data_prep.layouts.scan import printable
 from data_prep.output.splits import canonical_subject, compile_pattern
 from facedisent_jax.data.reading import read_info, read_split
 from facedisent_jax.data.record import NEUTRAL, SPLITS, Faces
+from facedisent_jax.environment import import_matplotlib
 
 TakeName = tuple[str, str, str]  # subject, expression, sequence
 Curve = dict[int, float]  # frame number -> intensity
@@ -216,6 +217,7 @@ def compare_with_truth(curves: dict[TakeName, Curve], truth: Truth) -> str:
 
 def plot_curves(curves: dict[TakeName, Curve], path: Path, truth: Truth) -> None:
     """Plot intensity against frame for a few takes of evenly sampled people; the truth, if any, is dashed."""
+    import_matplotlib()
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

@@ -1,8 +1,7 @@
 """Finished crops wait here for the splits, which are known once all crops have arrived, and then go into shards."""
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -29,6 +28,7 @@ class Item(NamedTuple):
     reason:   why the file was left out, or the remark.
     found_by: the detector that found the face.
     remark:   whether `reason` is a remark on something that is used.
+    digest:   hash of the image as it is stored in RAW, b"" if it is not from there.
     """
 
     key: str
@@ -36,6 +36,7 @@ class Item(NamedTuple):
     reason: str = ""
     found_by: str = ""
     remark: bool = False
+    digest: bytes = b""
 
 
 def items_from_reasons(entries: Iterable[Rejected], remark: bool = False) -> Iterator[Item]:
@@ -54,7 +55,7 @@ def items_from_crops(crops: "Crops") -> Iterator[Item]:
             source.frame,
             source.intensity,
         )
-        yield Item(source.key, record, found_by=found_by)
+        yield Item(source.key, record, found_by=found_by, digest=source.digest)
     yield from items_from_reasons(crops.rejected)
     yield from items_from_reasons(crops.remarks, remark=True)
 
@@ -72,6 +73,18 @@ def validate_item(item: Item, subject_pattern: re.Pattern[str] | None) -> Item:
     return item._replace(record=item.record._replace(subject=subject))
 
 
+class Selection(NamedTuple):
+    """Which crops are written, and where.
+
+    copies: keys of those that are not.
+    counts: split -> number of images.
+    """
+
+    split_by_subject: Mapping[str, str]
+    copies: Container[str]
+    counts: Mapping[str, int]
+
+
 class CropStore(Protocol):
     """Keeps crops until the splits are known, then writes them into shards: `Spool`, or `BeamStore` with Beam."""
 
@@ -79,7 +92,7 @@ class CropStore(Protocol):
         """Keep the crops of the items. Yields each item, validated, with an empty image."""
         ...
 
-    def write(self, split_by_subject: Mapping[str, str]) -> tuple[Path, list[bytes]]:
+    def write(self, selection: Selection) -> tuple[Path, list[bytes]]:
         """Write the shards. Returns the folder that holds them, and the digests of all records."""
         ...
 
@@ -117,12 +130,11 @@ class Spool:
                 item = item._replace(record=record)
             yield item
 
-    def write(self, split_by_subject: Mapping[str, str]) -> tuple[Path, list[bytes]]:
-        counts = Counter(split_of(record.subject, split_by_subject) for record in self._records)
-        streams = {split: self._stream(split, split_by_subject, counts[split]) for split in SPLITS if counts[split]}
+    def write(self, selection: Selection) -> tuple[Path, list[bytes]]:
+        streams = {split: self._stream(split, selection) for split in SPLITS if selection.counts[split]}
         return writer.write_shards(self._folder, streams), self._digests
 
-    def _stream(self, split: str, split_by_subject: Mapping[str, str], total: int):
+    def _stream(self, split: str, selection: Selection):
         """A function that yields the (key, record) pairs of a split, with a progress bar."""
 
         def records() -> Iterator[tuple[str, Record]]:
@@ -130,8 +142,12 @@ class Spool:
 
             self._file.flush()
             images = np.memmap(self._path, np.uint8, "r").reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3)
-            indices = (k for k, row in enumerate(self._records) if split_of(row.subject, split_by_subject) == split)
-            for k in tqdm(indices, f"Writing {split}", total, unit=" images", leave=False):
+            indices = (
+                k
+                for k, row in enumerate(self._records)
+                if split_of(row.subject, selection.split_by_subject) == split and self._keys[k] not in selection.copies
+            )
+            for k in tqdm(indices, f"Writing {split}", selection.counts[split], unit=" images", leave=False):
                 record = self._records[k]._replace(image=images[k])
                 self._digests.append(digest(split, record))
                 yield self._keys[k], record

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from facedisent_jax.data.record import NAME, Record, features
-from facedisent_jax.data.tf_environment import quiet_tensorflow
+from facedisent_jax.environment import quiet_tensorflow
 
 VERSION = "1.0.0"
 Stream = Iterator[tuple[str, Record]]

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from facedisent_jax.commands.train import settle_environment
-from facedisent_jax.data.tf_environment import quiet_tensorflow
+from facedisent_jax.environment import quiet_tensorflow, start_command
 from facedisent_jax.errors import Stopped, UserError, did_you_mean
+from facedisent_jax.files import check_out
 
 Run = Annotated[Positional[Path], arg(metavar="RUN", help="Run folder, made by train.py.")]
 Data = Annotated[
@@ -39,17 +39,31 @@ FaceMesh = Annotated[
         help="Model file of the face mesh, which measures the smile. None: the one fetched by data_prep, if any.",
     ),
 ]
+ReportFolder = Annotated[
+    Path | None, arg(metavar="FOLDER", help="Folder of the page, its metrics and figures. None: inside the run folder.")
+]
 CropMesh = Annotated[
     Path | None, arg(metavar="FILE", help="Model file of the face mesh, if the run's data was cropped with it.")
 ]
 
 
-def report(run: Run, data: Data = (), split: Split = "test", step: Step = "best", landmarker: FaceMesh = None) -> None:
+def report(
+    run: Run,
+    data: Data = (),
+    split: Split = "test",
+    step: Step = "best",
+    landmarker: FaceMesh = None,
+    out: ReportFolder = None,
+) -> None:
     """Evaluate a run on people it never saw: RUN/report/index.html, metrics.json and figures."""
+    from facedisent_jax.reporting import html
     from facedisent_jax.reporting.report import write
 
+    folder = out or run / "report"
+    if out is not None:
+        html.check_out(out)
     mesh, _ = _face_mesh(landmarker)
-    metrics = write(run, data, split, _parse_step(step), mesh)
+    metrics = write(run, data, split, _parse_step(step), mesh, folder)
     print(f"{metrics['data']['pictures']} {split} images of {metrics['data']['subjects']} held-out subjects")
     rows = {"reconstruction": metrics["reconstruction"], "swap": metrics["swap"]}
     rows |= {name: values for name, values in metrics["baselines"].items() if isinstance(values, dict)}
@@ -58,7 +72,7 @@ def report(run: Run, data: Data = (), split: Split = "test", step: Step = "best"
             print(f"{name.replace('_', ' '):15s} {values['psnr']:6.2f} dB   SSIM {values['ssim']:.3f}")
     if metrics["intensity"]["spearman"] is not None:
         print(f"{'intensity':15s} Spearman {metrics['intensity']['spearman']:.3f}")
-    print(run / "report" / "index.html")
+    print(folder / html.PAGE)
 
 
 def video(
@@ -68,11 +82,15 @@ def video(
     step: Step = "best",
     clips: Clips = 32,
     landmarker: FaceMesh = None,
+    out: ReportFolder = None,
 ) -> None:
     """Compare the path from neutral to full expression with real clips: RUN/video/index.html, metrics.json, figures."""
-    from facedisent_jax.reporting import video_report
+    from facedisent_jax.reporting import html, video_report
 
-    metrics = video_report.write(run, _video_options(data, split, step, clips, landmarker))
+    folder = out or run / "video"
+    if out is not None:
+        html.check_out(out)
+    metrics = video_report.write(run, _video_options(data, split, step, clips, landmarker), folder)
     about = metrics["data"]
     print(
         f"{about['clips']} clips of {about['subjects']} held-out subjects, {about['onset_frames']['all']} onset frames"
@@ -82,7 +100,7 @@ def video(
     for sentence in dict.fromkeys([*about["easier_than_video"], *metrics["missing"]]):
         print(f"Note: {sentence}")
     print(video_report.as_text(metrics))
-    print(run / "video" / "index.html")
+    print(folder / html.PAGE)
 
 
 def compare(
@@ -101,13 +119,16 @@ def compare(
     out: Annotated[Path | None, arg(help=".csv or .json: also write the table to this file.")] = None,
 ) -> None:
     """Video metrics of several runs in one table, with paired differences to the first."""
+    from facedisent_jax import trained_model
     from facedisent_jax.reporting import comparison
 
+    groups = comparison.groups(runs)
     if out is not None:
         comparison.check_out(out)
         _check_files(out)
+        folders = [run for group in groups.values() for run in group]
+        check_out(out, [*folders, *(data or map(Path, trained_model.load(folders[0], _parse_step(step)).info["data"]))])
     options = _video_options(data, split, step, clips, landmarker)
-    groups = comparison.groups(runs)
     table = comparison.compare(groups, options, lambda run: print(f"Evaluating {run}", file=sys.stderr))
     print(table.text())
     if out is not None:
@@ -133,6 +154,7 @@ def table1(
     from facedisent_jax.evaluation import table1
     from facedisent_jax.presets import PRESETS
 
+    check_out(out, data)
     rows, size = table1.train_and_evaluate(data, out, PRESETS[preset].config, seeds, steps)
     print(f"\nPSNR in dB on the face at {size}x{size} pixels, held-out people, mean and spread over seeds")
     print(table1.format_table(rows))
@@ -145,7 +167,10 @@ def interpolate(
         Positional[Path],
         arg(metavar="A", help="First photograph. Cropped as the training data was, unless it has 64x64 pixels."),
     ],
-    b: Annotated[Positional[Path | None], arg(metavar="[B]", help="Last photograph. None: A begins to smile.")] = None,
+    b: Annotated[
+        Positional[Path | None],
+        arg(metavar="[B]", help="Last photograph. None: A begins to smile, or to show --expression."),
+    ] = None,
     to: Annotated[
         float, arg(help="Where the path ends: 1 is B, more is beyond B. Without B: the intensity of the smile.")
     ] = 1.0,
@@ -156,6 +181,10 @@ def interpolate(
     out: Annotated[
         Path, arg(help=".png or .jpg: a strip with both photographs. .gif, .webp or .mp4: an animation there and back.")
     ] = Path("strip.png"),
+    expression: Annotated[
+        str | None,
+        arg(help="Without B: the expression that A begins to show. None: the only one of the training data."),
+    ] = None,
     landmarker: CropMesh = None,
     step: Step = "best",
 ) -> None:
@@ -170,7 +199,7 @@ def interpolate(
     trained_model.check_steps(steps)
     model = trained_model.load(run, _parse_step(step))
     photos = user_photos.crop_photos(ends, model.info["crop"], landmarker)
-    frames = model.interpolate(photos[0], None if b is None else photos[1], steps, move, to)
+    frames = model.interpolate(photos[0], None if b is None else photos[1], steps, move, to, expression)
     if out.suffix.lower() in figures.ANIMATIONS:
         figures.animate(frames, out)
     else:
@@ -222,24 +251,23 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str], program: str = "eval.py") -> None:
     """Carry out a command line. A mistake of the user ends in one sentence."""
+    start_command()
     name, *options = arguments or ["--help"]
     if name in ("-h", "--help"):
-        about = "Evaluate trained runs, or use one on photographs. `python eval.py COMMAND --help` lists its options."
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="eval.py", description=about, args=arguments)
+        about = "Evaluate trained runs, or use one on photographs. `COMMAND --help` lists its options."
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog=program, description=about, args=arguments)
     if name not in COMMANDS:
         sys.exit(f"The command must be one of {', '.join(COMMANDS)}, got {name!r}.{did_you_mean(name, COMMANDS)}")
     quiet_tensorflow()
-    if name == "table1":  # the one command that trains
-        settle_environment()
     try:
-        tyro.cli(COMMANDS[name], prog=f"eval.py {name}", args=options)
+        tyro.cli(COMMANDS[name], prog=f"{program} {name}", args=options)
     except Stopped as stopped:
-        print(f"eval.py: {stopped}", file=sys.stderr)
+        print(f"{program}: {stopped}", file=sys.stderr)
         sys.exit(stopped.status)
     except (UserError, OSError) as error:
-        sys.exit(f"eval.py: {error}")
+        sys.exit(f"{program}: {error}")
 
 
 def _video_options(data: tuple[Path, ...], split: str, step: str, clips: int, landmarker: Path | None) -> Any:
@@ -271,3 +299,4 @@ def _check_files(out: Path, *photos: Path) -> None:
     for path in photos:
         if not path.is_file():
             raise UserError(f"A photograph must be an existing file, got {path}.")
+    check_out(out, photos)

@@ -13,7 +13,7 @@ from jaxtyping import Float32, Int64, UInt8
 
 from facedisent_jax.config import IMAGE_SIZE
 from facedisent_jax.data.mapped_images import MappedImages
-from facedisent_jax.data.tf_environment import quiet_tensorflow
+from facedisent_jax.environment import quiet_tensorflow
 
 IMAGE_BYTES = IMAGE_SIZE * IMAGE_SIZE * 3
 MOUTH = (slice(38, 60), slice(14, 50))  # rows and columns of the mouth in a tight crop

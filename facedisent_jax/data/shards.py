@@ -11,7 +11,7 @@ from jaxtyping import Int64, UInt8
 
 from facedisent_jax.data.record import IMAGE_BYTES, NAME, PREP_FILE, Faces
 from facedisent_jax.data.stream import without_autotune
-from facedisent_jax.data.tf_environment import quiet_tensorflow
+from facedisent_jax.environment import quiet_tensorflow
 from facedisent_jax.errors import UserError
 
 CHUNK_RECORDS = 128  # records read at a time: more do not stay in the processor's cache

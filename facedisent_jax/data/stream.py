@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from facedisent_jax.data.tf_environment import quiet_tensorflow
 from facedisent_jax.data.triplets import Batch, Triplets
+from facedisent_jax.environment import quiet_tensorflow
 from facedisent_jax.errors import UserError
 
 GATHER_TRIPLETS = 128  # triplets gathered at once, over several steps: handing them over then costs little

@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from facedisent_jax.environment import import_matplotlib
+
 
 def cross_fade(
     a: Float[np.ndarray, "h w 3"], b: Float[np.ndarray, "h w 3"], alpha: Float[np.ndarray, "k"]
@@ -26,6 +28,7 @@ def morph(
     points_a, points_b: landmarks in pixels (x, y). The warp is linear within each Delaunay triangle of the landmarks
     and of fixed points on the border.
     """
+    import_matplotlib()
     from matplotlib.tri import LinearTriInterpolator, Triangulation
 
     height, width = a.shape[:2]

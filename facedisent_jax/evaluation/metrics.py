@@ -141,8 +141,8 @@ def _most_different(rows: np.ndarray, displayed: np.ndarray, step: np.ndarray) -
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
-    """Spearman's rank correlation, ties sharing their mean rank; NaN where one side is constant."""
-    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
+    """Spearman's rank correlation, ties sharing their mean rank; NaN where one side is constant or has a NaN."""
+    if len(a) < 2 or not (np.ptp(a) > 0 and np.ptp(b) > 0):
         return np.nan
     return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
 

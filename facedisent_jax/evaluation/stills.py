@@ -130,10 +130,10 @@ def inter_subject_psnr(faces: Faces, displayed: np.ndarray) -> float:
 def intensity_metrics(model: TrainedModel, expression: np.ndarray, faces: Faces, displayed: np.ndarray) -> dict:
     """The intensity read from expression codes [n, 64] against the true one: mean over actions, and each action.
 
-    Each action is evaluated together with the neutral images.
+    Each action that the model was trained on is evaluated together with the neutral images.
     """
     by_action = {}
-    for action in (str(name) for name in np.unique(displayed) if name not in ("", NEUTRAL)):
+    for action in (name for name in model.expressions if name in displayed):
         rows = (displayed == action) | (displayed == NEUTRAL)
         prediction, truth = model.intensity(expression[rows], action), faces.intensity[rows]
         by_action[action] = {

@@ -223,7 +223,12 @@ def read_intensities(model: TrainedModel, faces: Faces, chosen: list[Clip]) -> t
     that the map was fitted on.
     """
     codes = [model.encode(np.asarray(faces.image[clip.take])) for clip in chosen]
-    predictions = [model.intensity(code.expression, clip.action) for code, clip in zip(codes, chosen, strict=True)]
+    predictions = [
+        model.intensity(code.expression, clip.action)
+        if clip.action in model.expressions
+        else np.full(len(clip.take), np.nan)
+        for code, clip in zip(codes, chosen, strict=True)
+    ]
     truths = [faces.intensity[clip.take].astype(float) for clip in chosen]
     calibrated = calibrate(chosen, predictions, truths)
     out = []

@@ -150,8 +150,9 @@ def expression_terms(
     gap = intensity_gap(batch)
     # A code near 0.5 has no direction, so intensities near 0.5 are left out of the cosine terms.
     has_direction = (jnp.abs(batch.intensity - 0.5) > MIN_DIRECTION).astype(jnp.float32) * batch.is_labelled
-    are_opposite = has_direction[A] * has_direction[B] * (gap > OPPOSITE_GAP)
-    label_mask = batch.is_labelled * (1.0 if config.label_intermediate else is_endpoint(batch.intensity))
+    are_opposite = jnp.where(gap > OPPOSITE_GAP, has_direction[A] * has_direction[B], 0.0)
+    is_constrained = config.label_intermediate or is_endpoint(batch.intensity)
+    label_mask = jnp.where(is_constrained, batch.is_labelled, 0.0)
     return {
         "expression_cosine": masked_mean(
             cosine_embedding(signed[A], signed[C], same=True),

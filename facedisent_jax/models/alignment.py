@@ -47,7 +47,7 @@ def similarity_basis(size: int, factor: int = 1) -> Float[Array, "pixels pixels 
     Scaling and rotation are about the centre and move the middle of an edge by one pixel. One pixel is one of the full
     size; the flow is in those of the downsampled image.
     """
-    axis = (2 * jnp.arange(size // factor) + 1) * (factor / size) - 1
+    axis = (2 * jnp.arange(size // factor, dtype=jnp.float32) + 1) * (factor / size) - 1
     y, x = jnp.meshgrid(axis, axis, indexing="ij")
     ones, zeros = jnp.ones_like(y), jnp.zeros_like(y)
     rows, columns = jnp.stack([ones, zeros, y, x], axis=-1), jnp.stack([zeros, ones, x, -y], axis=-1)

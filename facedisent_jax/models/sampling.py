@@ -16,9 +16,9 @@ def warp_image(
     cubic: sample by cubic convolution, not bilinearly.
     """
     _, height, width, _ = images.shape
-    rows, columns = jnp.arange(height)[None, :, None], jnp.arange(width)[None, None, :]
+    rows, columns = jnp.arange(height, dtype=flow.dtype)[:, None], jnp.arange(width, dtype=flow.dtype)
     sample = sample_cubic if cubic else sample_bilinear
-    return sample(images, rows + flow[..., 0], columns + flow[..., 1])
+    return sample(images, rows[None] + flow[..., 0], columns[None, None] + flow[..., 1])
 
 
 def sample_bilinear(
@@ -68,7 +68,7 @@ def _floor_and_fraction(
     """The pixel before each position on an axis of `size` pixels, and the distance beyond it, 0 to 1."""
     position = jnp.clip(position, 0, size - 1)
     floor = jnp.minimum(jnp.floor(position).astype(jnp.int32), size - 2)
-    return floor, position - floor
+    return floor, position - floor.astype(position.dtype)
 
 
 def _cubic_weights(t: Float[Array, "batch height width"]) -> tuple[Array, Array, Array, Array]:

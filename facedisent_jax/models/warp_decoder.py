@@ -124,7 +124,7 @@ def warp_sources(
     """
     k, n = len(sources), len(expression)
     # 1. Align
-    pose_flow = (config.warp_ablation != "paint") * _merge(align(sources, target_decoded, alpha))
+    pose_flow = float(config.warp_ablation != "paint") * _merge(align(sources, target_decoded, alpha))
     # 2. Warp
     stack = _stack(expression, target_decoded, sources)
     _, flow = predict_flow(config, params, "first", stack, pose_flow)
@@ -238,7 +238,7 @@ def predict_flow(
     inputs = jnp.concatenate([warped - 0.5, 2 * other_source, residual], axis=-1)
     outputs: Any = _networks(config)[name].apply({"params": params[name]}, inputs, stack.condition)
     coarse_flow = jax.image.resize(outputs["coarse_flow"], flow.shape, "bilinear")
-    use_flow = config.warp_ablation != "paint"
+    use_flow = float(config.warp_ablation != "paint")
     flow_update = COARSE_FLOW_SCALE * coarse_flow + to_pixels(outputs["fine_flow"])
     return outputs, use_flow * stack.change_norm * flow_update
 
@@ -247,7 +247,7 @@ def paint(
     config: ModelConfig, outputs: dict[str, Array], stack: _Stack, flow: Float[Array, "rows 64 64 2"], cubic: bool
 ) -> tuple[Float[Array, "rows 64 64 3"], Float[Array, "rows 64 64 1"]]:
     """The warped sources with the residual and the texture painted over them, and the mask of the paint."""
-    mask = nn.sigmoid(to_pixels(outputs["mask"])) * (config.warp_ablation != "flow")
+    mask = nn.sigmoid(to_pixels(outputs["mask"])) * float(config.warp_ablation != "flow")
     warped, residual = warp_and_residual(stack, flow, cubic)
     texture = jnp.minimum(2 * stack.change_norm, 1) * to_pixels(outputs["texture"])
     return warped + scale_pixels(residual + texture, mask), mask

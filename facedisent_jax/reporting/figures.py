@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Shaped, UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from facedisent_jax.environment import import_matplotlib
 from facedisent_jax.errors import UserError
 from facedisent_jax.files import replacing
 
@@ -101,6 +102,7 @@ def _to_uint8(face: np.ndarray) -> np.ndarray:
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib and has Greek, Cyrillic and accents."""
+    import_matplotlib()
     import matplotlib
 
     return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
@@ -218,6 +220,7 @@ def line_charts(panels: Sequence[tuple[str, Sequence[Line]]], x_label: str, y_la
 
 
 def _axes(count: int, size: tuple[float, float]):
+    import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

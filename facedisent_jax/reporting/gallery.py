@@ -178,14 +178,15 @@ def reconstructions(model: TrainedModel, faces: Faces, codes: Codes, people: lis
 def intensities(model: TrainedModel, faces: Faces, codes: Codes) -> ReportFigure:
     title = "Intensity read from the expression code"
     expression = metrics.displayed_expression(faces.expression, faces.intensity)
-    actions = [action for action in np.unique(expression) if action not in ("", NEUTRAL)]
+    actions = [action for action in model.expressions if action in expression]
     if not actions:
-        return ReportFigure("intensity", title, "Left out: no image shows an expression of known intensity.")
+        caption = "Left out: no image shows, at a known intensity, an expression that the model was trained on."
+        return ReportFigure("intensity", title, caption)
     truth, read, labels = [], [], []
     for action in actions:
         rows = (expression == action) | ((expression == NEUTRAL) & (len(actions) == 1))
         truth.append(faces.intensity[rows])
-        read.append(model.intensity(codes.expression[rows], str(action)))
+        read.append(model.intensity(codes.expression[rows], action))
         labels.append(expression[rows])
     image = figures.intensity_scatter(*(np.concatenate(parts) for parts in (truth, read, labels)))
     caption = (

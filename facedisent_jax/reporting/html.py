@@ -1,14 +1,18 @@
 """HTML pages: the skeleton, tables, figures, and writing a page with its files. All text from outside is escaped."""
 
 import os
-import shutil
+import tempfile
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
+from facedisent_jax.errors import UserError
+from facedisent_jax.files import PARTIAL
 from facedisent_jax.reporting import figures
 from facedisent_jax.reporting.figures import ReportFigure
+
+PAGE, METRICS = "index.html", "metrics.json"  # files of a report, beside the folder figures
 
 STYLE = """
 :root { color-scheme: light; }
@@ -150,28 +154,40 @@ def interval(bounds: Sequence[float | None], digits: int) -> str:
     return "" if low is None or high is None else f"{low:.{digits}f} to {high:.{digits}f}"
 
 
+def check_out(folder: Path) -> None:
+    """Raises UserError unless a report may be written to this folder: a new or empty one, or that of a report."""
+    if folder.exists() and not (folder.is_dir() and (not any(folder.iterdir()) or (folder / METRICS).is_file())):
+        raise UserError(f"--out must be a new folder, or that of an earlier report, got {folder}.")
+
+
 def publish(folder: Path, html: str, metrics: str, drawings: Sequence[ReportFigure]) -> None:
     """Write index.html, metrics.json and figures/ beside `folder`, then move them into it, the page last.
 
     An older page is deleted first, together with its figures, so that no page ever stands beside another's figures.
-    metrics: as JSON.
+    metrics: as JSON. Raises UserError where the folder cannot be written.
     """
-    partial = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(partial, ignore_errors=True)
-    (partial / "figures").mkdir(parents=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTIAL) as partial:
+            _publish(folder, Path(partial), html, metrics, drawings)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror or error}): give another --out.") from error
+
+
+def _publish(folder: Path, partial: Path, html: str, metrics: str, drawings: Sequence[ReportFigure]) -> None:
+    (partial / "figures").mkdir()
     names = [f"figures/{drawing.name}.png" for drawing in drawings]
     for name, drawing in zip(names, drawings, strict=True):
         if drawing.image is not None:
             figures.save(drawing.image, partial / name)
-    (partial / "metrics.json").write_text(metrics + "\n", encoding="utf-8")
-    (partial / "index.html").write_text(html, encoding="utf-8", errors="backslashreplace")
+    (partial / METRICS).write_text(metrics + "\n", encoding="utf-8")
+    (partial / PAGE).write_text(html, encoding="utf-8", errors="backslashreplace")
 
     (folder / "figures").mkdir(parents=True, exist_ok=True)
-    for name in ("index.html", *names):
+    for name in (PAGE, *names):
         (folder / name).unlink(missing_ok=True)
     for name in names:
         if (partial / name).exists():
             os.replace(partial / name, folder / name)
-    for name in ("metrics.json", "index.html"):
+    for name in (METRICS, PAGE):
         os.replace(partial / name, folder / name)
-    shutil.rmtree(partial)

@@ -31,10 +31,12 @@ def write(
     split: str = "test",
     step: str | int = "best",
     face_mesh: FaceMesh | None = None,
+    out: Path | None = None,
 ) -> dict:
-    """Evaluate a run on a split and write RUN/report. Returns the content of metrics.json.
+    """Evaluate a run on a split and write its report. Returns the content of metrics.json.
 
     data: data folders; by default those the run was trained on.
+    out: folder of the report; by default RUN/report.
     face_mesh: measures the smile of the swaps; without it the mouth reader does.
 
     The page is moved into place last: an interrupted report leaves the older one whole.
@@ -55,7 +57,7 @@ def write(
     metrics = to_json(evaluation.metrics)
     drawings = gallery.draw_all(model, faces, evaluation.codes, evaluation.swaps, history(run))
     text = json.dumps(metrics, indent=2, allow_nan=False)
-    html.publish(run / "report", render(run.name, metrics, drawings, notes), text, drawings)
+    html.publish(out or run / "report", render(run.name, metrics, drawings, notes), text, drawings)
     return json.loads(text)
 
 

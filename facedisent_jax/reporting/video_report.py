@@ -25,14 +25,14 @@ straight line give 0.1 and a single jump gives 1. Identity distance: to the real
 1. All metrics, also those of each clip, are in <a href="metrics.json">metrics.json</a>."""
 
 
-def write(run: Path | str, options: VideoEvalOptions) -> dict:
-    """Evaluate a run on clips and write RUN/video, the page last. Returns the content of metrics.json."""
+def write(run: Path | str, options: VideoEvalOptions, out: Path | None = None) -> dict:
+    """Evaluate a run on clips and write its page, to `out` or RUN/video. Returns the content of metrics.json."""
     run = Path(run)
     setup = prepare(run, options)
     statistics, metrics = video.measure_clips(setup, options)
     drawings = video_gallery.draw_all(setup.model, setup.faces, setup.clips, statistics, metrics, options.face_mesh)
     text = json.dumps(metrics, indent=1, allow_nan=False)
-    html.publish(run / "video", render(run.name, metrics, drawings), text, drawings)
+    html.publish(out or run / "video", render(run.name, metrics, drawings), text, drawings)
     return metrics
 
 

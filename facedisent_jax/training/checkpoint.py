@@ -1,11 +1,14 @@
 """Checkpoints of a run. The only file that imports Orbax."""
 
+import errno
 import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,17 +20,24 @@ from facedisent_jax import config as configs
 from facedisent_jax import models
 from facedisent_jax.config import Config
 from facedisent_jax.errors import UserError
+from facedisent_jax.training import distributed
 from facedisent_jax.training.step import TrainState
 
-FOLDER = "checkpoints"
+FOLDER, CONFIG = "checkpoints", "config.json"  # in a run folder
 METRIC = "validation/error"  # decides the best checkpoint: mean of reconstruction and swap MSE, lower is better
+NAME = "0|[1-9][0-9]*"  # of a finished checkpoint: its step
+LEFTOVER = re.compile(rf"({NAME})\.(orbax-checkpoint-tmp(-[0-9]+)?|deleted)")  # half written, or half deleted
+# Paths that Orbax takes as they are. In others it expands *?[], its libraries take /gs/ for a cloud, and turn \ into /.
+LITERAL_PATH = re.compile(r"(?!/(/|gs/|s3/|az/|hf/))(?!.*/\.\./)[\w /.,+=@%~-]*")
+MAX_READS = 10  # of a run that is being trained: so often another checkpoint is chosen where one has gone
 
 
 class Checkpoint(NamedTuple):
     """What is needed to use a trained model.
 
     params: plain pytree of numpy arrays, the moving average of the weights (`ema_params`).
-    info:   "data": folders trained on, "crop": {"detector", "margin"}, "train_subjects": sorted list.
+    info:   "data": folders trained on, "crop": {"detector", "margin"}, "train_subjects" and "expressions" (without
+            neutral): sorted lists.
     """
 
     params: Any
@@ -36,11 +46,16 @@ class Checkpoint(NamedTuple):
     step: int
 
 
+class CheckpointGone(UserError):
+    """The checkpoint was deleted while it was read: the run is being trained."""
+
+
 class Checkpoints:
     """Writes the checkpoints of a run and keeps the best, by validation error, and the last. One writer at a time.
 
-    A checkpoint is written in the background under a temporary name and renamed when it is whole. Only then are older
-    ones renamed and deleted. So whatever a crash leaves behind, it never looks like a checkpoint.
+    A checkpoint is written in the background under a temporary name and renamed when it is whole. Only then, and once
+    it can be read, are older ones renamed and deleted. So whatever a crash leaves behind, it never looks like a
+    checkpoint. Files and folders of other names are left alone.
     """
 
     def __init__(self, run: str | Path):
@@ -49,9 +64,11 @@ class Checkpoints:
         self._thread = ThreadPoolExecutor(1, "checkpoints")
         self._writing: Future | None = None
         self._step = 0
+        self._link = ExitStack()
         try:
             self.folder.mkdir(exist_ok=True)
             self._prune()
+            self._literal_folder = self._link.enter_context(literal_path(self.folder))
         except OSError as error:
             raise UserError(f"{self.folder} cannot be written to ({_reason(error)}).") from error
         self._orbax = _writer()
@@ -87,7 +104,7 @@ class Checkpoints:
         try:
             if not self.folder.is_dir():  # Orbax would make a new one
                 raise FileNotFoundError(f"{self.folder} no longer exists")
-            self._orbax.save(self.folder / str(step), args=ocp.args.Composite(**items))
+            self._orbax.save(self._literal_folder / str(step), args=ocp.args.Composite(**items))
         except Exception as error:
             raise self._failure(error) from error
         self._writing = self._thread.submit(self._finish)
@@ -105,6 +122,7 @@ class Checkpoints:
         """Wait for the files of the last save, even if it fails."""
         self._thread.shutdown()
         self._orbax.close()
+        self._link.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -114,27 +132,42 @@ class Checkpoints:
 
     def _finish(self) -> None:
         self._orbax.wait_until_finished()
+        self._check_readable()
         self._prune()
 
     def _failure(self, error: Exception) -> UserError:
         self._orbax = _writer()  # the old one would repeat its error
-        saved_steps = steps(self.run)
+        saved_steps = [step for step in steps(self.run) if step != self._step]
         last_good = f"the last good one is of step {saved_steps[-1]}" if saved_steps else "there is no earlier one"
         return UserError(
-            f"No checkpoint of step {self._step} could be written to {self.folder} ({_reason(error)}); {last_good}."
+            f"No checkpoint of step {self._step} could be written to {self.folder} and read again "
+            f"({_reason(error)}); {last_good}."
         )
+
+    def _check_readable(self) -> None:
+        """Find all that the last save has written, as `load` and `restore` do. Only process 0 does so."""
+        import orbax.checkpoint as ocp
+
+        if jax.process_index():
+            return
+        _read_meta(self.run, self._step)
+        with ocp.Checkpointer(_handler()) as reader:
+            for item in ("state", "params"):
+                _saved_arrays(reader, self._literal_folder / str(self._step), item)
 
     def _prune(self) -> None:
         """Delete unfinished checkpoints, and those that are neither best nor last. Only process 0 does so."""
         if jax.process_index():
             return
-        for unfinished in self.folder.glob("[0-9]*.*"):
-            shutil.rmtree(unfinished)
+        for path in self.folder.iterdir():
+            if LEFTOVER.fullmatch(path.name) and path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
         saved_steps = steps(self.run)
         for step in set(saved_steps) - {*saved_steps[-1:], best_step(self.run)}:
-            renamed = self.folder / f"{step}.deleted"
-            (self.folder / str(step)).rename(renamed)
-            shutil.rmtree(renamed)
+            path, renamed = self.folder / str(step), self.folder / f"{step}.deleted"
+            if not path.is_symlink():  # this program makes no links
+                path.rename(renamed)
+                shutil.rmtree(renamed)
 
 
 def restore(run: str | Path, state: TrainState, config: Config) -> tuple[TrainState, list[tuple[int, dict]]]:
@@ -167,21 +200,34 @@ def best_step(run: str | Path) -> int | None:
 def steps(run: str | Path) -> list[int]:
     """The steps of the finished checkpoints of a run, in order."""
     folder = Path(run) / FOLDER
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.is_dir() else []
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if re.fullmatch(NAME, path.name) and path.is_dir())
 
 
 def load(run: str | Path, step: str | int = "best") -> Checkpoint:
     """Load a checkpoint of a run: the "best" by validation error, the "last", or that of a step.
 
+    While the run is trained, the chosen checkpoint may be replaced by a newer one, which is then read instead.
+
     Raises UserError where there is no such run or step, and where it is damaged or of another version.
     """
-    step = resolve_step(run, step)
+    for _ in range(MAX_READS - 1):
+        try:
+            return _load(run, resolve_step(run, step))
+        except CheckpointGone:
+            pass
+    return _load(run, resolve_step(run, step))
+
+
+def _load(run: str | Path, step: int) -> Checkpoint:
+    distributed.check_devices()
     meta, config = _read_meta(run, step)
     abstract = jax.eval_shape(lambda: models.init(config.model, jax.random.key(0)))
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     abstract = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=device), abstract)
     params = _read_arrays(run, step, "params", abstract)
-    return Checkpoint(jax.tree.map(np.asarray, params), config, meta["info"], step)
+    return Checkpoint(jax.tree.map(np.asarray, params), config, meta["info"] | _moved_data(run), step)
 
 
 def resolve_step(run: str | Path, step: str | int) -> int:
@@ -228,15 +274,46 @@ def _read_arrays(run: str | Path, step: int, item: str, abstract) -> Any:
 
     folder = Path(run).absolute() / FOLDER / str(step)
     try:
-        with ocp.Checkpointer(_handler()) as reader:
-            saved = reader.metadata(folder).item_metadata[item]
-            if difference := _first_different_shape(abstract, saved):
+        with literal_path(folder) as path, ocp.Checkpointer(_handler()) as reader:
+            if difference := _first_different_shape(abstract, _saved_arrays(reader, path, item)):
                 raise UserError(f"The weights of {run}, step {step}, do not fit this network: {difference}.")
-            return reader.restore(folder, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}))[item]
+            return reader.restore(path, args=ocp.args.Composite(**{item: ocp.args.StandardRestore(abstract)}))[item]
     except UserError:
         raise
     except Exception as error:
-        raise _damaged(folder, error) from error
+        raise _unreadable(folder, error) from error
+
+
+def _saved_arrays(reader, folder: Path, item: str) -> Any:
+    """Shapes and types of the arrays of an item. Raises where one of them is not found."""
+    saved = reader.metadata(folder).item_metadata[item]
+    if saved is None:
+        raise FileNotFoundError(f"{folder / item} has no arrays")
+    return saved
+
+
+@contextmanager
+def literal_path(folder: Path) -> Iterator[Path]:
+    """A path of `folder` that Orbax takes literally: its own, or that of a link to it, deleted after the block.
+
+    Raises UserError where no such link can be made in the temporary folder.
+    """
+    if LITERAL_PATH.fullmatch(str(folder)):
+        yield folder
+        return
+    with ExitStack() as stack:
+        try:
+            link = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facedisent-"))).absolute() / FOLDER
+            if not LITERAL_PATH.fullmatch(str(link)):
+                raise OSError(f"its path is {link.parent}")
+            link.symlink_to(folder)
+        except OSError as error:
+            raise UserError(
+                f"--run must be a path of letters, digits, blanks and /_.,+=@%~-, got {folder}, for which there is no "
+                f"other path, since no link can be made in the temporary folder ({_reason(error)}): choose another "
+                "--run, or set TMPDIR."
+            ) from error
+        yield link
 
 
 def _first_different_shape(expected, saved) -> str:
@@ -265,19 +342,39 @@ def _read_json(run: str | Path, step: int, item: str) -> dict:
     try:
         return json.loads((folder / item / {"meta": "metadata", "metrics": "metrics"}[item]).read_text())
     except (OSError, ValueError) as error:
-        raise _damaged(folder, error) from error
+        raise _unreadable(folder, error) from error
 
 
-def _damaged(folder: Path, error: Exception) -> UserError:
-    return UserError(
-        f"The checkpoint {folder} cannot be read ({_reason(error)}): delete that folder to return to the one before."
-    )
+def _moved_data(run: str | Path) -> dict[str, list[str]]:
+    """The entry "data" of a checkpoint's `info`, as the last start of the run named the folders: they may have been
+    moved since the checkpoint was written. Empty where that is not known."""
+    try:
+        data = json.loads((Path(run) / CONFIG).read_text())["data"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+    return {"data": data} if isinstance(data, list) and data else {}
+
+
+def _unreadable(folder: Path, error: Exception) -> UserError:
+    """The error for a checkpoint that cannot be read. It is damaged only where it is there, and the system reads it."""
+    if not folder.is_dir():
+        return CheckpointGone(f"The checkpoint {folder} was deleted while it was read: the run is being trained.")
+    is_damaged = _errno(error) in (0, errno.ENOENT, errno.ENOTDIR, errno.EISDIR) and not isinstance(error, MemoryError)
+    todo = " It is damaged: delete that folder to return to the one before." if is_damaged else ""
+    return UserError(f"The checkpoint {folder} cannot be read ({_reason(error)}).{todo}")
+
+
+def _errno(error: Exception) -> int:
+    """The system's number of the error behind this one. 0: there is none."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    match = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(match[1]) if match else 0
 
 
 def _reason(error: Exception) -> str:
     """What went wrong, in the system's words where an error of the system is behind it."""
-    number = getattr(error, "errno", None) or re.search(r"os_error_code='(\d+)'", str(error))
-    if number:
-        return os.strerror(number if isinstance(number, int) else int(number[1]))
+    if number := _errno(error):
+        return os.strerror(number)
     lines = str(error).strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__

@@ -40,6 +40,17 @@ def local_rows(batch: int) -> slice:
     return slice(jax.process_index() * n, (jax.process_index() + 1) * n)
 
 
+def check_devices() -> None:
+    """Raises UserError where JAX finds no device, as with JAX_PLATFORMS=cuda on a machine without one."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the second is JAX 0.12's
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        raise UserError(
+            f"JAX finds no device for JAX_PLATFORMS={platforms}: unset it, or install JAX for that device."
+        ) from error
+
+
 def check_batch(batch: int) -> None:
     """Raises UserError unless the devices can share a batch equally."""
     if batch % jax.device_count():

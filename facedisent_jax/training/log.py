@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from facedisent_jax.config import Config
-from facedisent_jax.data.tf_environment import quiet_tensorflow
+from facedisent_jax.environment import quiet_tensorflow
 from facedisent_jax.errors import UserError
 from facedisent_jax.files import write_atomically
 

@@ -16,16 +16,20 @@ from facedisent_jax import config as configs
 from facedisent_jax.config import Config
 from facedisent_jax.data import reading
 from facedisent_jax.data.one_factor import OneFactor
+from facedisent_jax.data.record import NEUTRAL, PREP_FILE
 from facedisent_jax.data.triplets import Triplets
+from facedisent_jax.environment import cache_folder
 from facedisent_jax.errors import Stopped, UserError
 from facedisent_jax.files import PARTIAL, write_atomically
 from facedisent_jax.training import checkpoint, distributed
+from facedisent_jax.training.checkpoint import CONFIG
 from facedisent_jax.training.log import MetricsLog, NullLog
 from facedisent_jax.training.loop import NonFiniteError, StepTerms, TrainingData, fit
 from facedisent_jax.training.signals import StopRequest
 from facedisent_jax.training.step import TrainState, init_state
 
-LOCK, CONFIG, NON_FINITE = "lock", "config.json", "not_finite.json"  # files in a run folder
+LOCK, NON_FINITE = "lock", "not_finite.json"  # files in a run folder, beside CONFIG
+DATA_CONTENT = "data_content"  # in CONFIG, beside the settings: what the data folders hold
 
 
 def train(config: Config, folders: Sequence[Path]) -> int:
@@ -38,9 +42,9 @@ def train(config: Config, folders: Sequence[Path]) -> int:
     _use_compilation_cache()
     with StopRequest() as stop:
         distributed.check_batch(config.batch)
-        check_config_unchanged(config, Path(config.run))  # before reading the data, which can take minutes
+        check_config_unchanged(config, folders)  # before reading the data, which can take minutes
         data, params = read_data(config, folders)
-        with open_run(config) as (log, checkpoints):
+        with open_run(config, folders) as (log, checkpoints):
             return train_until_done(config, data, params, log, checkpoints, stop)
 
 
@@ -60,13 +64,20 @@ def read_data(config: Config, folders: Sequence[Path]) -> tuple[TrainingData, An
         print("No validation image: checkpoints are judged on training images.")
         held_out = triplets
     subjects = set(triplets.faces.subject.tolist()) - {""}
+    expressions = set(triplets.faces.expression.tolist()) - {"", NEUTRAL}
     print(f"{len(triplets)} training images of {len(subjects)} subjects, {len(held_out)} for validation.")
     print("".join(f"  {sentence}\n" for sentence in triplets.describe_missing_partners()), end="")
     crop, params = reading.crop_of(folders), None
     if config.init_from:
         initial = load_initial_params(config, crop, reading.held_out_subjects(folders))
         subjects, params = subjects | set(initial.info["train_subjects"]), initial.params
-    info = {"data": [str(folder) for folder in folders], "crop": crop, "train_subjects": sorted(subjects)}
+        expressions |= set(initial.info["expressions"])
+    info = {
+        "data": [str(folder) for folder in folders],
+        "crop": crop,
+        "train_subjects": sorted(subjects),
+        "expressions": sorted(expressions),
+    }
     return TrainingData(triplets, held_out, info), params
 
 
@@ -92,14 +103,15 @@ def load_initial_params(config: Config, crop: dict, held_out: set[str]) -> check
 
 
 @contextmanager
-def open_run(config: Config) -> Iterator[tuple[MetricsLog | NullLog, checkpoint.Checkpoints]]:
+def open_run(config: Config, folders: Sequence[Path]) -> Iterator[tuple[MetricsLog | NullLog, checkpoint.Checkpoints]]:
     """Create or open the run folder, keep other runs out of it, and give its log and checkpoints."""
     run = Path(config.run)
     with ExitStack() as stack:
         if distributed.is_main_process():
             stack.enter_context(locked(run))
-            check_config_unchanged(config, run)  # again, now that no other process can write it
-            write_atomically(run / CONFIG, json.dumps(configs.to_dict(config), indent=2))
+            check_config_unchanged(config, folders)  # again, now that no other process can write it
+            saved = configs.to_dict(config) | {DATA_CONTENT: data_content(folders)}
+            write_atomically(run / CONFIG, json.dumps(saved, indent=2))
         distributed.barrier("run folder created")
         checkpoints = stack.enter_context(checkpoint.Checkpoints(run))
         log = stack.enter_context(closing(MetricsLog(config) if distributed.is_main_process() else NullLog()))
@@ -176,8 +188,14 @@ def locked(run: Path) -> Iterator[None]:
         yield
 
 
-def check_config_unchanged(config: Config, run: Path) -> None:
-    """Raises UserError where the run was started with other settings, or where the folder exists and is not a run."""
+def check_config_unchanged(config: Config, folders: Sequence[Path]) -> None:
+    """Raises UserError where config.run was started with other settings or data, or is a folder that is no run.
+
+    Data folders are compared by what they hold: they may be moved, and named in another way.
+    """
+    run = Path(config.run)
+    if os.fsencode(config.run) != config.run.encode(errors="replace"):
+        raise UserError(f"--run must be a name in UTF-8, which TensorFlow needs, got {config.run!a}.")
     if not (run / CONFIG).exists():
         names = {path.name for path in run.iterdir()} if run.is_dir() else set()
         # A kill in the first moment leaves a lock and an unfinished config.
@@ -185,11 +203,28 @@ def check_config_unchanged(config: Config, run: Path) -> None:
             raise UserError(f"--run must be a run folder or a new one, got {run} without a {CONFIG}.")
         return
     try:
-        saved = configs.from_dict(json.loads((run / CONFIG).read_text()))
+        values = json.loads((run / CONFIG).read_text())
+        saved_content = values.pop(DATA_CONTENT, None) if isinstance(values, dict) else None
+        saved = configs.from_dict(values)
     except (OSError, ValueError) as error:
         raise UserError(f"{run / CONFIG} cannot be used. {error} Or choose another --run.") from error
+    if saved_content is not None:
+        if saved_content != data_content(folders):
+            raise UserError(
+                f"{run} was started with other data (--data {' '.join(saved.data) or 'not given'}) than is now in "
+                f"{', '.join(map(str, folders))}. The same folders in the same order continue it: compared are their "
+                f"hashes, `content` in {PREP_FILE}, or their paths where there is no hash. Or choose another --run."
+            )
+        saved = replace(saved, data=config.data)
+    if config.init_from and saved.init_from and Path(config.init_from).resolve() == Path(saved.init_from).resolve():
+        saved = replace(saved, init_from=config.init_from)
     if differences := configs.differences(config, saved):
         raise UserError(f"{run} was started with other settings ({'; '.join(differences)}): choose another --run.")
+
+
+def data_content(folders: Sequence[Path]) -> list[str]:
+    """What tells data folders apart wherever they lie: their content hashes. The path of a folder that has none."""
+    return [reading.read_info(folder).get("content") or str(Path(folder).resolve()) for folder in folders]
 
 
 def record_ids(triplets: Triplets, config: Config, step: int) -> list[str]:
@@ -221,6 +256,6 @@ def _explain(error: NonFiniteError, config: Config, records: list[str]) -> NonFi
 
 
 def _use_compilation_cache() -> None:
-    folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "facedisent_jax" / "xla"
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if jax.config.values["jax_compilation_cache_dir"] is None:  # set by JAX_COMPILATION_CACHE_DIR
+        jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -77,10 +77,12 @@ def _step(config: Config, state: TrainState, batch: Batch, dataset_images: Array
 
 def apply_gradient(config: Config, state: TrainState, gradient: Params) -> TrainState:
     """The state after a step with this gradient of the loss."""
-    updates, opt_state = optimizer(config.optim).update(gradient, state.opt_state, state.params)
+    with jax.numpy_dtype_promotion("standard"):  # optax computes with its integer count of steps
+        updates, opt_state = optimizer(config.optim).update(gradient, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     # The average starts as the plain mean of all weights so far, or it would hold on to the first ones for long.
-    decay = jnp.minimum(config.optim.ema_decay, state.step / (state.step + 10.0))
+    step = state.step.astype(jnp.float32)
+    decay = jnp.minimum(config.optim.ema_decay, step / (step + 10.0))
     ema_params = jax.tree.map(lambda m, p: decay * m + (1 - decay) * p, state.ema_params, params)
     return TrainState(state.step + 1, params, ema_params, opt_state)
 

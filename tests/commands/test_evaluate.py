@@ -1,5 +1,7 @@
 """The commands of eval.py: what they write, how quickly they answer, and that every mistake is a sentence."""
 
+import os
+import shutil
 import subprocess
 import sys
 import time
@@ -45,11 +47,12 @@ def test_help_and_typos_are_answered_without_jax_or_tensorflow():
 
 
 def test_report_writes_the_page_and_says_where(run):
-    result = command("report", run, "--data", run.parent / "data")
+    folder = run.parent / "paper" / "report"
+    result = command("report", run, "--data", run.parent / "data", "--out", folder)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip().endswith(str(run / "report" / "index.html"))
+    assert result.stdout.strip().endswith(str(folder / "index.html")) and not (run / "report").exists()
     assert "4 test images of 2 held-out subjects" in result.stdout and "pca 128" in result.stdout
-    assert (run / "report" / "metrics.json").is_file()
+    assert (folder / "metrics.json").is_file()
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +145,9 @@ def test_where_no_face_is_looked_for_that_is_said_of_photographs_and_not_of_crop
         (["report", "{run}", "--step", "bst"], "--step must be best, last or one of [0]"),
         (["report", "{run}", "--data", "{folder}/nothing"], "no data folder"),
         (["report", "{run}", "--split", "train"], "was trained on 3 of the 3 subjects (p000, p001, p002)"),
+        (["report", "{run}", "--out", "{folder}"], "--out must be a new folder, or that of an earlier report"),
+        (["video", "{run}", "--out", "{photo}"], "--out must be a new folder, or that of an earlier report"),
+        (["interpolate", "{run}", "{photo}", "--expression", "smlie"], "got smlie. Did you mean smile?"),
         (["video", "{run}"], "no clips in"),
         (["video", "{run}", "--split", "train"], "was trained on 3 of the 3 subjects"),
         pytest.param(
@@ -166,16 +172,37 @@ def test_where_no_face_is_looked_for_that_is_said_of_photographs_and_not_of_crop
         (["interpolate", "{run}", "{folder}/wall.png", "{photo}"], "no face was found"),
         (["swap", "{run}", "{photo}"], "two photographs"),
         (["swap", "{run}", "{photo}", "{photo}", "--out", "{folder}/grid.mp4"], '".mp4"'),
+        (["swap", "{run}", "{folder}/photo1.png", "{photo}", "--out", "{photo}"], "--out must not be an input"),
+        (["interpolate", "{run}", "{photo}", "--out", "{folder}/run/../photo0.png"], "--out must not be an input"),
+        (["compare", "{run}", "b={run}", "--out", "{run}/table.json"], "--out must not be an input, nor lie in one"),
+        (["compare", "{run}", "b={run}", "--out", "{folder}/data/prep.json"], "--out must not be an input"),
+        (
+            ["compare", "{run}", "b={run}", "--data", "{folder}/more", "--out", "{folder}/more/prep.json"],
+            "--out must not be an input",
+        ),
+        (["table1", "--data", "{folder}/data", "--out", "{folder}/data/runs"], "--out must not be an input"),
     ],
 )
 def test_mistakes_are_sentences(run, arguments, message, monkeypatch, capsys):
     """In this process, for speed, through the same entry as the command line's."""
     folder = run.parent
     Image.new("RGB", (200, 150), "grey").save(folder / "wall.png")
+    (folder / "more").mkdir(exist_ok=True)
     command_line = [a.format(run=run, folder=folder, photo=folder / "photo0.png") for a in arguments]
     with pytest.raises(SystemExit) as system_exit:
         evaluate.run(command_line)
     assert message in str(system_exit.value.code) and "\n" not in str(system_exit.value.code)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_photograph_is_not_overwritten_through_a_link(run, tmp_path, monkeypatch, link):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(run.parent / "photo0.png", "me.png")
+    link("me.png", "out.png")
+    before = (tmp_path / "me.png").read_bytes()
+    with pytest.raises(SystemExit, match=r"--out must not be an input, .* got out.png \(input .*me.png\)"):
+        evaluate.run(["swap", str(run), str(tmp_path / "me.png"), str(run.parent / "photo1.png"), "--out", "out.png"])
+    assert (tmp_path / "me.png").read_bytes() == (tmp_path / "out.png").read_bytes() == before
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

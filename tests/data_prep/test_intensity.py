@@ -183,10 +183,11 @@ def test_inspect_draws_the_curves_and_compares_them_with_a_truth(tmp_path, capsy
 
 
 def test_stills_have_no_curves(tmp_path):
+    (raw := tmp_path / "raw").mkdir()
     for subject in "12":
-        Image.fromarray(draw_levels(random_identity(0, 0), [0.0])[0]).save(tmp_path / f"{subject}_neutral.png")
+        Image.fromarray(draw_levels(random_identity(0, 0), [0.0])[0]).save(raw / f"{subject}_neutral.png")
     pattern = r"(?P<subject>\d)_(?P<expression>\w+)\.png"
-    main(["folder", str(tmp_path), str(tmp_path / "out"), "--pattern", pattern, "--workers", "1"])
+    main(["folder", str(raw), str(tmp_path / "out"), "--pattern", pattern, "--workers", "1"])
     main(["inspect", str(tmp_path / "out")])
     assert not (tmp_path / "out" / "intensity_curves.png").exists()
 

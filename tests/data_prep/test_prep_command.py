@@ -62,6 +62,18 @@ def test_the_answer_to_a_typo_or_a_mistake_is_one_sentence(tmp_path):
     assert code == 2 and "Perhaps you meant" in output + errors and "--pattern" in output + errors
 
 
+@pytest.mark.parametrize("name", ["prep.json", "link.png", "../labels.csv"])
+def test_inspect_does_not_write_over_what_it_reads(tmp_path, name):
+    folder, truth = tmp_path / "data", tmp_path / "labels.csv"
+    main(["synthetic", str(folder), "--subjects", "3", "--levels", "2", "--workers", "1"])
+    truth.write_text("subject,take,frame,intensity\n0,0,0,0.5\n")
+    (folder / "link.png").symlink_to(folder / "rejected.csv")
+    before = {path: path.read_bytes() for path in [truth, *folder.iterdir()]}
+    with pytest.raises(SystemExit, match="--out must not be an input"):
+        main(["inspect", str(folder), "--truth", str(truth), "--out", str(folder / name)])
+    assert {path: path.read_bytes() for path in [truth, *folder.iterdir()]} == before
+
+
 def test_help_needs_no_heavy_library():
     code = "import sys; import data_prep.__main__; print([m for m in ('tensorflow', 'cv2', 'jax') if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

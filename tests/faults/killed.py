@@ -111,7 +111,7 @@ def _server(work: Path, environment: tuple[tuple[str, str], ...]) -> subprocess.
 def main() -> None:
     import facedisent_jax.reporting.report
     import facedisent_jax.training.run  # noqa: F401
-    from facedisent_jax.data.tf_environment import quiet_tensorflow
+    from facedisent_jax.environment import quiet_tensorflow
 
     quiet_tensorflow()
     import orbax.checkpoint  # noqa: F401

@@ -19,7 +19,7 @@ from data_prep.output import writer
 from data_prep.output.build import Plan, build_folder
 from data_prep.output.spool import Item
 from facedisent_jax.data.record import NAME, Record
-from facedisent_jax.data.tf_environment import quiet_tensorflow
+from facedisent_jax.environment import quiet_tensorflow
 from facedisent_jax.errors import UserError
 
 STEPS = {"open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.listdir", "os.scandir", "shutil.rmtree"}

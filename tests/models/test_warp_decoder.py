@@ -92,7 +92,7 @@ def test_interpolation_from_one_image_ends_at_the_given_intensity(model, images)
 def test_a_source_must_fit_the_kind_of_network_and_the_codes(model, images):
     config = replace(CONFIG, model=replace(MODEL, kind="hybrid"))
     params = {name: model.params[name] for name in ("encoder", "decoder")}
-    hybrid_model = trained_model.TrainedModel(params, config, {}, 0)
+    hybrid_model = trained_model.TrainedModel(params, config, {"expressions": ["smile"]}, 0)
     with pytest.raises(UserError, match='got a model of kind "hybrid"'):
         hybrid_model.decode(hybrid_model.encode(images), images)
     with pytest.raises(UserError, match="5 codes but 2 source images"):

@@ -146,6 +146,13 @@ def test_a_report_cut_short_leaves_the_older_one_whole(run, metrics, monkeypatch
     assert (run / "report" / "index.html").read_bytes() == page
 
 
+def test_a_folder_that_cannot_be_written_is_named_with_what_to_do(tmp_path):
+    (tmp_path / "report").write_text("a file")
+    with pytest.raises(UserError, match=r"report cannot be written \(.*\): give another --out"):
+        html.publish(tmp_path / "report", "page", "{}", [])
+    assert [path.name for path in tmp_path.iterdir()] == ["report"]
+
+
 def test_a_page_never_stands_beside_figures_of_another_report(tmp_path, monkeypatch):
     def drawings(*names: str) -> list[ReportFigure]:
         return [ReportFigure(name, "", "", Image.new("RGB", (2, 2)) if name == "a" else None) for name in names]

@@ -1,9 +1,11 @@
 """A run folder: one process at a time, and only with the settings that it was started with."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,14 +16,15 @@ from tiny_run import ROOT, person, terms, write_folder, write_run
 import facedisent_jax as fd
 from facedisent_jax.commands import train as train_command
 from facedisent_jax.config import Config, ModelConfig, OptimConfig, to_dict
+from facedisent_jax.data.record import PREP_FILE
 from facedisent_jax.errors import UserError
 from facedisent_jax.presets import POSTER_LOSS
 from facedisent_jax.reporting import report
 from facedisent_jax.training import checkpoint
 from facedisent_jax.training.loop import NonFiniteError
-from facedisent_jax.training.run import CONFIG, check_config_unchanged, locked, train
+from facedisent_jax.training.run import CONFIG, check_config_unchanged, locked, open_run, train
 
-OLD = "must be of facedisent-jax version 0.1, got one from before 0.1"
+OLD = "must be of facedisent-jax version 0.2, got one without a version"
 
 
 def test_two_processes_do_not_train_in_one_folder(tmp_path):
@@ -46,21 +49,76 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path):
 
 def test_a_run_is_not_continued_with_other_settings(tmp_path):
     (tmp_path / CONFIG).write_text(json.dumps(to_dict(TINY)))
-    check_config_unchanged(replace(TINY, steps=9, log_every=1, report=True), tmp_path)
+    here = replace(TINY, run=str(tmp_path))
+    check_config_unchanged(replace(here, steps=9, log_every=1, report=True), [])
     with pytest.raises(UserError, match="started with other settings \\(seed 1 here, 0 there\\)"):
-        check_config_unchanged(replace(TINY, seed=1), tmp_path)
+        check_config_unchanged(replace(here, seed=1), [])
+    with pytest.raises(UserError, match="started with other settings \\(data \\['other'\\] here, \\[\\] there\\)"):
+        check_config_unchanged(replace(here, data=("other",)), [])  # what the data held was not written down
+
+
+def data_folder(folder: Path, content: str | None) -> Path:
+    """An empty data folder, and the hash of what it could hold."""
+    info = {"source": "folder", "detector": "none", "margin": 0.0, "options": {}, "splits": {}, "subjects": {}}
+    folder.mkdir()
+    (folder / PREP_FILE).write_text(json.dumps(info | ({"content": content} if content else {})))
+    return folder
+
+
+def begin(run: Path, *folders: Path | str, **settings) -> None:
+    """Begin or continue a run, and take no step."""
+    config = replace(TINY, run=str(run), data=tuple(map(str, folders)), **settings)
+    with open_run(config, [Path(folder) for folder in folders]):
+        pass
+
+
+def test_a_run_goes_on_with_the_same_data_wherever_it_lies_and_with_no_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run, folder = tmp_path / "run", data_folder(tmp_path / "d12", "12")
+    begin(run, "d12", init_from="first")
+    for spelling in ("d12/", "./d12", folder, "../" + tmp_path.name + "/d12"):
+        begin(run, spelling, init_from=f"{tmp_path}/first/")
+    folder.rename(tmp_path / "moved")
+    begin(run, "moved", init_from="first")
+    other = data_folder(tmp_path / "d13", "13")
+    other.rename(tmp_path / "d12")  # where the run's data was
+    for folders in (["d12"], ["moved", "d12"], []):
+        with pytest.raises(UserError, match=r"was started with other data \(--data moved\) than is now in"):
+            begin(run, *folders, init_from="first")
+
+
+def test_the_order_of_the_data_folders_belongs_to_the_run(tmp_path):
+    folders = [data_folder(tmp_path / name, name) for name in ("a", "b")]
+    begin(tmp_path / "run", *folders)
+    with pytest.raises(UserError, match="The same folders in the same order continue it"):
+        begin(tmp_path / "run", *folders[::-1])
+
+
+def test_a_data_folder_without_a_hash_may_be_named_in_another_way_but_not_moved(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = data_folder(tmp_path / "old", None)
+    begin(tmp_path / "run", folder)
+    begin(tmp_path / "run", "./old/")
+    folder.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="or their paths where there is no hash"):
+        begin(tmp_path / "run", "moved")
+
+
+def test_a_run_whose_name_is_no_text_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(UserError, match=r"--run must be a name in UTF-8, .* got '.*\\udcff'"):
+        check_config_unchanged(replace(TINY, run=str(tmp_path / os.fsdecode(b"\xff"))), [])
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="--run must be a run folder or a new one, got .* without a config.json"):
-        check_config_unchanged(TINY, tmp_path)
+        check_config_unchanged(replace(TINY, run=str(tmp_path)), [])
 
 
 def test_what_a_kill_leaves_in_the_first_moment_is_a_new_run(tmp_path):
     for name in ("lock", ".partial-0123abcd-config.json"):
         (tmp_path / name).write_text("")
-    check_config_unchanged(TINY, tmp_path)
+    check_config_unchanged(replace(TINY, run=str(tmp_path)), [])
 
 
 def test_an_old_run_is_refused_by_everything_that_reads_it(tmp_path):

@@ -9,11 +9,14 @@ import numpy as np
 import pytest
 from tiny_run import person
 
+from facedisent_jax import models
 from facedisent_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig
+from facedisent_jax.data.one_factor import OneFactor
 from facedisent_jax.data.record import Faces
 from facedisent_jax.data.triplets import Triplets
 from facedisent_jax.presets import POSTER_LOSS, PRESETS
-from facedisent_jax.training.step import init_state, learning_rate, train_step, train_steps
+from facedisent_jax.training.step import TrainState, init_state, learning_rate, optimizer, train_step, train_steps
+from facedisent_jax.training.validation import _validation_mse
 
 TINY = ModelConfig(width=128, blocks=1)
 
@@ -104,3 +107,23 @@ def test_convolutions_of_several_steps_a_call_have_the_layout_that_is_fast(kind)
     assert "while(" in program
     layouts = re.findall(r"dim_labels=(\S+?),? ", program)
     assert len(layouts) > 10 and set(layouts) == {"b01f_01io->b01f"}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_no_dtype_is_promoted_silently(preset):
+    """As JAX_NUMPY_DTYPE_PROMOTION=strict asks."""
+    config = replace(PRESETS[preset].config, batch=4)
+    config = replace(config, model=replace(config.model, width=32 if config.model.kind == "plain" else 128))
+    faces = Faces.of([record for k in range(4) for record in person(k, np.linspace(0, 1, 5), sequence="take")])
+    sampler = OneFactor if config.method == "clamping" else Triplets
+    triplets = sampler(faces, config.intensity_step, with_middle=config.model.kind == "warp")
+    batch = triplets.batch(0, 0, config.batch)
+
+    def trained() -> TrainState:
+        params = models.init(config.model, jax.random.key(0))
+        state = TrainState(jnp.int32(0), params, params, optimizer(config.optim).init(params))
+        _validation_mse(config, params, batch)
+        return train_step(config, state, batch)[0]
+
+    with jax.numpy_dtype_promotion("strict"):
+        assert jax.eval_shape(trained).step.dtype == jnp.int32

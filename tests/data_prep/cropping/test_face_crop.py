@@ -108,6 +108,24 @@ def test_a_file_that_is_no_picture_gives_its_reason_and_nothing_else(tmp_path):
             image_io.read_image(path)
 
 
+@pytest.mark.parametrize("brand", [b"heic", b"mif1"])
+def test_heic_is_named_with_what_to_do_whatever_the_name_of_the_file(tmp_path, brand):
+    (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftyp" + brand + bytes(100))
+    with pytest.raises(image_io.ImageError, match="^HEIC image, which cannot be read here: convert it to JPEG or PNG"):
+        image_io.read_image(tmp_path / "a.jpg")
+
+
+def test_avif_is_read_where_pillow_reads_it_and_else_named(tmp_path, monkeypatch):
+    if "AVIF" in image_io.FORMATS:
+        image = read(save_image(tmp_path / "a.avif", Image.fromarray(scene()), quality=90))
+        assert np.abs(image.astype(int) - scene()).mean() < 4
+    else:
+        (tmp_path / "a.avif").write_bytes(b"\0\0\0\x18ftypavif" + bytes(100))
+    monkeypatch.setattr(image_io, "FORMATS", ("PNG",))
+    with pytest.raises(image_io.ImageError, match="^AVIF image, which cannot be read here: convert it to JPEG or PNG"):
+        image_io.read_image(tmp_path / "a.avif")
+
+
 def test_postscript_is_not_run(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
     with pytest.raises(image_io.ImageError, match="not an image"):

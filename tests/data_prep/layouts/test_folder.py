@@ -10,6 +10,7 @@ from prep_helpers import tree
 
 from data_prep.__main__ import main
 from data_prep.layouts import folder
+from data_prep.layouts.scan import list_images
 from facedisent_jax.data.labels import label_vector
 from facedisent_jax.data.reading import read_info, read_split
 from facedisent_jax.data.record import Faces
@@ -194,6 +195,122 @@ def test_links_in_a_circle_broken_links_and_odd_names_do_not_stop_the_search(tmp
     (raw / "images" / "2_smile.jpg").symlink_to(raw / "gone.jpg")
     sources = by_key(folder.scan_folder(raw, LONDON))
     assert set(sources) == {"images/1_smile.jpg", "a b/ünï 'quoted', with comma.jpg", "images/2_smile.jpg"}
+
+
+def test_hidden_folders_and_those_of_systems_are_passed_over_and_counted_like_hidden_files(tmp_path):
+    hidden = (".Trash-1000/files", ".AppleDouble", ".ipynb_checkpoints", "@eaDir/1_smile.jpg", "__MACOSX", "lost+found")
+    raw = tree(tmp_path, "images/1_smile.jpg", "images/.2_smile.jpg", *(f"images/{name}/a.jpg" for name in hidden))
+    scan = folder.scan_folder(raw, LONDON)
+    assert list(by_key(scan)) == ["images/1_smile.jpg"]
+    assert scan.left_out == {"hidden files": 1, "files in hidden folders": len(hidden)}
+    # the folder that is given may lie in a hidden one
+    assert len(folder.scan_folder(raw / "images" / ".AppleDouble").sources) == 1
+
+
+def test_heic_and_avif_are_images_and_another_image_of_the_same_name_comes_first(tmp_path):
+    raw = tree(tmp_path, "images/1_smile.HEIC", "images/1_smile.avif", "images/1_smile.jpg")
+    assert [key for _, key in list_images(raw)[0]] == [
+        "images/1_smile.avif",
+        "images/1_smile.jpg",
+        "images/1_smile.HEIC",
+    ]
+
+
+def test_a_path_or_a_name_in_another_unicode_form_is_found_in_a_table(tmp_path):
+    raw = tree(tmp_path / "raw", "images/Jose\u0301_smile.jpg", "images/Zoe\u0308_smile.jpg")
+    pattern = r"images/(?P<subject>\w+)_(?P<expression>\w+)\.jpg"  # \w is no combining accent
+    for text in ("path,intensity\nimages/José_smile.jpg,0.3\n", "subject,expression,intensity\nJosé ,Smile,0.3\n"):
+        scan = folder.scan_folder(raw, pattern, intensities=table(tmp_path / "i.csv", text))
+        assert {s.subject: s.intensity for s in scan.sources}["José"] == 0.3
+        assert [remark.key for remark in scan.remarks] == ["images/Zoe\u0308_smile.jpg"]
+
+
+@pytest.mark.parametrize(("values", "advice"), [
+    ("0,1,3,5", "run from 0 to 5: divide them by the value of a full expression, such as 5."),
+    ("0,12.5,40,97", "run from 0 to 97: divide them by the value of a full expression, such as 100."),
+    ("0,0.5,1.8", "run from 0 to 1.8: divide them by the value of a full expression, such as 2."),
+    ("-1,0.5,1", "run from -1 to 1: shift and scale them so that a neutral face has 0 and a full expression 1."),
+])  # fmt: skip
+def test_intensities_on_another_scale_are_refused_with_the_range_and_what_to_do(tmp_path, values, advice):
+    names = [f"images/{k}_smile.jpg" for k in range(len(values.split(",")))]
+    rows = "".join(f"{name},{value}\n" for name, value in zip(names, values.split(","), strict=True))
+    csv = table(tmp_path / "i.csv", "path,intensity\n" + rows)
+    with pytest.raises(UserError, match=r"i\.csv, line \d: intensity must be from 0 .neutral. to 1, got") as error:
+        folder.scan_folder(tree(tmp_path / "raw", *names), LONDON, intensities=csv)
+    assert str(error.value).endswith(f"The intensities of this file {advice}")
+
+
+def test_one_intensity_beyond_the_scale_is_a_typo_of_its_line(tmp_path):
+    names = [f"images/{k}_smile.jpg" for k in range(20)]
+    rows = "".join(f"{name},{1.5 if k == 3 else 0.5}\n" for k, name in enumerate(names))
+    csv = table(tmp_path / "i.csv", "path,intensity\n" + rows)
+    with pytest.raises(UserError, match=r"i\.csv, line 5: intensity must be .* got 1\.5\.$"):
+        folder.scan_folder(tree(tmp_path / "raw", *names), LONDON, intensities=csv)
+
+
+def test_pictures_without_a_line_have_no_intensity_and_they_and_lines_without_a_picture_are_named(tmp_path):
+    names = [f"images/{subject}_{what}.jpg" for subject in ("002", "010") for what in ("neutral", "smile")]
+    raw = tree(tmp_path / "raw", *names)
+    rows = "2,neutral,0\n2,smile,0.6\n010,neutral,0\n010,smile,0.8\n"
+    csv = table(tmp_path / "i.csv", "subject,expression,intensity\n" + rows)
+    scan = folder.scan_folder(raw, LONDON, intensities=csv)
+    intensities = {key: source.intensity for key, source in by_key(scan).items()}
+    assert math.isnan(intensities.pop("images/002_smile.jpg"))
+    assert intensities == {"images/002_neutral.jpg": 0, "images/010_neutral.jpg": 0, "images/010_smile.jpg": 0.8}
+    assert scan.notes == [
+        f"{csv} does not name 1 of 4 images (such as images/002_smile.jpg). Their intensity is unknown, and they "
+        "train only the reconstruction.",
+        f"2 of 4 lines of {csv} name no image (such as 2 neutral).",
+    ]
+    assert scan.remarks == [
+        ("images/002_smile.jpg", f"unknown intensity: {csv} does not name it"),
+        (str(csv), "line that names no image: 2 neutral"),
+        (str(csv), "line that names no image: 2 smile"),
+    ]
+
+
+def test_expressions_that_differ_only_by_case_are_one_and_neutral_is_never_an_action(tmp_path):
+    names = ("1_neutral", "1_smile", "2_Neutral", "2_Smile", "3_NEUTRAL", "3_Fear")
+    raw = tree(tmp_path, *(f"images/{name}.jpg" for name in names))
+    scan = folder.scan_folder(raw, LONDON)
+    labels = {key[7:-4]: (source.expression, source.intensity) for key, source in by_key(scan).items()}
+    assert labels == {
+        **dict.fromkeys(("1_neutral", "2_Neutral", "3_NEUTRAL"), ("neutral", 0.0)),
+        **dict.fromkeys(("1_smile", "2_Smile"), ("smile", 1.0)),
+        "3_Fear": ("Fear", 1.0),
+    }
+    assert scan.notes == [
+        "Expressions that differ only by case are one: NEUTRAL is read as neutral, Neutral is read as neutral, "
+        "Smile is read as smile."
+    ]
+    # what --neutral says needs no note
+    notes = folder.scan_folder(raw, r"(?P<subject>2)_(?P<expression>Neutral)", neutral="Neutral").notes
+    assert not any("case" in note for note in notes)
+
+
+def test_an_optional_expression_may_mean_neutral_by_its_absence(tmp_path):
+    raw = tree(tmp_path, "images/1.jpg", "images/1_smile.jpg", "party.jpg")
+    scan = folder.scan_folder(raw, r"images/(?P<subject>\d+)(_(?P<expression>\w+))?\.jpg", neutral="")
+    assert [s.expression for s in scan.sources] == ["neutral", "smile", ""]
+
+
+FRAMES = r"(?P<subject>s\d)/(?P<sequence>take\d)/(?P<frame>\d+)\.png"
+
+
+def test_without_any_expression_prep_says_that_labels_are_not_trained_and_an_option_names_it(tmp_path):
+    raw = tree(tmp_path / "raw", *(f"s{k}/take0/{frame}.png" for k in (1, 2) for frame in range(3)), "party.png")
+    keys = [f"s{k}/take0/{frame}.png" for k in (1, 2) for frame in range(3)]
+    csv = table(tmp_path / "i.csv", "path,intensity\n" + "".join(f"{key},{int(key[9]) / 2}\n" for key in keys))
+    scan = folder.scan_folder(raw, FRAMES, intensities=csv)
+    assert any("No image has an expression: all train only the reconstruction." in note for note in scan.notes)
+    known = by_key(folder.scan_folder(raw, FRAMES, intensities=csv, expression="surprise"))
+    assert [(known[key].expression, known[key].intensity) for key in keys] == [
+        ("surprise", k / 2) for k in (0, 1, 2)
+    ] * 2
+    assert known["party.png"].expression == ""
+    for pattern in (LONDON, None):
+        with pytest.raises(UserError, match="--expression needs a --pattern without the group expression"):
+            folder.scan_folder(raw, pattern, expression="surprise")
 
 
 WALK = r"(?P<subject>w\d)/(?P<expression>\w+)/(?P<sequence>walk\d)/(?P<frame>\d+)\.png"

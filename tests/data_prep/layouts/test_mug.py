@@ -300,6 +300,28 @@ def test_what_is_wrong_with_labels_costs_the_frame_or_the_take_and_is_named(tmp_
     assert any("1 takes that are not used (such as 077 take000)" in note for note in read_info(out)["notes"])
 
 
+@pytest.mark.parametrize(("full", "advice"), [(5, "such as 5"), (3.3, "such as 4"), (100, "such as 100")])
+def test_labels_on_another_scale_are_refused_though_some_lie_between_0_and_1(tmp_path, full, advice):
+    raw = tree(tmp_path / "raw", *(f"001/happiness/take000/img_{k:04}.jpg" for k in range(len(RISE))))
+    table = labels(tmp_path / "l.csv", [("001", "take000", k, round(full * level, 2)) for k, level in enumerate(RISE)])
+    expected = f"from 0 .neutral. to 1. The intensities of this file run from 0 to {full:g}: divide them by .*{advice}"
+    with pytest.raises(UserError, match=expected):
+        mug.scan_mug(raw, labels=table)
+
+
+def test_a_name_in_another_unicode_form_is_the_same_subject_in_folders_and_labels(tmp_path):
+    folders = ("Jose\u0301/happiness/take000", "Jos\xe9/happiness/take001", "002 /happiness/take000 ")
+    raw = tree(tmp_path / "raw", *(f"{folder}/img_{k}.jpg" for folder in folders for k in range(2)))
+    rows = [(subject, take, k, k) for subject, take in (("José", "take000"), ("José", "take001")) for k in range(2)]
+    scan = mug.scan_mug(raw, labels=labels(tmp_path / "l.csv", [*rows, ("002", "take000", 0, 0)]))
+    assert {(s.subject, s.sequence) for s in scan.sources} == {
+        ("José", "take000"),
+        ("José", "take001"),
+        ("002", "take000"),
+    }
+    assert [entry.key for entry in scan.rejected] == ["002 /happiness/take000 /img_1.jpg"]
+
+
 @pytest.mark.parametrize(
     ("header", "row", "sentence"),
     [
@@ -374,7 +396,7 @@ def test_names_of_another_kind_than_the_published_ones_are_said_before_anything_
 def test_the_published_split_trains_on_its_list_and_holds_out_the_others(tmp_path):
     held_out = [f"{number:03}" for number in (1, 2, 3, 4, 5, 6)]
     for subject in [*mug.PUBLISHED_TRAINING[:3], *held_out]:
-        write_take(tmp_path / f"raw/s{subject}/happiness/take000", 0, np.linspace(0, 1, 9))
+        write_take(tmp_path / f"raw/s{subject}/happiness/take000", int(subject), np.linspace(0, 1, 9))
     options = ["--split", "published", "--subject-pattern", "[0-9]+", "--workers", "1"]
     main(["mug", str(tmp_path / "raw"), str(tmp_path / "out"), *options])
     people = read_info(tmp_path / "out")["subjects"]

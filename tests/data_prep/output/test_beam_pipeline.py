@@ -1,5 +1,6 @@
 """With Apache Beam, preparation makes the same folder as without it, and its errors are as clear."""
 
+import shutil
 import subprocess
 import sys
 
@@ -77,17 +78,40 @@ def write_multipie(raw) -> None:
     (raw / "005_01_01_051_07.png").write_bytes(b"")
 
 
-@pytest.mark.parametrize(("source", "write_raw"), [("mug", write_mug), ("multipie", write_multipie)])
+def write_two_people(raw) -> None:
+    """One picture of each subject alone, one beside a friend whose face is larger, and copies of pictures."""
+    raw.mkdir()
+    for subject in range(4):
+        face, friend = (Image.fromarray(draw_levels(random_identity(0, k), [0])[0]) for k in (subject, subject + 4))
+        for expression in ("neutral", "smile"):
+            picture = Image.new("RGB", (600, 300), (120, 140, 120))
+            picture.paste(face.resize((150, 150)), (60, 70))
+            if expression == "smile":
+                picture.paste(friend.resize((215, 215)), (340, 50))
+            picture.save(raw / f"s0{subject}_{expression}.png")
+    shutil.copy(raw / "s00_neutral.png", raw / "s00_neutral (1).png")
+    for expression in ("neutral", "smile"):
+        shutil.copy(raw / f"s02_{expression}.png", raw / f"s09_{expression}.png")
+
+
+LAYOUTS = [("mug", write_mug), ("multipie", write_multipie), ("folder", write_two_people)]
+
+
+@pytest.mark.parametrize(("source", "write_raw"), LAYOUTS)
 @needs("beam", "apache_beam")
-def test_mug_and_multipie_become_the_same_folder_too(source, write_raw, tmp_path):
+def test_every_layout_becomes_the_same_folder_too(source, write_raw, tmp_path, monkeypatch):
     write_raw(tmp_path / "raw")
+    if source == "folder":
+        monkeypatch.setattr("data_prep.output.beam_pipeline.JOB_PICTURES", 1)  # each picture in a job of its own
+    pattern = ["--pattern", PATTERN] if source == "folder" else []
     for name, workers in (("local", ["--workers", "1"]), ("beam", ["--beam"])):
-        main([source, str(tmp_path / "raw"), str(tmp_path / name), *workers])
+        main([source, str(tmp_path / "raw"), str(tmp_path / name), *pattern, *workers])
     info, local_info = read_info(tmp_path / "beam"), read_info(tmp_path / "local")
     for key in ("content", "splits", "subjects", "rejected", "found_by"):
         assert info[key] == local_info[key], key
     assert all(info["splits"].values()) and info["rejected"], "there is something of each to compare"
-    assert (tmp_path / "beam/rejected.csv").read_text() == (tmp_path / "local/rejected.csv").read_text()
+    for report in ("rejected.csv", *(["remarks.csv"] if source == "folder" else [])):
+        assert (tmp_path / "beam" / report).read_text() == (tmp_path / "local" / report).read_text()
 
 
 @pytest.mark.slow

@@ -1,0 +1,52 @@
+"""Versions of Python and JAX train alike, and read each other's checkpoints.
+
+Each version runs this file on one folder: the first leaves its run there, and every later one is compared with it.
+"""
+
+import json
+import os
+import platform
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import facedisent_jax as fd
+from data_prep.output.build import build_synthetic
+from facedisent_jax.config import ModelConfig
+from facedisent_jax.data.reading import read_split
+from facedisent_jax.presets import PRESETS
+from facedisent_jax.training.run import train
+
+STEPS = 10
+ROUNDING = 1e-4  # relative, after 10 steps of AdamW
+
+
+@pytest.mark.skipif("FACEDISENT_VERSIONS" not in os.environ, reason="needs FACEDISENT_VERSIONS, a folder to compare in")
+def test_another_version_trains_alike_and_its_checkpoint_is_read():
+    folder = Path(os.environ["FACEDISENT_VERSIONS"])
+    name = f"python{platform.python_version()}-jax{jax.__version__}"
+    if not (folder / "data").exists():
+        folder.mkdir(exist_ok=True)
+        build_synthetic(folder / "data", subjects=24, levels=3)
+    earlier = [path.parent.name for path in sorted(folder.glob("*/metrics.jsonl"))]
+    model = ModelConfig(width=128, blocks=1)
+    config = replace(PRESETS["smile"].config, run=str(folder / name), steps=STEPS, log_every=1, model=model)
+    train(config, [folder / "data"])
+
+    images = read_split(folder / "data", "test").image
+    for other in earlier:
+        print(f"{name} is compared with {other}")
+        for line, expected in zip(read_log(folder / name), read_log(folder / other), strict=True):
+            assert line == pytest.approx(expected, rel=ROUNDING), line["step"]
+        ours, theirs = (fd.load(folder / run).encode(images) for run in (name, other))
+        for code, expected in zip(ours, theirs, strict=True):
+            np.testing.assert_allclose(code, expected, rtol=ROUNDING, atol=ROUNDING)
+
+
+def read_log(run: Path) -> list[dict[str, float]]:
+    """The terms of each step, without the speed."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "images_per_second"} for line in lines]
