@@ -46,6 +46,7 @@ def test_help_and_typos_are_answered_without_jax_or_tensorflow():
     assert result.stdout.strip() == "[]", result.stderr
 
 
+@pytest.mark.slow
 def test_report_writes_the_page_and_says_where(run):
     folder = run.parent / "paper" / "report"
     result = command("report", run, "--data", run.parent / "data", "--out", folder)
@@ -211,6 +212,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
         evaluate.run(["report"])
 
 
+@pytest.mark.slow
 def test_interpolate_with_a_source_image_goes_to_an_intensity_or_beyond_the_second_photograph(tmp_path):
     data = write_folder(tmp_path / "data", {"train": person(0) + person(1)})
     run = write_run(tmp_path / "run", data, model=ModelConfig(kind="warp", width=128, blocks=1))

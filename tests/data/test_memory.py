@@ -59,6 +59,7 @@ def run_python(code: str, folders: list[str]) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends_only", [False, True])
 def test_images_in_memory_take_their_bytes_once(folders, ends_only):
     code = f"""

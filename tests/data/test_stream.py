@@ -56,6 +56,7 @@ def test_each_step_gets_its_batch_wherever_the_stream_starts(folder):
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_a_stream_ends_at_once_after_its_last_batch(folder):
     triplets = Triplets(reading.read_faces([folder], "train"))
     waits = []

@@ -92,6 +92,7 @@ def running_prep(tmp_path: Path, workers: int) -> subprocess.Popen:
     return process
 
 
+@pytest.mark.slow
 @linux_only
 def test_a_killed_run_leaves_nothing_that_looks_finished_and_can_be_repeated(tmp_path):
     process = running_prep(tmp_path, 2)

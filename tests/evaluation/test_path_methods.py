@@ -10,6 +10,7 @@ from facedisent_jax.evaluation import clips, path_methods
 from facedisent_jax.models import Codes
 
 
+@pytest.mark.slow
 def test_methods_with_source_images_pass_through_the_ends_of_the_clip():
     model, faces = warp_model(), Faces.of(person(5, [k / 10 for k in range(11)]))
     (onset,) = clips.find_clips(faces).clips

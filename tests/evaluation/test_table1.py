@@ -67,6 +67,7 @@ def test_folders_that_cannot_be_compared_are_refused(folders, tmp_path):
         table1.variants([folders[1], stranger])
 
 
+@pytest.mark.slow
 def test_figures_of_a_network_are_those_of_the_report_where_the_region_is_the_whole_picture(folders, tmp_path):
     data = folders[1]
     run = write_run(tmp_path / "run", data, {"detector": "none", "margin": 0.0})

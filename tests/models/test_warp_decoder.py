@@ -72,6 +72,7 @@ def test_interpolation_ends_at_the_images(model, images):
     assert abs(extrapolation[4] - b / 255).max() > 0.01
 
 
+@pytest.mark.slow
 def test_another_persons_image_gives_its_expression_alone(model, images, monkeypatch):
     a, b = images[:2]
     monkeypatch.setattr(trained_model, "is_same_subject", lambda *codes: True)
@@ -140,6 +141,7 @@ def test_an_ablation_leaves_the_flow_or_the_mask_out(model, images):
     assert flow_and_mask("paint") == (False, True)
 
 
+@pytest.mark.slow
 def test_an_error_with_a_source_does_not_train_the_decoder_of_the_codes_alone(model, images):
     x, target = jnp.asarray(images[:4] / 255, jnp.float32).reshape(2, 2, 64, 64, 3)
 

@@ -90,6 +90,7 @@ def runs(tmp_path_factory):
         yield folder
 
 
+@pytest.mark.slow
 def test_every_run_is_evaluated_once_and_then_read_from_its_folder(runs):
     evaluated_runs = []
     groups = comparison.groups([str(runs / "a"), f"b={runs / 'b'}"])
@@ -112,6 +113,7 @@ def test_a_run_trained_on_a_test_person_is_refused(runs):
         comparison.compare(comparison.groups([str(runs / "a"), str(runs / "b")]), VideoEvalOptions((data,)))
 
 
+@pytest.mark.slow
 def test_without_data_all_runs_are_compared_on_the_data_of_the_first(runs):
     table = comparison.compare(comparison.groups([str(runs / "a"), str(runs / "b")]), VideoEvalOptions())
     assert table.provenance["folders"] == [str(runs / "data")]

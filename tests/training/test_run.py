@@ -202,6 +202,7 @@ def test_a_run_can_start_from_the_weights_of_another(folder, tmp_path):
     )  # and be continued
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
@@ -239,6 +240,7 @@ def test_settings_that_no_run_can_have_are_named(folder, tmp_path, options):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_ends_only_trains_on_neutral_and_apex_of_clips(tmp_path, capsys):
     levels = (0.0, 0.04, 0.3, 0.6, 0.97, 1.0)
     splits = {"train": person(1, levels) + person(2, levels), "validation": person(3), "test": person(4)}
@@ -254,6 +256,7 @@ def test_a_folder_that_is_no_run_is_left_alone(folder, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.slow
 def test_without_test_people_the_run_ends_well_and_says_why_there_is_no_report(tmp_path, capsys):
     data = write_folder(tmp_path / "data", {"train": person(1) + person(2), "validation": person(3)})
     run = train_command.main(config(data, tmp_path / "run", 2, report=True))

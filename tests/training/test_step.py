@@ -94,6 +94,7 @@ def test_the_augmented_images_are_computed_once_a_step():
     assert len(re.findall(triplets + r"\S* reverse\(", program)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hybrid", "plain"])
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="what XLA does on CPU")
 def test_convolutions_of_several_steps_a_call_have_the_layout_that_is_fast(kind):
@@ -109,7 +110,10 @@ def test_convolutions_of_several_steps_a_call_have_the_layout_that_is_fast(kind)
     assert len(layouts) > 10 and set(layouts) == {"b01f_01io->b01f"}
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(
+    "preset",
+    [name if name in ("intensity", "rotation") else pytest.param(name, marks=pytest.mark.slow) for name in PRESETS],
+)
 def test_no_dtype_is_promoted_silently(preset):
     """As JAX_NUMPY_DTYPE_PROMOTION=strict asks."""
     config = replace(PRESETS[preset].config, batch=4)
