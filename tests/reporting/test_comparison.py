@@ -131,6 +131,7 @@ def test_with_changed_data_the_runs_are_evaluated_anew(runs):
     assert evaluated_runs == [runs / "a", runs / "b"]
 
 
+@pytest.mark.slow
 def test_the_table_is_saved_as_csv_and_json(runs, tmp_path):
     groups = comparison.groups([str(runs / "a"), f"b={runs / 'b'}"])
     table = comparison.compare(groups, VideoEvalOptions((runs / "data",)))
