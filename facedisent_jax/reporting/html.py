@@ -17,19 +17,19 @@ PAGE, METRICS = "index.html", "metrics.json"  # files of a report, beside the fo
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; color: #1a1a1a; background: #fff;
-  max-width: 1080px; margin: 2.5rem auto 4rem; padding: 0 1.5rem; }
+  max-width: 1180px; margin: 2.5rem auto 4rem; padding: 0 1.5rem; }
 h1 { font-size: 1.7rem; margin: 0 0 .2rem; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2.6rem 0 .6rem; }
 p.lead { color: #555; margin: 0 0 1.4rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; margin: 0; font-size: .92rem; }
 dt { color: #666; } dd { margin: 0; overflow-wrap: anywhere; }
-table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; margin: .4rem 0 1rem; }
-th, td { text-align: right; padding: .28rem .9rem; border-bottom: 1px solid #e4e4e4; }
+table { display: block; overflow-x: auto; border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; margin: .4rem 0 1rem; }
+th, td { text-align: right; padding: .28rem .5rem; border-bottom: 1px solid #e4e4e4; }
 th { color: #666; font-weight: 500; border-bottom: 1px solid #999; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-td.remark { text-align: left; color: #555; }
+td.remark { text-align: left; color: #555; min-width: 16rem; }
 tr.network td:not(.remark) { font-weight: 600; }
-td:not(.remark) { white-space: nowrap; }
+td:not(.remark, :first-child) { white-space: nowrap; }
 figure { margin: 0; } img { max-width: 100%; height: auto; display: block; border: 1px solid #eee; }
 figcaption, .note, .definitions { color: #555; font-size: .88rem; margin-top: .5rem; max-width: 52rem; }
 ul.note { padding-left: 1.2rem; }
