@@ -3,7 +3,6 @@
 import os
 import signal
 import tempfile
-from importlib.metadata import version
 
 from facedisent_jax.environment import TF_ENVIRONMENT
 
@@ -11,11 +10,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell starts a background job ("pytest &") with Ctrl-C ignored, which the commands under test would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.update(TF_ENVIRONMENT)
-# Tests compile much and compute little: these flags halve the time of a compilation. They change only what comes after
-# all that XLA decides. (A test looks for one compiler bug, and finds it with and without them.)
+# A third of the tests' compilation time is LLVM's optimization, which comes after all that XLA decides. (A test looks
+# for one compiler bug, and finds it with and without this flag. Without XLA's fusion emitters compilation would take
+# half the time, but that bug is back.)
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
-if version("jaxlib").startswith(("0.10.", "0.11.")):  # later ones end the process at this flag
-    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers, and the commands they start, share what was compiled
     XLA_CACHE = tempfile.TemporaryDirectory(prefix="facedisent-xla-")
     os.environ |= {"JAX_COMPILATION_CACHE_DIR": XLA_CACHE.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}

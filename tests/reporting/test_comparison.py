@@ -107,6 +107,7 @@ def test_every_run_is_evaluated_once_and_then_read_from_its_folder(runs):
     assert not any("LPIPS" in row.metric for row in table.rows)  # nothing to show without the judge
 
 
+@pytest.mark.slow
 def test_a_run_trained_on_a_test_person_is_refused(runs):
     data = write_folder(runs / "mixed", {"train": person(40, LEVELS), "test": person(10, LEVELS)})
     with pytest.raises(UserError, match="p010"):

@@ -181,6 +181,7 @@ def test_the_run_folder(folder, tmp_path, capsys):
     assert checkpoint.load(run).step in (2, 3)
 
 
+@pytest.mark.slow
 def test_a_run_of_other_settings_is_not_continued(folder, tmp_path):
     run = train_command.main(config(folder, tmp_path / "run", 2))
     log = (run / "metrics.jsonl").read_text()
@@ -265,6 +266,7 @@ def test_without_test_people_the_run_ends_well_and_says_why_there_is_no_report(t
     assert "2 steps done before, --steps asks for 1" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_weights_of_a_step_that_is_not_finite_are_never_saved(folder, tmp_path):
     settings = config(folder, tmp_path / "run", 4, optim=OptimConfig(lr=float("nan"), warmup_steps=0, decay_steps=8))
     with pytest.raises(NonFiniteError, match="at step 2"):
