@@ -23,7 +23,8 @@ h2 { font-size: 1.15rem; margin: 2.6rem 0 .6rem; }
 p.lead { color: #555; margin: 0 0 1.4rem; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1.2rem; margin: 0; font-size: .92rem; }
 dt { color: #666; } dd { margin: 0; overflow-wrap: anywhere; }
-table { display: block; overflow-x: auto; border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; margin: .4rem 0 1rem; }
+table { display: block; overflow-x: auto; }
+table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; margin: .4rem 0 1rem; }
 th, td { text-align: right; padding: .28rem .5rem; border-bottom: 1px solid #e4e4e4; }
 th { color: #666; font-weight: 500; border-bottom: 1px solid #999; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
