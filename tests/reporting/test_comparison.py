@@ -150,6 +150,7 @@ def test_the_table_is_saved_as_csv_and_json(runs, tmp_path):
         comparison.check_out(tmp_path / "table.tex")
 
 
+@pytest.mark.slow  # reads what the tests above have written
 def test_the_metrics_of_a_run_have_the_version_of_the_evaluation(runs):
     metrics = json.loads((runs / "a" / "video" / "metrics.json").read_text())
     assert metrics["key"]["version"] == video.VERSION
