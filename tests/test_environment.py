@@ -37,7 +37,7 @@ def run_python(*arguments: object, **variables: str) -> subprocess.CompletedProc
         (["-m", "pdb"], False),
         (["-mtrace"], False),
         (["/usr/bin/ipython"], False),
-        (["-u", "/opt/debugpy/launcher", "50000", "--"], False),
+        (["-u", "debugpy/launcher.py", "50000", "--"], False),
     ],
 )
 def test_a_start_is_plain_if_python_runs_the_script_itself(options, is_plain):

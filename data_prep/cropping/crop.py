@@ -191,8 +191,8 @@ def _locate(source: Source, cropping: Cropping, mesh: Mesh | None) -> tuple[list
         return [whole] if cropping.intensity_method else [], np.asarray(image.pixels)
     scale = image.size[0] / image.pixels.size[0]
     if box is None:
-        found = face_crop.locate_faces(image.pixels, cropping.detector, mesh)
-        faces = [FaceLocation(box.scaled(scale), image.size, cropping.detector) for box in found]
+        boxes = face_crop.locate_faces(image.pixels, cropping.detector, mesh)
+        faces = [FaceLocation(box.scaled(scale), image.size, cropping.detector) for box in boxes]
         if len(faces) != 1:
             return faces, None
         (location,) = faces
@@ -389,10 +389,10 @@ def choose_faces(
     chosen = []
     for group, key, faces in sorted(unclear, key=lambda entry: entry.key):
         subject = group[0].subject
-        others = by_subject[subject] if subject else []
-        reference = np.median(others or [faces[0].place], axis=0)
-        if subject and not others:
-            others.append(faces[0].place)
+        known_places = by_subject[subject] if subject else []
+        reference = np.median(known_places or [faces[0].place], axis=0)
+        if subject and not known_places:
+            known_places.append(faces[0].place)
         face = min(faces, key=lambda face: float(np.linalg.norm(reference - face.place)))
         x, y = ((low + high) / 2 for low, high in (face.box[::2], face.box[1::2]))
         remark = f"several faces: the one around pixel ({x:.0f}, {y:.0f}) is used, of {len(faces)}"

@@ -114,12 +114,12 @@ def _squares_on_mesh(pixels: np.ndarray, faces: list[Box], mesh: "Mesh") -> list
 
 def faces_of_one_size(faces: list[Box]) -> list[Box]:
     """The first of some faces and all others that are at least half as large as the largest, each once."""
-    kept = faces[:1]
+    separate_faces = faces[:1]
     smallest = MIN_SECOND_FACE * max((face.side for face in faces), default=0)
     for face in faces[1:]:
-        if face.side >= smallest and not any(face.overlaps(other) for other in kept):
-            kept.append(face)
-    return kept
+        if face.side >= smallest and not any(face.overlaps(other) for other in separate_faces):
+            separate_faces.append(face)
+    return separate_faces
 
 
 def _square_on_haar(box: Box) -> Box:

@@ -73,11 +73,11 @@ def _scale_advice(values: Sequence[float]) -> str:
     if n_beyond <= MAX_STRAY_FRACTION * sum(value != 0 for value in values):
         return ""
     low, high = min(values), max(values)
-    found = f" The intensities of this file run from {low:g} to {high:g}: "
+    description = f" The intensities of this file run from {low:g} to {high:g}: "
     if low < 0:
-        return found + "shift and scale them so that a neutral face has 0 and a full expression 1."
+        return description + "shift and scale them so that a neutral face has 0 and a full expression 1."
     full = 100 if 10 < high <= 100 else math.ceil(high)
-    return found + f"divide them by the value of a full expression, such as {full}."
+    return description + f"divide them by the value of a full expression, such as {full}."
 
 
 def add_boxes(sources: list[Source], boxes: Path | None, points: Path | None) -> list[Source]:
@@ -157,12 +157,12 @@ def read_frame_labels(path: Path) -> FrameLabels:
             )
         labels = FrameLabels(path, {}, {}, [], "expression" in header)
         line_of_frame: dict[FrameKey, int] = {}
-        found = [
+        values = [
             _add_frame(labels, line_of_frame, line, header, list(map(plain_name, cells)))
             for line, cells in rows
             if any(cells)
         ]
-    if advice := _scale_advice([value for value in found if math.isfinite(value)]):
+    if advice := _scale_advice([value for value in values if math.isfinite(value)]):
         raise UserError(f"{path}: the intensities must be from 0 (neutral) to 1.{advice}")
     return labels
 

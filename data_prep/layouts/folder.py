@@ -113,10 +113,10 @@ def _fold_expressions(sources: list[Source], neutral: str) -> tuple[list[Source]
 
     neutral: the word for neutral, which becomes NEUTRAL.
     """
-    found = sorted({source.expression for source in sources})
-    spelling = {name.casefold(): name for name in found}  # of several the last one: lower case sorts after upper case
+    names = sorted({source.expression for source in sources})
+    spelling = {name.casefold(): name for name in names}  # of several the last one: lower case sorts after upper case
     spelling |= {name.casefold(): NEUTRAL for name in (neutral, NEUTRAL)}
-    folded = [name for name in found if name not in (neutral, spelling[name.casefold()])]
+    folded = [name for name in names if name not in (neutral, spelling[name.casefold()])]
     readings = ", ".join(f"{name} is read as {spelling[name.casefold()]}" for name in folded)
     notes = [f"Expressions that differ only by case are one: {readings}."] if folded else []
     return [source._replace(expression=spelling[source.expression.casefold()]) for source in sources], notes

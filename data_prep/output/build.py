@@ -224,8 +224,8 @@ def find_copies(items: Iterable[Item]) -> dict[str, str]:
     ]
     copies = {}
     for _, group in groupby(sorted(candidates), key=lambda candidate: candidate[0]):
-        (*_, original, subject), *others = group
-        copies |= {key: original for *_, key, other in others if other != subject}
+        (*_, original, subject), *equal = group
+        copies |= {key: original for *_, key, name in equal if name != subject}
     return copies
 
 

@@ -71,9 +71,9 @@ def published_split(subjects: Iterable[str], training: Iterable[str], seed: int 
             f"--split published: subjects must be numbers of the published list ({', '.join(list(training)[:3])}, ...),"
             f" got {len(names)} others such as {names[0]}. --subject-pattern '[0-9]+' reads s008 as 008."
         )
-    others = _ranked_people((name for name in names if name not in split_by_subject), seed)
-    validation = len(others) // 3
-    for k, person in enumerate(others):
+    held_out_people = _ranked_people((name for name in names if name not in split_by_subject), seed)
+    validation = len(held_out_people) // 3
+    for k, person in enumerate(held_out_people):
         split_by_subject.update((name, "validation" if k < validation else "test") for name in person)
     return split_by_subject
 

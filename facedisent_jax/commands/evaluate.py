@@ -59,9 +59,7 @@ def report(
     from facedisent_jax.reporting import html
     from facedisent_jax.reporting.report import write
 
-    folder = out or run / "report"
-    if out is not None:
-        html.check_out(out)
+    folder = _report_folder(out, run / "report")
     mesh, _ = _face_mesh(landmarker)
     metrics = write(run, data, split, _parse_step(step), mesh, folder)
     print(f"{metrics['data']['pictures']} {split} images of {metrics['data']['subjects']} held-out subjects")
@@ -87,9 +85,7 @@ def video(
     """Compare the path from neutral to full expression with real clips: RUN/video/index.html, metrics.json, figures."""
     from facedisent_jax.reporting import html, video_report
 
-    folder = out or run / "video"
-    if out is not None:
-        html.check_out(out)
+    folder = _report_folder(out, run / "video")
     metrics = video_report.write(run, _video_options(data, split, step, clips, landmarker), folder)
     about = metrics["data"]
     print(
@@ -278,6 +274,15 @@ def _video_options(data: tuple[Path, ...], split: str, step: str, clips: int, la
     mesh, why_none = _face_mesh(landmarker)
     progress = lambda clips: tqdm(clips, unit="clip", dynamic_ncols=True)  # noqa: E731
     return VideoEvalOptions(data, split, _parse_step(step), clips, mesh, why_none, progress)
+
+
+def _report_folder(out: Path | None, default: Path) -> Path:
+    """The folder of a page. Raises UserError before any work is done."""
+    from facedisent_jax.reporting import html
+
+    if out is not None:
+        html.check_out(out)
+    return out or default
 
 
 def _face_mesh(landmarker: Path | None) -> tuple[Any, str]:

@@ -73,10 +73,10 @@ def load_cached(run: Path | str, options: VideoEvalOptions) -> dict | None:
     run = Path(run)
     key = prepare(run, options).key
     try:
-        found = json.loads((run / "video" / "metrics.json").read_text())
+        metrics = json.loads((run / "video" / "metrics.json").read_text())
     except (OSError, json.JSONDecodeError):
         return None
-    return found if found.get("key") == key else None
+    return metrics if metrics.get("key") == key else None
 
 
 def prepare(run: Path, options: VideoEvalOptions) -> VideoEval:
@@ -89,10 +89,10 @@ def prepare(run: Path, options: VideoEvalOptions) -> VideoEval:
     model = trained_model.load(run, options.step)
     folders = [Path(folder) for folder in options.data or model.info["data"]]
     faces, _ = load_held_out(model, run, folders, options.split, MAX_IMAGES)
-    found = clips.find_clips(faces)
-    chosen = clips.subsample(found.clips, options.max_clips)
+    selection = clips.find_clips(faces)
+    chosen = clips.subsample(selection.clips, options.max_clips)
     if not chosen:
-        reasons = Counter(reason for _, reason in found.rejected).most_common()
+        reasons = Counter(reason for _, reason in selection.rejected).most_common()
         reason = "; ".join(f"{count} takes: {reason}" for reason, count in reasons) or "no take has several frames"
         raise UserError(
             f"--data must hold clips, got no clips in {', '.join(map(str, folders))}, {options.split} split "

@@ -208,14 +208,13 @@ def check_config_unchanged(config: Config, folders: Sequence[Path]) -> None:
         saved = configs.from_dict(values)
     except (OSError, ValueError) as error:
         raise UserError(f"{run / CONFIG} cannot be used. {error} Or choose another --run.") from error
-    if saved_content is not None:
-        if saved_content != data_content(folders):
-            raise UserError(
-                f"{run} was started with other data (--data {' '.join(saved.data) or 'not given'}) than is now in "
-                f"{', '.join(map(str, folders))}. The same folders in the same order continue it: compared are their "
-                f"hashes, `content` in {PREP_FILE}, or their paths where there is no hash. Or choose another --run."
-            )
-        saved = replace(saved, data=config.data)
+    if saved_content != data_content(folders):
+        raise UserError(
+            f"{run} was started with other data (--data {' '.join(saved.data) or 'not given'}) than is now in "
+            f"{', '.join(map(str, folders))}. The same folders in the same order continue it: compared are their "
+            f"hashes, `content` in {PREP_FILE}, or their paths where there is no hash. Or choose another --run."
+        )
+    saved = replace(saved, data=config.data)
     if config.init_from and saved.init_from and Path(config.init_from).resolve() == Path(saved.init_from).resolve():
         saved = replace(saved, init_from=config.init_from)
     if differences := configs.differences(config, saved):
