@@ -113,8 +113,8 @@ def prepare(run: Path, options: VideoEvalOptions) -> VideoEval:
         "weights": fingerprint(model.params),
         "judges": {name: judge["name"] for name, judge in judge_info.items()},
     }
-    left_out = len(found.clips) - len(chosen)
-    return VideoEval(model, folders, faces, chosen, found.rejected, left_out, panel, judge_info, key)
+    left_out = len(selection.clips) - len(chosen)
+    return VideoEval(model, folders, faces, chosen, selection.rejected, left_out, panel, judge_info, key)
 
 
 def fingerprint(params: Params) -> str:
