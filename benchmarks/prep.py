@@ -47,7 +47,7 @@ def decode(path: Path) -> int:
 
 def measure(count: int) -> dict:
     """Rates in images per second."""
-    from data_prep.cropping import crop
+    from data_prep.cropping import crop, jobs
     from data_prep.layouts import multipie
     from data_prep.output import build
 
@@ -64,7 +64,7 @@ def measure(count: int) -> dict:
         scan = multipie.scan_multipie(raw)
         cropping = crop.Cropping("haar", 0.0, None, None)
         start = time.perf_counter()
-        crop_count = sum(len(crops.images) for crops in crop.crop_all(scan.sources, cropping, workers))
+        crop_count = sum(len(crops.images) for crops in jobs.crop_all(scan.sources, cropping, workers))
         cropping_rate = len(files) / (time.perf_counter() - start)
         start = time.perf_counter()
         build.build_from_scan(Path(parent) / "out", scan, build.Plan("multipie", "haar"))

@@ -1,37 +1,27 @@
-"""Crops sources to 64x64 images in worker processes. Never imports TensorFlow.
+"""Crops the images of one crop group to 64x64, and measures the intensities of a take.
 
-One worker handles a whole crop group: it locates the face in the first image that shows one and crops all images there.
-For a take it also measures the intensities.
+The face is located in the first image that shows one, and all images are cropped there.
 """
 
-import contextlib
 import functools
-from collections import defaultdict, deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from functools import partial
-from itertools import groupby
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from data_prep import intensity
-from data_prep.cropping import face_crop, image_io, video_io, workers
+from data_prep.cropping import face_crop, image_io, video_io
 from data_prep.cropping.face_crop import Box
 from data_prep.cropping.face_mesh import Mesh
 from data_prep.intensity import IntensityMethod
 from data_prep.layouts.scan import VIDEO_TYPES, Rejected, Source
 from facedisent_jax.config import IMAGE_SIZE
-from facedisent_jax.errors import UserError
 
-JOB_IMAGES = 16  # small crop groups go to a worker together, up to this many images: a message costs about 1 ms
-PART_IMAGES = 256  # longer crop groups are sent in parts, so that no message holds more than 3 MB of crops
 DETECTION_PIXELS = 800  # longer side at which a face is looked for; a large JPEG is decoded no larger than needed
 CROP_PIXELS = 2 * IMAGE_SIZE  # minimum side of a crop in a JPEG that is decoded at reduced size
 MESH_PIXELS = 256  # the same for the mesh: the input size of its network
-JOB_SECONDS, IMAGE_SECONDS = 120.0, 10.0  # a worker's time limit per job and per image: some damaged files never end
 NO_LOCATION = {"boxes": "no box given", "points": "no points given"}  # detector -> reason
-MAX_LOSSES = 20  # workers lost in a row, after which the machine is to blame and not the images
 
 
 class Cropping(NamedTuple):
@@ -64,7 +54,7 @@ class Crops(NamedTuple):
     rejected: the other sources.
     remarks:  on takes, and on images with several faces.
     places:   of crop groups whose image shows one face: the subject, and the place of that face.
-    unclear:  crop groups that wait for `choose_faces`.
+    unclear:  crop groups that wait for `jobs.choose_faces`.
     """
 
     sources: list[Source]
@@ -132,7 +122,7 @@ def crop_group(
             reasons[index] = str(error)
             continue
         if len(faces) > 1:
-            return _no_crops(unclear=[UnclearGroup(list(group), source.key, faces)]), None
+            return no_crops(unclear=[UnclearGroup(list(group), source.key, faces)]), None
         if faces:
             location = faces[0]
             places.append((source.subject, location.place))
@@ -155,7 +145,7 @@ def crop_group(
     return Crops(sources, images, [cropped[k][1] for k in order], rejected, places=places), location
 
 
-def _no_crops(rejected: Sequence[Rejected] = (), **more) -> Crops:
+def no_crops(rejected: Sequence[Rejected] = (), **more) -> Crops:
     return Crops([], _no_images(), [], list(rejected), **more)
 
 
@@ -298,179 +288,3 @@ def _find_mesh(source: Source, location: FaceLocation, mesh) -> np.ndarray | Non
     image = _read_source(source, shrink=min(1.0, MESH_PIXELS / location.box.side))
     scale = image.pixels.size[0] / image.size[0]
     return mesh.points(np.asarray(image.pixels), location.box.scaled(scale))
-
-
-class _Job(NamedTuple):
-    """Crop groups for a worker; or a part of one long group, the location of its face, and what remains of it."""
-
-    groups: list[list[Source]]
-    location: FaceLocation | None = None
-    remaining: list[Source] = []
-    is_retry: bool = False  # a worker was lost on it before
-
-    @property
-    def sources(self) -> list[Source]:
-        return [source for group in self.groups for source in group]
-
-    @property
-    def time_limit(self) -> float:
-        return JOB_SECONDS + IMAGE_SECONDS * len(self.sources)
-
-
-def _job_of_group(group: list[Source], in_parts: bool, location: FaceLocation | None = None) -> _Job:
-    count = PART_IMAGES if in_parts else len(group)
-    return _Job([group[:count]], location, group[count:])
-
-
-def _jobs(sources: Iterable[Source], in_parts: bool) -> Iterator[_Job]:
-    groups: list[list[Source]] = []
-    for _, group in groupby(sources, key=lambda source: source.crop_group):
-        members = list(group)
-        if len(members) > PART_IMAGES and in_parts:
-            yield _job_of_group(members, in_parts)
-            continue
-        groups.append(members)
-        if sum(map(len, groups)) >= JOB_IMAGES:
-            yield _Job(groups)
-            groups = []
-    if groups:
-        yield _Job(groups)
-
-
-def crop_all(sources: Sequence[Source], cropping: Cropping, n_workers: int) -> Generator[Crops, None, None]:
-    """Crop all sources. Crops come in the order in which the worker processes finish, so that few are in memory.
-
-    A crop group is rejected if it ends its worker twice (a decoder crashes, never returns, or needs too much memory).
-    """
-    places: list[tuple[str, Place]] = []
-    unclear: list[UnclearGroup] = []
-    with contextlib.closing(crop_clear(sources, cropping, n_workers)) as parts:
-        for crops in parts:
-            places += crops.places
-            unclear += crops.unclear
-            yield crops
-    with contextlib.closing(crop_unclear(unclear, places, cropping, n_workers)) as parts:
-        yield from parts
-
-
-def crop_clear(
-    sources: Sequence[Source], cropping: Cropping, n_workers: int, idle_workers: list[workers.Worker] | None = None
-) -> Generator[Crops, None, None]:
-    """As `crop_all`, without the crop groups that are unclear.
-
-    idle_workers: workers with the same `cropping` to use first, see `workers.run_jobs`.
-    """
-    in_parts = not cropping.measures_intensity  # the intensities depend on all frames of a take
-    return _run(_jobs(sources, in_parts), cropping, n_workers, idle_workers)
-
-
-def crop_unclear(
-    unclear: Sequence[UnclearGroup], places: Sequence[tuple[str, Place]], cropping: Cropping, n_workers: int
-) -> Generator[Crops, None, None]:
-    """Crop the groups that were unclear, now that all others are known, each with a remark."""
-    in_parts = not cropping.measures_intensity
-    chosen = choose_faces(unclear, places)
-    if chosen:
-        yield _no_crops(remarks=[remark for *_, remark in chosen])
-    yield from _run((_job_of_group(group, in_parts, face) for group, face, _ in chosen), cropping, n_workers)
-
-
-def choose_faces(
-    unclear: Sequence[UnclearGroup], places: Sequence[tuple[str, Place]]
-) -> list[tuple[list[Source], FaceLocation, Rejected]]:
-    """The sources of each group, the face to crop, and a remark.
-
-    It is the face nearest to the place and size of the face on the subject's other images (the median). If they all
-    show several faces, the clearest one on the first of them takes that part.
-    """
-    by_subject: dict[str, list[Place]] = defaultdict(list)
-    for subject, place in places:
-        by_subject[subject].append(place)
-    chosen = []
-    for group, key, faces in sorted(unclear, key=lambda entry: entry.key):
-        subject = group[0].subject
-        known_places = by_subject[subject] if subject else []
-        reference = np.median(known_places or [faces[0].place], axis=0)
-        if subject and not known_places:
-            known_places.append(faces[0].place)
-        face = min(faces, key=lambda face: float(np.linalg.norm(reference - face.place)))
-        x, y = ((low + high) / 2 for low, high in (face.box[::2], face.box[1::2]))
-        remark = f"several faces: the one around pixel ({x:.0f}, {y:.0f}) is used, of {len(faces)}"
-        chosen.append((group, face, Rejected(key, remark)))
-    return chosen
-
-
-def _run(
-    jobs: Iterator[_Job], cropping: Cropping, n_workers: int, idle_workers: list[workers.Worker] | None = None
-) -> Generator[Crops, None, None]:
-    follow_ups, losses = deque[_Job](), 0
-    next_job = lambda: follow_ups.popleft() if follow_ups else next(jobs, None)  # noqa: E731
-    answers = workers.run_jobs(partial(_work, cropping), next_job, n_workers, lambda job: job.time_limit, idle_workers)
-    with contextlib.closing(answers):
-        for job, answer in answers:
-            if not isinstance(answer, workers.Lost):
-                losses = 0
-                crops, location = answer
-                if crops.unclear and job.remaining:
-                    (unclear,) = crops.unclear
-                    crops = crops._replace(unclear=[unclear._replace(group=unclear.group + job.remaining)])
-                elif job.remaining:
-                    follow_ups.append(_job_of_group(job.remaining, True, location))
-                yield crops
-                continue
-            losses += 1
-            if losses > MAX_LOSSES:
-                raise UserError(
-                    f"{losses} worker processes in a row died or hung, the last one with {job.sources[0].key}, "
-                    "most likely because memory is short. Try again with --workers 1."
-                )
-            if not job.is_retry:
-                follow_ups.extend(job._replace(groups=[group], is_retry=True) for group in job.groups)
-            else:
-                yield _reject_all(
-                    [*job.sources, *job.remaining],
-                    f"its process {answer.reason}: a file that cannot be read, or too little memory "
-                    "(--workers 1 needs the least)",
-                )
-
-
-def _reject_all(sources: Sequence[Source], reason: str) -> Crops:
-    return _no_crops([Rejected(source.key, reason) for source in sources])
-
-
-def _work(cropping: Cropping, job: _Job) -> tuple[Crops, FaceLocation | None]:
-    """In a worker process: the crops of a job, and the location of the face of its last group."""
-    import cv2
-
-    cv2.setNumThreads(1)
-    mesh = None
-    if cropping.needs_mesh:
-        from data_prep.cropping import face_mesh
-
-        mesh = face_mesh.load_mesh(face_mesh.model_file(cropping.landmarker))
-    parts, location = [], None
-    for group in job.groups:
-        try:
-            crops, location = crop_group(group, cropping, job.location, mesh)
-            if cropping.intensity_method and cropping.measures_intensity:
-                measured = measure_intensities(crops, location, cropping.intensity_method, mesh)
-                crops = measured._replace(places=crops.places, unclear=crops.unclear)
-            parts.append(crops)
-        except UserError:
-            raise
-        except Exception as error:  # one image must not stop the preparation of a hundred thousand
-            location = None
-            parts.append(_reject_all(group, f"unexpected {type(error).__name__}: {error}"))
-    return _join(parts), location
-
-
-def _join(parts: list[Crops]) -> Crops:
-    return Crops(
-        [source for part in parts for source in part.sources],
-        np.concatenate([part.images for part in parts]),
-        [name for part in parts for name in part.found_by],
-        [entry for part in parts for entry in part.rejected],
-        [entry for part in parts for entry in part.remarks],
-        [entry for part in parts for entry in part.places],
-        [entry for part in parts for entry in part.unclear],
-    )

@@ -30,7 +30,7 @@ from apache_beam.runners.portability.fn_api_runner.fn_runner import ExtendedProv
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
 from apache_beam.runners.runner import create_runner
 
-from data_prep.cropping import crop, workers
+from data_prep.cropping import crop, jobs, workers
 from data_prep.layouts.scan import Source
 from data_prep.output import writer
 from data_prep.output.build import core_count
@@ -148,7 +148,7 @@ class BeamStore:
             unclear += more_unclear
             yield from items
         # these need the places of all faces of a subject, and they are few: they are cropped here
-        with contextlib.closing(crop.crop_unclear(unclear, places, cropping, core_count())) as parts:
+        with contextlib.closing(jobs.crop_unclear(unclear, places, cropping, core_count())) as parts:
             yield from _save_crops(self._folder / "crops" / str(self._job_count), parts, self._subject_pattern)
         self._job_count += 1
 
@@ -202,7 +202,7 @@ class _CropJob(beam.DoFn):
 
     def process(self, number: int):
         (sources,) = _load(self._folder / "jobs" / str(number), 1)
-        with contextlib.closing(crop.crop_clear(sources, self._cropping, 1, self._idle_workers)) as parts:
+        with contextlib.closing(jobs.crop_clear(sources, self._cropping, 1, self._idle_workers)) as parts:
             _save_crops(self._folder / "crops" / str(number), parts, self._subject_pattern)
 
 

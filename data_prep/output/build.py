@@ -63,7 +63,7 @@ def build_from_scan(
     intensity_method: for takes, whose intensities may have to be measured.
     beam_options:     NAME=VALUE each, if Apache Beam is to crop and write in place of the workers.
     """
-    from data_prep.cropping import crop
+    from data_prep.cropping import crop, jobs
 
     staging.check_output_folder(out, plan.overwrite)
     if not scan.sources:
@@ -84,7 +84,7 @@ def build_from_scan(
         yield from items_from_reasons(scan.rejected)
         yield from items_from_reasons(scan.remarks, remark=True)
         if beam_options is None:
-            with contextlib.closing(crop.crop_all(scan.sources, cropping, workers or core_count())) as parts:
+            with contextlib.closing(jobs.crop_all(scan.sources, cropping, workers or core_count())) as parts:
                 for crops in parts:
                     yield from items_from_crops(crops)
 

@@ -17,7 +17,7 @@ from mutants import face, image_bytes
 from prep_helpers import posix_only
 from tiny_run import ROOT
 
-from data_prep.cropping import crop, workers
+from data_prep.cropping import jobs, workers
 from data_prep.cropping.crop import Cropping
 from data_prep.cropping.workers import Lost
 from data_prep.layouts import csv_labels, mat_landmarks
@@ -117,11 +117,11 @@ def test_damaged_landmark_files_are_none_or_points_or_end_their_worker(tmp_path)
 
 
 def test_a_landmark_file_that_ends_its_worker_is_listed_and_the_others_are_used(tmp_path, monkeypatch):
-    monkeypatch.setattr(crop, "_work", evil_worker.crash_on_landmark_file)
+    monkeypatch.setattr(jobs, "work", evil_worker.crash_on_landmark_file)
     (tmp_path / "a.png").write_bytes(image_bytes(face(), "PNG"))
     sources = [Source(tmp_path / "a.png", key, key) for key in "abc"]
     sources[1] = sources[1]._replace(landmark_file=tmp_path / "b.mat")
-    parts = list(crop.crop_all(sources, Cropping("none"), 1))
+    parts = list(jobs.crop_all(sources, Cropping("none"), 1))
     assert sorted(source.key for part in parts for source in part.sources) == ["a", "c"]
     ((key, reason),) = (entry for part in parts for entry in part.rejected)
     assert key == "b" and reason.startswith("its process died: a file that cannot be read")

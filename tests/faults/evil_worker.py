@@ -5,9 +5,9 @@ import time
 
 import numpy as np
 
-from data_prep.cropping import crop
+from data_prep.cropping import crop, jobs
 
-REAL_WORK = crop._work  # tests replace it
+REAL_WORK = jobs.work  # tests replace it
 
 
 def square(job: str | int) -> int:
@@ -19,7 +19,7 @@ def square(job: str | int) -> int:
     return int(job) ** 2
 
 
-def crop_to_black(cropping: crop.Cropping, job: crop._Job):
+def crop_to_black(cropping: crop.Cropping, job: jobs.Job):
     """Black crops. A source named `crash` ends the process."""
     keys = [source.key for source in job.sources]
     if "crash" in keys:
@@ -28,7 +28,7 @@ def crop_to_black(cropping: crop.Cropping, job: crop._Job):
     return crop.Crops(job.sources, images, [""] * len(keys), []), None
 
 
-def crash_on_landmark_file(cropping: crop.Cropping, job: crop._Job):
+def crash_on_landmark_file(cropping: crop.Cropping, job: jobs.Job):
     """Crop; but a source with a landmark file ends the process, as SciPy does on some damaged files."""
     if any(source.landmark_file for source in job.sources):
         os._exit(1)

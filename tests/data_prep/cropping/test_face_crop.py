@@ -12,7 +12,7 @@ from extras import needs
 from PIL import Image
 from tiny_run import SHARED
 
-from data_prep.cropping import crop, face_crop, face_mesh, image_io
+from data_prep.cropping import crop, face_crop, face_mesh, image_io, jobs
 from data_prep.cropping.face_crop import Box
 from data_prep.layouts import mat_landmarks
 from data_prep.layouts.scan import Source
@@ -219,12 +219,12 @@ def test_a_large_jpeg_read_at_reduced_size_gives_the_same_crop(tmp_path):
 
 
 def test_a_long_sequence_is_cropped_in_parts_at_one_place(tmp_path, monkeypatch):
-    monkeypatch.setattr(crop, "PART_IMAGES", 3)
+    monkeypatch.setattr(jobs, "PART_IMAGES", 3)
     paths = [save_image(tmp_path / f"{k}.png", Image.fromarray(scene())) for k in range(8)]
     sources = group(*paths)
     sources[1] = sources[1]._replace(box=(40.0, 30.0, 168.0, 158.0))
     other_group = [Source(paths[0], "other", "h", box=(40.0, 30.0, 168.0, 158.0))]
-    parts = list(crop.crop_all([*sources, *other_group], crop.Cropping("boxes"), 1))
+    parts = list(jobs.crop_all([*sources, *other_group], crop.Cropping("boxes"), 1))
     assert sorted(len(part.sources) for part in parts) == [1, 2, 3, 3]
     expected = face_crop.cut_square(Image.fromarray(scene()), Box(40, 30, 168, 158))
     assert all((image == expected).all() for part in parts for image in part.images)

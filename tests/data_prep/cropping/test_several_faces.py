@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_run import SHARED
 
 from data_prep.__main__ import main
-from data_prep.cropping import crop, face_crop, face_mesh
+from data_prep.cropping import crop, face_crop, face_mesh, jobs
 from data_prep.cropping.crop import FaceLocation, UnclearGroup
 from data_prep.cropping.face_crop import Box
 from data_prep.layouts.scan import Source
@@ -89,13 +89,13 @@ def unclear(subject: str, key: str, *boxes: Box) -> UnclearGroup:
 def test_place_and_size_decide_and_without_a_subject_the_clearest_face_is_taken():
     left, right, large = Box(50, 50, 250, 250), Box(350, 50, 550, 250), Box(300, 0, 600, 300)
     place = FaceLocation(Box(375, 75, 525, 225), (600, 300), "haar").place
-    chosen = crop.choose_faces(
+    chosen = jobs.choose_faces(
         [unclear("anna", "1", left, large, right), unclear("ben", "2", left, right), unclear("", "3", left, right)],
         [("anna", place), ("anna", place), ("", place)],
     )
     assert [face.box for _, face, _ in chosen] == [right, left, left]
     # the same picture at half the size has its faces at the same places
-    (half,) = crop.choose_faces([unclear("anna", "1", left, right)], [("anna", place)])
+    (half,) = jobs.choose_faces([unclear("anna", "1", left, right)], [("anna", place)])
     small = FaceLocation(Box(175, 25, 275, 125), (300, 150), "haar")
     assert small.place == half[1].place
 
@@ -123,13 +123,13 @@ def test_boxes_around_one_face_are_one_face():
 
 
 def test_a_long_sequence_of_two_people_is_cropped_whole_at_one_place(tmp_path, monkeypatch):
-    monkeypatch.setattr(crop, "PART_IMAGES", 3)
+    monkeypatch.setattr(jobs, "PART_IMAGES", 3)
     for number in range(8):
         photo((SUBJECT, LEFT), (FRIEND, RIGHT), level=number / 10).save(tmp_path / f"{number}.png")
     photo((FRIEND, RIGHT)).save(tmp_path / "alone.png")
     sources = [Source(tmp_path / f"{k}.png", f"{k}", "clip", "anna") for k in range(8)]
     sources.append(Source(tmp_path / "alone.png", "alone", "alone", "anna"))
-    parts = list(crop.crop_all(sources, crop.Cropping(), 1))
+    parts = list(jobs.crop_all(sources, crop.Cropping(), 1))
     people = {source.key: who(image) for part in parts for source, image in zip(part.sources, part.images, strict=True)}
     assert people == dict.fromkeys([*"01234567", "alone"], FRIEND)
     assert [entry.key for part in parts for entry in part.remarks] == ["0"]

@@ -6,7 +6,7 @@ import evil_worker
 import pytest
 from mutants import face, image_bytes
 
-from data_prep.cropping import crop, workers
+from data_prep.cropping import crop, jobs, workers
 from data_prep.cropping.crop import Cropping
 from data_prep.cropping.workers import Lost
 from data_prep.layouts.scan import Source
@@ -21,11 +21,11 @@ def test_a_worker_that_dies_or_hangs_is_replaced():
 
 
 def test_an_image_that_ends_its_worker_is_listed_and_all_others_are_used(monkeypatch):
-    monkeypatch.setattr(crop, "_work", evil_worker.crop_to_black)
+    monkeypatch.setattr(jobs, "work", evil_worker.crop_to_black)
     keys = [*map(str, range(20)), "crash", *map(str, range(20, 30))]
     sources = [Source(Path(key), key, key) for key in keys]
     used_keys, reasons = set(), {}
-    for crops in crop.crop_all(sources, Cropping("none"), 2):
+    for crops in jobs.crop_all(sources, Cropping("none"), 2):
         used_keys |= {source.key for source in crops.sources}
         reasons |= dict(crops.rejected)
     assert used_keys == set(keys) - {"crash"} and set(reasons) == {"crash"}
@@ -33,11 +33,11 @@ def test_an_image_that_ends_its_worker_is_listed_and_all_others_are_used(monkeyp
 
 
 def test_if_every_worker_dies_the_machine_is_blamed_and_not_the_images(monkeypatch):
-    monkeypatch.setattr(crop, "_work", evil_worker.crop_to_black)
-    monkeypatch.setattr(crop, "MAX_LOSSES", 1)
+    monkeypatch.setattr(jobs, "work", evil_worker.crop_to_black)
+    monkeypatch.setattr(jobs, "MAX_LOSSES", 1)
     sources = [Source(Path("crash"), "crash", f"{k}") for k in range(40)]
     with pytest.raises(UserError, match="2 worker processes in a row died or hung, .*--workers 1"):
-        list(crop.crop_all(sources, Cropping("none"), 2))
+        list(jobs.crop_all(sources, Cropping("none"), 2))
 
 
 def test_an_unexpected_error_costs_only_its_image(tmp_path, monkeypatch):
@@ -45,7 +45,7 @@ def test_an_unexpected_error_costs_only_its_image(tmp_path, monkeypatch):
     sources = [Source(tmp_path / "a.png", key, key) for key in ("bad", "good")]
     read_source = crop._read_source
     monkeypatch.setattr(crop, "_read_source", lambda s, *a, **k: 1 / 0 if s.key == "bad" else read_source(s, *a, **k))
-    crops, _ = crop._work(Cropping("none"), crop._Job([[source] for source in sources]))
+    crops, _ = jobs.work(Cropping("none"), jobs.Job([[source] for source in sources]))
     assert [source.key for source in crops.sources] == ["good"]
     assert [tuple(entry) for entry in crops.rejected] == [("bad", "unexpected ZeroDivisionError: division by zero")]
 

@@ -387,7 +387,7 @@ def test_options_that_do_not_go_together_are_answered_with_one_sentence(tmp_path
 
 
 def test_names_of_another_kind_than_the_published_ones_are_said_before_anything_is_cropped(tmp_path, monkeypatch):
-    monkeypatch.setattr("data_prep.cropping.crop.crop_all", lambda *_: pytest.fail("cropped first"))
+    monkeypatch.setattr("data_prep.cropping.jobs.crop_all", lambda *_: pytest.fail("cropped first"))
     write_take(tmp_path / "raw/s008/happiness/take000", 0)
     with pytest.raises(SystemExit, match="--subject-pattern .* reads s008 as 008"):
         main(["mug", str(tmp_path / "raw"), str(tmp_path / "out"), "--workers", "1", "--split", "published"])
