@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,22 +47,22 @@ def test_a_clamped_code_is_the_mean_and_its_gradient_pulls_towards_it_whatever_t
 
 @pytest.fixture(scope="module")
 def params():
-    return jax.jit(models.init, static_argnums=0)(CONFIG.model, jax.random.key(0))
+    return compiled.init(CONFIG.model, jax.random.key(0))
 
 
 def test_rotation_decodes_each_from_the_other_and_only_where_the_change_is_known(params):
     config = replace(CONFIG, method="rotation", loss=LossWeights(rotation=1.0))
     batch = batch_of()
-    encoded = [models.encode(CONFIG.model, params, floats(batch)[k]) for k in (0, 1)]
+    encoded = [compiled.encode(CONFIG.model, params, floats(batch)[k]) for k in (0, 1)]
     change = batch.intensity[1] - batch.intensity[0]
     error = []
     for a, b, rise in ((0, 1, change), (1, 0, -change)):
         rotated = Codes(encoded[a].identity, rotate(encoded[a].expression, rise))
-        error.append(jnp.mean((models.decode(CONFIG.model, params, rotated) - floats(batch)[b]) ** 2, axis=(1, 2, 3)))
-    loss = objective.loss_terms(config, params, floats(batch), batch)["rotation"]
+        error.append(jnp.mean((compiled.decode(CONFIG.model, params, rotated) - floats(batch)[b]) ** 2, axis=(1, 2, 3)))
+    loss = compiled.loss_terms(config, params, floats(batch), batch)["rotation"]
     np.testing.assert_allclose(loss, jnp.mean(jnp.stack(error)), rtol=1e-4)
     partial_batch = batch._replace(has_b=jnp.array([0.0, 1.0, 0.0, 1.0]), is_labelled=jnp.ones((3, 4)).at[:, 3].set(0))
-    loss = objective.loss_terms(config, params, floats(partial_batch), partial_batch)["rotation"]
+    loss = compiled.loss_terms(config, params, floats(partial_batch), partial_batch)["rotation"]
     np.testing.assert_allclose(loss, (error[0][1] + error[1][1]) / 2, rtol=1e-4)
 
 
@@ -78,8 +79,8 @@ def test_images_teach_the_code_of_what_varies_and_the_other_code_is_pulled_toget
     def loss(params):
         return objective.loss_terms(config, params, images, batch)["clamping"]
 
-    gradient = jax.grad(loss)(params)["encoder"]["pixel_kernel"]
-    z = models.encode(CONFIG.model, params, images[0])
+    gradient = jax.jit(jax.grad(loss))(params)["encoder"]["pixel_kernel"]
+    z = compiled.encode(CONFIG.model, params, images[0])
     clamped_code = z.expression if factor == "label" else z.identity
 
     def pull(params):  # what a squared distance to the mean of the batch would do alone
@@ -89,7 +90,7 @@ def test_images_teach_the_code_of_what_varies_and_the_other_code_is_pulled_toget
 
     block = slice(-64, None) if factor == "label" else slice(-128, -64)  # of the linear path, the last of the matrix
     np.testing.assert_allclose(
-        gradient[:, block], jax.grad(pull)(params)["encoder"]["pixel_kernel"][:, block], atol=1e-10
+        gradient[:, block], jax.jit(jax.grad(pull))(params)["encoder"]["pixel_kernel"][:, block], atol=1e-10
     )
     assert float(jnp.abs(gradient).max()) > 0
 

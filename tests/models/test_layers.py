@@ -17,7 +17,8 @@ def test_a_bfloat16_product_and_its_gradients_differ_from_the_exact_ones_by_roun
     w = w if axis == 0 else w.T
 
     def value_and_gradients(dtype):
-        return jax.value_and_grad(lambda x, w: jnp.sum(layers.mixed_matmul(dtype, x, w, axis) * weight), (0, 1))(x, w)
+        weighted = lambda x, w: jnp.sum(layers.mixed_matmul(dtype, x, w, axis) * weight)  # noqa: E731
+        return jax.jit(jax.value_and_grad(weighted, (0, 1)))(x, w)
 
     (product, gradients), (bf16_product, bf16_gradients) = map(value_and_gradients, ("float32", "bfloat16"))
     np.testing.assert_allclose(product, jnp.einsum("nmk,kp,nmp->", x, w if axis == 0 else w.T, weight), rtol=1e-4)
@@ -38,4 +39,5 @@ def test_depth_to_space_undoes_space_to_depth():
 def test_a_residual_block_starts_as_the_identity(block):
     x = jax.random.normal(jax.random.key(0), (2, 8) if block is layers.DenseBlock else (2, 4, 4, 8))
     layer = block("float32")
-    np.testing.assert_array_equal(layer.apply(layer.init(jax.random.key(1), x), x), x)
+    start = jax.jit(lambda x: layer.apply(layer.init(jax.random.key(1), x), x))
+    np.testing.assert_array_equal(start(x), x)

@@ -1,13 +1,11 @@
 """The linear path starts at principal components of the training images."""
 
-from functools import partial
-
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from facedisent_jax import models
 from facedisent_jax.config import ModelConfig
 from facedisent_jax.data.record import MOUTH
 from facedisent_jax.losses.functions import pixel_weights
@@ -19,7 +17,7 @@ CONFIG = ModelConfig(kind="hybrid", width=128, blocks=1)
 @pytest.fixture(scope="module")
 def start():
     """init_from_pca on new weights, on the device."""
-    params = jax.jit(partial(models.init, CONFIG))(jax.random.key(0))
+    params = compiled.init(CONFIG, jax.random.key(0))
 
     def start(*arguments):
         return jax.tree.map(jnp.asarray, init_from_pca(params, *arguments))
@@ -28,7 +26,7 @@ def start():
 
 
 def reconstruct(params, images):
-    return models.decode(CONFIG, params, models.encode(CONFIG, params, jnp.asarray(images)))
+    return compiled.decode(CONFIG, params, compiled.encode(CONFIG, params, jnp.asarray(images)))
 
 
 def test_identity_codes_start_with_how_people_differ_and_expression_codes_with_how_one_person_does(start):
@@ -42,8 +40,8 @@ def test_identity_codes_start_with_how_people_differ_and_expression_codes_with_h
     images = np.clip(values, 0, 255).astype(np.uint8).reshape(-1, 64, 64, 3)
     params = start(images, np.array([f"s{k}" for k in subject]), pixel_weights(3.0), 64)
     x = jnp.asarray(images, jnp.float32) / 255
-    encoded = models.encode_logits(CONFIG, params, x)
-    decoded = models.decode(CONFIG, params, encoded.codes)
+    encoded = compiled.encode_logits(CONFIG, params, x)
+    decoded = compiled.decode(CONFIG, params, encoded.codes)
     # All directions and their mirror images fit into the codes. Little is lost: to 8 bits and to the sigmoid.
     assert float(jnp.sqrt(jnp.mean((decoded - x) ** 2))) < 0.15 * float(x.std(axis=0).mean())
     # The first six dimensions of each are three directions and their mirror images; the others hold the rounding.
@@ -89,9 +87,9 @@ def test_the_dimensions_that_the_label_overwrites_start_with_the_smallest_compon
 
     def error_without_first_16(label_dims):
         params = start(images, np.array(["s"] * 60), pixel_weights(1.0), label_dims)
-        codes = models.encode(CONFIG, params, x)
+        codes = compiled.encode(CONFIG, params, x)
         overwritten_codes = codes._replace(expression=codes.expression.at[:, :16].set(0.5))
-        image, changed_image = (models.decode(CONFIG, params, c) for c in (codes, overwritten_codes))
+        image, changed_image = (compiled.decode(CONFIG, params, c) for c in (codes, overwritten_codes))
         return float(jnp.mean((changed_image - image) ** 2))
 
     assert error_without_first_16(16) < 0.01 * error_without_first_16(64)

@@ -17,6 +17,7 @@ def test_the_gradient_of_sampling_is_that_of_finite_differences():
     rows, columns = corners + jax.random.uniform(keys[2], (2, 7, 9), minval=0.1, maxval=0.9), corners + 0.5
     weight = jax.random.normal(keys[1], images.shape)
 
+    @jax.jit
     def value(*arrays):  # the differences come as numpy
         return jnp.sum(weight * sampling.sample_bilinear(*map(jnp.asarray, arrays)))
 

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+import compiled
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,7 +46,7 @@ def test_at_either_end_between_two_sources_is_an_exact_copy(model, images):
 
 def test_alpha_is_given_with_two_sources_and_only_then(model, images):
     x = jnp.asarray(images / 255, jnp.float32)
-    source = jax.jit(partial(models.encode_source, MODEL))(model.params, x)
+    source = compiled.encode_source(MODEL, model.params, x)
     codes = Codes(source.identity, source.expression)
     for second_source, alpha in ((source, None), (None, jnp.zeros(5))):
         with pytest.raises(ValueError, match="alpha"):
@@ -58,9 +59,7 @@ def test_without_a_source_the_codes_alone_give_the_face_of_a_hybrid_network(mode
     assert decoded.shape == images.shape and abs(decoded - model.decode(codes, images)).max() > 0.05
     hybrid_config = replace(MODEL, kind="hybrid")
     params = {name: model.params[name] for name in ("encoder", "decoder")}
-    np.testing.assert_allclose(
-        decoded, np.clip(jax.jit(partial(models.decode, hybrid_config))(params, codes), 0, 1), atol=1e-5
-    )
+    np.testing.assert_allclose(decoded, np.clip(compiled.decode(hybrid_config, params, codes), 0, 1), atol=1e-5)
 
 
 def test_interpolation_ends_at_the_images(model, images):
@@ -117,10 +116,10 @@ def test_one_batch_can_be_overfitted_and_the_terms_fall():
 
 def test_a_source_has_its_codes_and_their_reconstruction(model, images):
     x = jnp.asarray(images[:2] / 255, jnp.float32)
-    source = jax.jit(partial(models.encode_source, MODEL))(model.params, x)
-    codes = jax.jit(partial(models.encode, MODEL))(model.params, x)
+    source = compiled.encode_source(MODEL, model.params, x)
+    codes = compiled.encode(MODEL, model.params, x)
     np.testing.assert_allclose(source.expression, codes.expression, atol=1e-6)
-    np.testing.assert_allclose(source.decoded, jax.jit(partial(models.decode, MODEL))(model.params, codes), atol=1e-5)
+    np.testing.assert_allclose(source.decoded, compiled.decode(MODEL, model.params, codes), atol=1e-5)
 
 
 @pytest.mark.slow
@@ -131,7 +130,7 @@ def test_an_ablation_leaves_the_flow_or_the_mask_out(model, images):
     def flow_and_mask(warp_ablation):
         config = replace(MODEL, warp_ablation=warp_ablation)
         x = jnp.asarray(images[:2] / 255, jnp.float32)
-        source = jax.jit(partial(models.encode_source, config))(model.params, x)
+        source = compiled.encode_source(config, model.params, x)
         decode = jax.jit(partial(models.decode_from_sources, config))
         output = decode(model.params, Codes(codes.identity, target.expression), source)
         return bool(output.flow.any()), bool(output.mask.any())

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from facedisent_jax.config import AugmentConfig
-from facedisent_jax.training.augment import augment, random_partner
+from facedisent_jax.training import augment as augmentation
+from facedisent_jax.training.augment import random_partner
 
 OFF = AugmentConfig(face_mix_prob=0, flip=False, shift=0, warp=0, light=0, colour=0)
 KEY = jax.random.key(0)
+augment = jax.jit(augmentation.augment, static_argnums=0)
 LABEL = jnp.zeros((3, 6, 64))
 
 
