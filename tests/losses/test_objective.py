@@ -63,12 +63,12 @@ def params():
 @pytest.fixture(scope="module")
 def head_gradients(params):
     """Largest gradient of each term into the encoder's identity head and into its expression head."""
-    intensity = jnp.array([[0.0] * 4, [0.3] * 4, [0.0] * 4])  # an expression triplet needs a gap
-    batch = batch_of(intensity=intensity)
+    batch = batch_of(intensity=jnp.array([[0.0] * 4, [1.0] * 4, [0.0] * 4]))
+    config = replace(CONFIG, objective=ObjectiveConfig(expression_margin=100.0))  # so large that no triplet is met
 
     def terms(kernels):
         encoder = {name: params["encoder"][name] | {"kernel": kernel} for name, kernel in kernels.items()}
-        return objective.loss_terms(CONFIG, params | {"encoder": params["encoder"] | encoder}, floats(batch), batch)
+        return objective.loss_terms(config, params | {"encoder": params["encoder"] | encoder}, floats(batch), batch)
 
     kernels = {name: params["encoder"][name]["kernel"] for name in ("identity", "expression")}
     return jax.tree.map(lambda gradient: float(jnp.abs(gradient).max()), jax.jit(jax.jacrev(terms))(kernels))
