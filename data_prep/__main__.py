@@ -72,8 +72,10 @@ def draw_synthetic(options: Synthetic) -> None:
 def inspect_folder(options: Inspect) -> None:
     from data_prep.layouts import csv_labels
     from data_prep.output import inspect, staging
+    from facedisent_jax.reporting import figures
 
     sheet_path = options.out or options.folder / staging.SHEET_FILE
+    figures.check_suffix(sheet_path, figures.STILLS)
     plot_path = sheet_path.with_name(staging.CURVES_FILE)
     inputs = [path for path in options.folder.glob("*") if staging.OWN_FILES.fullmatch(path.name)]
     inputs = [path for path in inputs if path.name not in (staging.SHEET_FILE, staging.CURVES_FILE)]
@@ -81,7 +83,7 @@ def inspect_folder(options: Inspect) -> None:
         check_out(path, [*inputs, *filter(None, [options.truth])])
     labels = csv_labels.read_frame_labels(options.truth) if options.truth else None
     print(inspect.describe(options.folder))
-    inspect.contact_sheet(options.folder, options.pictures).save(sheet_path)
+    figures.save(inspect.contact_sheet(options.folder, options.pictures), sheet_path)
     print(f"\ncontact sheet: {sheet_path}")
     curves = inspect.intensity_curves(options.folder)
     truth = inspect.truth_from_labels(labels, options.folder) if labels else {}

@@ -71,6 +71,8 @@ def test_inspect_does_not_write_over_what_it_reads(tmp_path, name):
     before = {path: path.read_bytes() for path in [truth, *folder.iterdir()]}
     with pytest.raises(SystemExit, match="--out must not be an input"):
         main(["inspect", str(folder), "--truth", str(truth), "--out", str(folder / name)])
+    with pytest.raises(SystemExit, match="The ending of sheet must be one of"):
+        main(["inspect", str(folder), "--out", "sheet"])
     assert {path: path.read_bytes() for path in [truth, *folder.iterdir()]} == before
 
 
