@@ -141,7 +141,10 @@ def train_until_done(
         checkpoints.wait()
     step = int(state.step)
     if stop.signal_number:
-        todo = "the same command continues from there" if step < config.steps else "only the report is missing"
+        if step < config.steps:
+            todo = "the same command continues from there"
+        else:
+            todo = "only the report is missing" if config.report else "all steps are done"
         raise Stopped(
             stop.signal_number,
             f"stopped by {signal.Signals(stop.signal_number).name} after step {step}, "
