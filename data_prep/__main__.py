@@ -75,12 +75,12 @@ def inspect_folder(options: Inspect) -> None:
     from facedisent_jax.reporting import figures
 
     sheet_path = options.out or options.folder / staging.SHEET_FILE
-    figures.check_suffix(sheet_path, figures.STILLS)
     plot_path = sheet_path.with_name(staging.CURVES_FILE)
     inputs = [path for path in options.folder.glob("*") if staging.OWN_FILES.fullmatch(path.name)]
     inputs = [path for path in inputs if path.name not in (staging.SHEET_FILE, staging.CURVES_FILE)]
     for path in (sheet_path, plot_path):
         check_out(path, [*inputs, *filter(None, [options.truth])])
+    figures.check_suffix(sheet_path, figures.STILLS)
     labels = csv_labels.read_frame_labels(options.truth) if options.truth else None
     print(inspect.describe(options.folder))
     figures.save(inspect.contact_sheet(options.folder, options.pictures), sheet_path)
