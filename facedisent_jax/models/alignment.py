@@ -1,5 +1,6 @@
 """How a head has moved between two images: a shift, a rotation and a scaling, estimated without learning."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -26,9 +27,12 @@ def head_motion(
     for factor, steps in PYRAMID.items():
         basis = similarity_basis(first.shape[1], factor)
         start, end = (jnp.mean(space_to_depth(images, factor), axis=-1, keepdims=True) for images in (first, second))
-        for _ in range(steps):
+
+        def improve(_, coefficients, basis=basis, start=start, end=end):
             warped = warp_image(start, jnp.einsum("hwdk,nk->nhwd", basis, coefficients))
-            coefficients -= _gauss_newton_step(basis, warped, end)
+            return coefficients - _gauss_newton_step(basis, warped, end)
+
+        coefficients = jax.lax.fori_loop(0, steps, improve, coefficients)  # a loop is compiled once
     flow = jnp.einsum("hwdk,nk->nhwd", similarity_basis(first.shape[1]), coefficients)
     before, after = (jnp.mean(jnp.abs(x - second), axis=(1, 2, 3)) for x in (first, warp_image(first, flow)))
     return jnp.clip((before - after) / (MIN_IMPROVEMENT * before + 1e-6), 0, 1)[:, None, None, None] * flow

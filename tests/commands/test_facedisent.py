@@ -33,6 +33,7 @@ def test_mistakes_are_sentences(monkeypatch, tmp_path, command, message):
     assert message in str(exit_error.value)
 
 
+@pytest.mark.slow
 def test_a_data_folder_is_prepared(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     run(monkeypatch, "prep", "synthetic", "drawn", "--subjects", "3", "--levels", "2")

@@ -211,6 +211,7 @@ def test_shards_of_a_split_that_must_be_empty_are_refused(folder):
         read_split(folder, "validation")
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_in_a_shard_is_found(folder):
     content = shard(folder).read_bytes()
     rng = np.random.default_rng(0)

@@ -228,6 +228,7 @@ def test_printable_text_has_no_control_characters():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_two_thousand_damaged_images_are_used_or_listed(tmp_path):
     for name in ("raw", "tmp"):
         (tmp_path / name).mkdir()

@@ -165,6 +165,7 @@ def labelled_folder(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "out", tmp_path / "biased.csv"
 
 
+@pytest.mark.slow
 def test_inspect_draws_the_curves_and_compares_them_with_a_truth(tmp_path, capsys):
     out, biased_labels = labelled_folder(tmp_path)
     main(["inspect", str(out), "--truth", str(tmp_path / "labels.csv")])

@@ -50,6 +50,7 @@ def params():
     return compiled.init(CONFIG.model, jax.random.key(0))
 
 
+@pytest.mark.slow
 def test_rotation_decodes_each_from_the_other_and_only_where_the_change_is_known(params):
     config = replace(CONFIG, method="rotation", loss=LossWeights(rotation=1.0))
     batch = batch_of()
@@ -67,7 +68,8 @@ def test_rotation_decodes_each_from_the_other_and_only_where_the_change_is_known
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("factor", ["label", pytest.param("image", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("factor", ["label", "image"])
 def test_images_teach_the_code_of_what_varies_and_the_other_code_is_pulled_together(params, factor):
     """Batches of one label vary in identity, others in expression."""
     config = replace(CONFIG, method="clamping", loss=LossWeights(clamping=1.0))

@@ -47,6 +47,7 @@ def test_between_an_image_and_itself_there_is_no_motion():
     assert not np.asarray(head_motion(face(2, 0.5), face(2, 0.5))).any()
 
 
+@pytest.mark.slow
 def test_with_one_source_the_pose_is_that_of_the_image_decoded_from_the_target_codes():
     centred_image, code = jnp.asarray(face(3, 0.0)), jnp.zeros((1, 64))
     shifted_image = warp_image(centred_image, jnp.zeros((1, 64, 64, 2)).at[..., 1].set(2.0), True)

@@ -42,7 +42,9 @@ def test_outer_product(p):
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(3, 5), (5, 3), (4, 4)])
-@pytest.mark.parametrize(("dtype", "atol"), [("float32", 1e-5), ("bfloat16", 0.2)])  # the twin rounds its gradients
+@pytest.mark.parametrize(
+    ("dtype", "atol"), [("float32", 1e-5), pytest.param("bfloat16", 0.2, marks=pytest.mark.slow)]
+)  # the twin rounds its gradients
 def test_conv3x3(inputs, outputs, dtype, atol):
     assert_twins_agree(
         cpu.conv3x3, cpu.plain_conv3x3, (2, 6, 5, inputs), (3, 3, inputs, outputs), dtype=dtype, atol=atol

@@ -19,7 +19,7 @@ def new_params(config):
 
 
 @pytest.mark.parametrize("config", KINDS, ids=lambda c: c.kind)
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)])
 def test_codes_and_images_have_their_shapes_ranges_and_dtype(config, dtype):
     config = replace(config, dtype=dtype)
     params = new_params(config)

@@ -62,6 +62,7 @@ def test_without_a_source_the_codes_alone_give_the_face_of_a_hybrid_network(mode
     np.testing.assert_allclose(decoded, np.clip(compiled.decode(hybrid_config, params, codes), 0, 1), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_interpolation_ends_at_the_images(model, images):
     a, b = images[:2]
     path = model.interpolate(a, b, 5, "both")
@@ -72,6 +73,7 @@ def test_interpolation_ends_at_the_images(model, images):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_another_persons_image_gives_its_expression_alone(model, images, monkeypatch):
     a, b = images[:2]
     monkeypatch.setattr(trained_model, "is_same_subject", lambda *codes: True)

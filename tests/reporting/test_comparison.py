@@ -121,6 +121,7 @@ def test_without_data_all_runs_are_compared_on_the_data_of_the_first(runs):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_with_changed_data_the_runs_are_evaluated_anew(runs):
     groups = comparison.groups([str(runs / "a"), str(runs / "b")])
     comparison.compare(groups, VideoEvalOptions((runs / "data",)))

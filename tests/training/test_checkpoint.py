@@ -28,6 +28,11 @@ def initial_state() -> TrainState:
     return init_state(TINY, Faces.of(person(0)))
 
 
+def slow(value):
+    """A parameter that only the slow tests have."""
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def save(tmp_path, *errors: float | None) -> tuple[Config, TrainState]:
     """A run with one checkpoint for each validation error; the weights of checkpoint k are all k."""
     config = replace(TINY, run=str(tmp_path / "run"))
@@ -85,13 +90,7 @@ def test_a_checkpoint_names_the_data_folders_as_the_last_start_of_the_run_did(tm
         assert checkpoint.load(config.run).info == {"data": folders}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "study [2026]/r",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("a*[?]b", "back\\slash", "link/../beside")),
-    ],
-)
+@pytest.mark.parametrize("name", ["study [2026]/r", slow("a*[?]b"), slow("back\\slash"), slow("link/../beside")])
 def test_a_run_may_lie_at_any_path(tmp_path, monkeypatch, name):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     for folder in ("temporary", "elsewhere/inner"):
@@ -113,7 +112,7 @@ def test_a_path_at_which_nothing_could_be_read_again_is_refused_before_anything_
         checkpoint.Checkpoints(tmp_path / "run [1]")
 
 
-@pytest.mark.parametrize("lost", ["params/manifest.ocdbt", "state/manifest.ocdbt", "meta/metadata"])
+@pytest.mark.parametrize("lost", ["params/manifest.ocdbt", slow("state/manifest.ocdbt"), slow("meta/metadata")])
 def test_a_checkpoint_that_cannot_be_read_stops_the_run_and_the_older_one_stays(tmp_path, lost):
     config, state = save(tmp_path, 0.2)
     folder = tmp_path / "run" / "checkpoints"
@@ -150,7 +149,7 @@ def replace_while_reading(monkeypatch, folder: Path, item: str, times: int) -> N
         monkeypatch.setattr(checkpoint, name, replacing(getattr(checkpoint, name)))
 
 
-@pytest.mark.parametrize("item", ["metrics", "meta", "params"])
+@pytest.mark.parametrize("item", ["metrics", slow("meta"), slow("params")])
 def test_a_checkpoint_that_is_replaced_while_it_is_read_gives_way_to_the_newer_one(tmp_path, monkeypatch, item):
     config, _ = save(tmp_path, 0.2)
     replace_while_reading(monkeypatch, tmp_path / "run" / "checkpoints", item, times=2)
@@ -241,6 +240,7 @@ def test_loading_what_is_not_there_is_a_sentence(tmp_path, name, match):
         checkpoint.load(tmp_path / (name or "nothing"))
 
 
+@pytest.mark.slow
 def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path):
     config, _ = save(tmp_path, 0.3, 0.1, 0.2, 0.4)
     assert checkpoint.steps(config.run) == [2, 4]

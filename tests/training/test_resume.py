@@ -74,7 +74,7 @@ def test_killed_at(work, event):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [3, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.parametrize("number", [2, pytest.param(20, marks=pytest.mark.long)])
 def test_killed_at_file_operations_all_over_the_run(work, number):
     (counted_run,) = perform(work, f"counted-{number}", Job())
     for n in np.linspace(1, counted_run.file_operations, number).astype(int).tolist():

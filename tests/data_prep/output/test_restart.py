@@ -46,7 +46,7 @@ def test_a_build_may_be_killed_before_each_of_its_steps(tmp_path, scenario):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", ["first", "overwrite"])
+@pytest.mark.parametrize("scenario", [pytest.param("first", marks=pytest.mark.long), "overwrite"])
 def test_a_build_with_real_shards_may_be_killed_before_its_steps(tmp_path, scenario):
     result = run_killed_prep(tmp_path, scenario, "3", "tensorflow")
     assert not result["wrong"] and result["kills"] > 5
