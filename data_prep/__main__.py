@@ -13,7 +13,7 @@ from data_prep.layouts.scan import printable
 from data_prep.options import Folder, Inspect, Mug, MultiPie, Photographs, Synthetic, Verify
 from facedisent_jax.environment import quiet_tensorflow, start_command
 from facedisent_jax.errors import UserError, did_you_mean
-from facedisent_jax.files import check_out
+from facedisent_jax.files import STILLS, check_out, check_suffix, replacing
 
 PROGRAM = "python -m data_prep"
 
@@ -72,7 +72,6 @@ def draw_synthetic(options: Synthetic) -> None:
 def inspect_folder(options: Inspect) -> None:
     from data_prep.layouts import csv_labels
     from data_prep.output import inspect, staging
-    from facedisent_jax.reporting import figures
 
     sheet_path = options.out or options.folder / staging.SHEET_FILE
     plot_path = sheet_path.with_name(staging.CURVES_FILE)
@@ -80,10 +79,11 @@ def inspect_folder(options: Inspect) -> None:
     inputs = [path for path in inputs if path.name not in (staging.SHEET_FILE, staging.CURVES_FILE)]
     for path in (sheet_path, plot_path):
         check_out(path, [*inputs, *filter(None, [options.truth])])
-    figures.check_suffix(sheet_path, figures.STILLS)
+    check_suffix(sheet_path, STILLS)
     labels = csv_labels.read_frame_labels(options.truth) if options.truth else None
     print(inspect.describe(options.folder))
-    figures.save(inspect.contact_sheet(options.folder, options.pictures), sheet_path)
+    with replacing(sheet_path) as partial:
+        inspect.contact_sheet(options.folder, options.pictures).save(partial)
     print(f"\ncontact sheet: {sheet_path}")
     curves = inspect.intensity_curves(options.folder)
     truth = inspect.truth_from_labels(labels, options.folder) if labels else {}

@@ -2,12 +2,13 @@
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from facedisent_jax.errors import UserError
 
+STILLS = (".png", ".jpg", ".jpeg")  # endings of a picture
 PARTIAL = ".partial-"  # how the name of an unfinished file begins
 
 
@@ -37,6 +38,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def check_suffix(path: Path, suffixes: Sequence[str]) -> None:
+    """Raises UserError unless the file name ends in one of `suffixes`."""
+    if path.suffix.lower() not in suffixes:
+        raise UserError(f'The ending of {path} must be one of {", ".join(suffixes)}, got "{path.suffix}".')
 
 
 def check_out(out: Path, inputs: Iterable[Path], name: str = "--out") -> None:

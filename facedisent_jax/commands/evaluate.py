@@ -13,7 +13,7 @@ from tyro.conf import Positional, arg
 
 from facedisent_jax.environment import quiet_tensorflow, start_command
 from facedisent_jax.errors import Stopped, UserError, did_you_mean
-from facedisent_jax.files import check_out
+from facedisent_jax.files import STILLS, check_out, check_suffix
 
 Run = Annotated[Positional[Path], arg(metavar="RUN", help="Run folder, made by train.py.")]
 Data = Annotated[
@@ -189,7 +189,7 @@ def interpolate(
     from facedisent_jax import trained_model
     from facedisent_jax.reporting import figures
 
-    figures.check_suffix(out, figures.STILLS + figures.ANIMATIONS)
+    check_suffix(out, STILLS + figures.ANIMATIONS)
     ends = [a] if b is None else [a, b]
     _check_files(out, *ends)
     trained_model.check_steps(steps)
@@ -224,7 +224,7 @@ def swap(
     from facedisent_jax import trained_model
     from facedisent_jax.reporting import figures
 
-    figures.check_suffix(out, figures.STILLS)
+    check_suffix(out, STILLS)
     _check_files(out, *photos)
     if len(photos) < 2:
         raise UserError(f"swap needs two photographs or more, got {len(photos)}.")

@@ -14,11 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from facedisent_jax.environment import import_matplotlib
 from facedisent_jax.errors import UserError
-from facedisent_jax.files import replacing
+from facedisent_jax.files import STILLS, check_suffix, replacing
 
 Image64 = UInt8[np.ndarray, "64 64 3"] | Float[np.ndarray, "64 64 3"]  # floats in [0, 1]
 
-STILLS = (".png", ".jpg", ".jpeg")
 ANIMATIONS = (".gif", ".webp", ".mp4")
 SCALE = 3  # enlargement of a face: at 192 pixels, six to ten fill the width of a page at 300 dots per inch
 GAP = 6  # pixels between faces
@@ -37,12 +36,6 @@ class ReportFigure(NamedTuple):
     title: str
     caption: str
     image: Image.Image | None = None
-
-
-def check_suffix(path: Path, suffixes: Sequence[str]) -> None:
-    """Raises UserError unless the file name ends in one of `suffixes`."""
-    if path.suffix.lower() not in suffixes:
-        raise UserError(f'The ending of {path} must be one of {", ".join(suffixes)}, got "{path.suffix}".')
 
 
 def grid(

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from facedisent_jax.errors import UserError
+from facedisent_jax.files import STILLS, check_suffix
 from facedisent_jax.reporting import figures
 from facedisent_jax.reporting.figures import BORDER, GAP, MARGIN_GAP, SCALE
 
@@ -108,7 +109,7 @@ def test_unknown_endings_and_missing_folders_are_explained(tmp_path):
     with pytest.raises(UserError, match=r'\.png.*got "\.tiff"'):
         figures.save(Image.new("RGB", (4, 4)), tmp_path / "a.tiff")
     with pytest.raises(UserError, match='got ""'):
-        figures.check_suffix(Path("strip"), figures.STILLS)
+        check_suffix(Path("strip"), STILLS)
     with pytest.raises(UserError, match="no folder"):
         figures.save(Image.new("RGB", (4, 4)), tmp_path / "nowhere" / "a.png")
 
