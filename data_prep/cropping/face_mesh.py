@@ -46,7 +46,7 @@ def model_file(landmarker: Path | str | None, url: str = URL) -> Path:
     except OSError as error:
         raise UserError(
             f"The face mesh model could not be fetched from {url} ({error}). "
-            "Download it by other means and give it by --landmarker FILE."
+            "Download it by other means and give it by --landmarker FILE, in Python as `landmarker`."
         ) from error
     if hashlib.sha256(content).hexdigest() != SHA256:
         raise UserError(

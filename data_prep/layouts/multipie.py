@@ -225,4 +225,5 @@ def _notes(sources: list[Source], landmark_files: LandmarkFiles) -> list[str]:
         return []
     with_landmarks = {source.crop_group for source in sources if source.landmark_file}
     groups = {source.crop_group for source in sources}
-    return [f"{len(with_landmarks)} of {len(groups)} crops have landmark files; the detector finds the others."]
+    others = "" if with_landmarks == groups else "; the detector finds the others"
+    return [f"{len(with_landmarks)} of {len(groups)} crops have landmark files{others}."]

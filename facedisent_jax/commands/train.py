@@ -1,5 +1,6 @@
 """`python train.py [PRESET] [--data OUT ...] [--run RUN] [options]`: train a network and write its report."""
 
+import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -26,6 +27,8 @@ def run(arguments: list[str], program: str = "train.py") -> None:
         sys.exit(stopped.status)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # as in `train.py --help | head`
+        os._exit(1)
 
 
 def parse(arguments: list[str], program: str = "train.py") -> Config:

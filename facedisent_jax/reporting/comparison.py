@@ -262,7 +262,8 @@ def difference_text(cell: Cell, row: Row) -> str:
     if not cell.people:
         return ""
     bounds = cell.difference, cell.difference_low, cell.difference_high
-    return with_interval(*bounds, row.digits, sign=True) + significance_mark(cell, row.better)
+    mark = significance_mark(cell, row.better) if round(cell.difference, row.digits) else ""
+    return with_interval(*bounds, row.digits, sign=True) + mark
 
 
 def with_interval(mean: float, low: float, high: float, digits: int, spread: float = np.nan, sign: bool = False) -> str:
