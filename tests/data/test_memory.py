@@ -76,6 +76,7 @@ def test_images_in_memory_take_their_bytes_once(folders, ends_only):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_images_larger_than_memory_are_read_as_they_are_needed(folders):
     """The process takes less than the bytes of the images, and no more at the end than at the beginning. Pages of files
     do not count: the system can drop them at any time."""

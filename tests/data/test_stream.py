@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from tiny_run import person, write_folder
 
-from facedisent_jax.data import reading
+from facedisent_jax.data import reading, stream
 from facedisent_jax.data.mapped_images import MappedImages
 from facedisent_jax.data.reading import read_split
 from facedisent_jax.data.record import Faces
-from facedisent_jax.data.stream import GATHER_TRIPLETS, batches
+from facedisent_jax.data.stream import GATHER_TRIPLETS, batches, without_autotune
 from facedisent_jax.data.triplets import Triplets
 from facedisent_jax.errors import UserError
 
@@ -56,7 +56,16 @@ def test_each_step_gets_its_batch_wherever_the_stream_starts(folder):
             np.testing.assert_array_equal(a, b)
 
 
+def test_tensorflow_does_not_tune_a_stream(folder, monkeypatch):
+    """Its tuner would hold up the end of a stream."""
+    datasets = []
+    monkeypatch.setattr(stream, "without_autotune", lambda data: datasets.append(without_autotune(data)) or datasets[0])
+    next(batches(Triplets(reading.read_faces([folder], "train")), seed=0, start=0, stop=2, batch=4))
+    assert datasets[0].options().autotune.enabled is False
+
+
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_stream_ends_at_once_after_its_last_batch(folder):
     triplets = Triplets(reading.read_faces([folder], "train"))
     waits = []

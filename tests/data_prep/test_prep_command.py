@@ -122,6 +122,7 @@ def test_a_run_that_is_stopped_ends_quietly_and_leaves_nothing(tmp_path, signal_
 
 @linux_only
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_work_of_a_killed_worker_is_done_by_another(tmp_path):
     process = running_prep(tmp_path, 2)
     os.kill(worker_processes(process.pid)[0], signal.SIGKILL)

@@ -246,7 +246,6 @@ def test_a_strip_has_the_real_frames_on_top(run, summary):
         assert min(columns) == 0
 
 
-@pytest.mark.slow
 def test_the_picture_of_several_people_begins_with_a_real_frame_and_takes_an_odd_number(run, summary):
     from facedisent_jax import load
     from facedisent_jax.reporting import figures, video_gallery
@@ -312,7 +311,6 @@ def test_refusals_are_sentences(run, tmp_path):
     assert not (run / "video.unfinished").exists()
 
 
-@pytest.mark.slow
 def test_a_study_cut_short_leaves_the_older_one_whole(run, summary, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -325,7 +323,6 @@ def test_a_study_cut_short_leaves_the_older_one_whole(run, summary, monkeypatch)
     assert video.load_cached(run, VideoEvalOptions((run.parent / "data",))) == summary
 
 
-@pytest.mark.slow
 def test_figures_are_held_only_for_what_they_were_measured_on(run, summary, tmp_path):
     data = run.parent / "data"
     assert video.load_cached(run, VideoEvalOptions((data,))) == summary

@@ -125,7 +125,8 @@ def test_a_run_moves_from_four_processes_to_one_and_to_two(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("victim", [0, 1])
 def test_when_one_process_is_killed_the_other_ends_and_the_run_can_continue(folder, victim):
     run = folder / f"killed-{victim}"
     children = start(run, 2, faults=Faults(kill=(victim, 4)))

@@ -39,12 +39,12 @@ def test_killed_in_a_save_and_then_in_a_step(work):
 
 
 EVENTS = [
-    ("metrics.jsonl", 5),
     ("step", 4),
     ("checkpoints/3.orbax-checkpoint-tmp /", 1),  # the rename that makes it a checkpoint
     (".deleted", 1),
 ]
 MORE_EVENTS = [
+    ("metrics.jsonl", 5),
     ("config.json", 1),
     ("compile", 1),
     ("checkpoints/3", 20),
@@ -74,7 +74,8 @@ def test_killed_at(work, event):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [2, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("number", [3, 20])
 def test_killed_at_file_operations_all_over_the_run(work, number):
     (counted_run,) = perform(work, f"counted-{number}", Job())
     for n in np.linspace(1, counted_run.file_operations, number).astype(int).tolist():

@@ -46,7 +46,8 @@ def test_a_build_may_be_killed_before_each_of_its_steps(tmp_path, scenario):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("scenario", [pytest.param("first", marks=pytest.mark.long), "overwrite"])
+@pytest.mark.long
+@pytest.mark.parametrize("scenario", ["first", "overwrite"])
 def test_a_build_with_real_shards_may_be_killed_before_its_steps(tmp_path, scenario):
     result = run_killed_prep(tmp_path, scenario, "3", "tensorflow")
     assert not result["wrong"] and result["kills"] > 5
@@ -54,6 +55,7 @@ def test_a_build_with_real_shards_may_be_killed_before_its_steps(tmp_path, scena
 
 @linux_only
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_command_and_its_workers_may_be_killed_at_any_moment(tmp_path):
     raw, out, rng, codes = write_photographs(tmp_path / "raw", 8, (300, 300)), tmp_path / "out", random.Random(0), []
     options = ("--pattern", PATTERN, "--boxes", raw / "boxes.csv", "--workers", "2")
