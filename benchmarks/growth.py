@@ -61,6 +61,7 @@ def measure_index(records: int) -> tuple[float, float, float]:
         np.full(records, ""),
         row % 10,
         (row % 10 / 9).astype(np.float32),
+        np.zeros(records, np.int64),
     )
     start = time.perf_counter()
     triplets = Triplets(faces, with_middle=False)

@@ -179,6 +179,8 @@ class Config(RuntimeConfig):
     """Label vectors hold the intensity rounded to this step. Images with equal rounded intensities count as equal."""
     ends_only: bool = False
     """Train on neutral and full expression alone (intensity below 0.05 or above 0.95): clips as binary data."""
+    full_changes: float = 0.0
+    """Share of the triplets whose a and b are a neutral and a full expression, at least."""
     model: ModelConfig = field(default_factory=ModelConfig)
     loss: LossWeights = field(default_factory=LossWeights)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)

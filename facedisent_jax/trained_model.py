@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, UInt8
 from facedisent_jax import models
 from facedisent_jax.config import CODE_DIMS, IMAGE_SIZE, Config
 from facedisent_jax.data.labels import label_vector, read_intensity
+from facedisent_jax.data.record import NEUTRAL
 from facedisent_jax.errors import UserError, did_you_mean
 from facedisent_jax.models import Codes, Params
 from facedisent_jax.training import checkpoint
@@ -43,7 +44,8 @@ class TrainedModel:
 
     params: plain pytree of arrays.
     config: the settings of the run.
-    info: the training data: "data" (folders), "crop" (detector and margin), "train_subjects", "expressions".
+    info: the training data: "data" (folders), "crop" (detector and margin), "train_subjects", "expressions",
+        "mean_expressions" (mean codes of the training images).
     step: the training step of the checkpoint.
     """
 
@@ -154,6 +156,7 @@ class TrainedModel:
         move: Move = "expression",
         to: float = 1.0,
         action: str | None = None,
+        like: Image | None = None,
     ) -> Float[np.ndarray, "steps 64 64 3"]:
         """From face a towards face b, or towards a smile, along a straight line in the code.
 
@@ -161,6 +164,8 @@ class TrainedModel:
         move: which code moves from a's to b's; the other stays a's. "both" is the poster's Fig. 4.
         to: where the line ends, 1 being b. Without b, the intensity of the action.
         action: one of `expressions`, where b is not given. None: the only one.
+        like: an image of somebody who shows the action in full, to take its style from. None: the mean of the training
+            images.
 
         A model that uses source images starts at a itself. It ends at b itself if both codes move or both images show
         one person. The image of another person only gives its expression.
@@ -170,7 +175,8 @@ class TrainedModel:
         source = np.repeat(first, steps, axis=0)
         if b is None:
             start = self.encode(first)
-            end = Codes._make((start.identity, self.with_intensity(start.expression, to, action)))
+            style = None if like is None else self.encode(as_single_image(like)).expression[0]
+            end = Codes._make((start.identity, self.with_intensity(start.expression, to, action, style)))
             return self.decode_with_source(lerp(start, end, weights), source)
         ends = np.concatenate([_to_float(validate_images(image)) for image in (first, as_single_image(b))])
         if not self.uses_source:
@@ -183,13 +189,29 @@ class TrainedModel:
         return self.decode_with_source(codes, source, source_b, np.linspace(0, to, steps))
 
     def with_intensity(
-        self, expression: Float[np.ndarray | Array, "n 64"], intensity: float, action: str | None = None
+        self,
+        expression: Float[np.ndarray | Array, "n 64"],
+        intensity: float,
+        action: str | None = None,
+        like: Float[np.ndarray | Array, "64"] | None = None,
     ) -> Float[np.ndarray, "n 64"]:
-        """Expression codes with an action of the given intensity; their unlabelled dimensions (personal style) stay.
+        """Expression codes with an action of the given intensity, in the mean style of the people trained on.
 
         action: one of `expressions`. None: the only one. Raises UserError.
+        like: the expression code, [64], of an image that shows it in full, whose style is taken in place of the mean.
+
+        A code keeps its own style (what is beyond the label: how this person smiles) in as far as its intensity stays:
+        from neutral to the full expression, or back, the style becomes the mean of the training images at that end.
         """
-        out, label = np.array(expression, np.float32), self._label(action)
+        label, means = self._label(action), self.info.get("mean_expressions", {})
+        neutral, full = (means.get(name) for name in (NEUTRAL, action or self.expressions[0]))
+        out, full = np.array(expression, np.float32), full if like is None else like
+        if neutral is not None and full is not None:
+            neutral, full = np.asarray(neutral, np.float32), np.asarray(full, np.float32)
+            start = np.clip(read_intensity(out, label), 0, 1)[:, None]
+            kept = np.maximum(1 - np.abs(intensity - start), 0)
+            own_style = out - (neutral + start * (full - neutral))
+            out = neutral + intensity * (full - neutral) + kept * own_style
         out[:, : len(label)] = intensity * label
         return out
 

@@ -15,7 +15,7 @@ from tiny_run import ROOT
 
 import facedisent_jax as fd
 from facedisent_jax import models, trained_model
-from facedisent_jax.config import Config, ModelConfig
+from facedisent_jax.config import Config, ModelConfig, ObjectiveConfig
 from facedisent_jax.data.labels import label_vector
 from facedisent_jax.errors import UserError
 
@@ -180,6 +180,24 @@ def test_without_a_name_the_only_trained_expression_is_meant(model, images):
     towards = [m.interpolate(images[0], steps=2) for m in (surprised, model)]
     assert towards[0] == pytest.approx(surprised.interpolate(images[0], steps=2, action="surprise"))
     assert abs(towards[0] - towards[1]).max() > 0.01
+
+
+def test_towards_a_full_expression_the_style_becomes_the_mean_of_those_who_show_it(model):
+    rng = np.random.default_rng(3)
+    neutral_mean, smile_mean, other_style = rng.uniform(0.2, 0.8, (3, 64)).astype(np.float32)
+    means = {"neutral": neutral_mean.tolist(), "smile": smile_mean.tolist()}
+    config = replace(model.config, objective=ObjectiveConfig(label_dims=16))
+    model = replace(model, config=config, info={"expressions": ["smile"], "mean_expressions": means})
+    neutral, smiling = rng.uniform(0.2, 0.8, (2, 1, 64)).astype(np.float32)
+    neutral[:, :16], smiling[:, :16] = 0, 1
+
+    assert model.with_intensity(neutral, 1)[0, 16:] == pytest.approx(smile_mean[16:], abs=1e-6)
+    assert model.with_intensity(smiling, 0)[0, 16:] == pytest.approx(neutral_mean[16:], abs=1e-6)
+    assert model.with_intensity(neutral, 1, like=other_style)[0, 16:] == pytest.approx(other_style[16:], abs=1e-6)
+    for code, intensity in ((neutral, 0), (smiling, 1)):  # nothing changes: a code keeps its own style
+        assert model.with_intensity(code, intensity) == pytest.approx(code, abs=1e-6)
+    half, full = model.with_intensity(neutral, 0.5), model.with_intensity(neutral, 1)
+    assert half == pytest.approx((neutral + full) / 2, abs=1e-6)
 
 
 @pytest.mark.parametrize(

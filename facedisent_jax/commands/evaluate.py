@@ -181,6 +181,13 @@ def interpolate(
         str | None,
         arg(help="Without B: the expression that A begins to show. None: the only one of the training data."),
     ] = None,
+    like: Annotated[
+        Path | None,
+        arg(
+            help="Without B: a photograph of somebody who shows the expression in full, to show it alike. None: as "
+            "people do on average."
+        ),
+    ] = None,
     landmarker: CropMesh = None,
     step: Step = "best",
 ) -> None:
@@ -191,11 +198,16 @@ def interpolate(
 
     check_suffix(out, STILLS + figures.ANIMATIONS)
     ends = [a] if b is None else [a, b]
-    _check_files(out, *ends)
+    if b is not None and like is not None:
+        raise UserError("--like must be given without B, which has a way of its own to show the expression.")
+    _check_files(out, *ends, *filter(None, [like]))
     trained_model.check_steps(steps)
     model = trained_model.load(run, _parse_step(step))
-    photos = user_photos.crop_photos(ends, model.info["crop"], landmarker)
-    frames = model.interpolate(photos[0], None if b is None else photos[1], steps, move, to, expression)
+    photos = user_photos.crop_photos([*ends, *filter(None, [like])], model.info["crop"], landmarker)
+    frames = model.interpolate(
+        photos[0], None if b is None else photos[1], steps, move, to, expression, None if like is None else photos[-1]
+    )
+    photos = photos[: len(ends)]
     if out.suffix.lower() in figures.ANIMATIONS:
         figures.animate(frames, out)
     else:

@@ -116,13 +116,14 @@ def read_splits(
     shard_paths: list[Path] = []
     parts: list[Columns] = []
     filled = 0
-    for folder in folders:
+    for number, folder in enumerate(folders):
         for path, chunk in _read_checked(Path(folder), split):
             if path not in shard_paths[-1:]:
                 shard_paths.append(path)
             rows = slice(None) if keep is None else keep(chunk.columns)
             columns = {name: values[rows] for name, values in chunk.columns.items()}
             size = len(columns["frame"])
+            columns["folder"] = np.full(size, number)
             if in_memory:
                 image[filled : filled + size] = chunk.image[rows]
             else:

@@ -49,7 +49,10 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True)
 class Faces:
-    """n records as columns, the same fields as `Record`."""
+    """n records as columns, the same fields as `Record`.
+
+    folder: which of the data folders each was read from, counted from 0.
+    """
 
     image: UInt8[np.ndarray, "n 64 64 3"] | MappedImages
     subject: np.ndarray
@@ -58,6 +61,7 @@ class Faces:
     condition: np.ndarray
     frame: Int64[np.ndarray, "n"]
     intensity: Float32[np.ndarray, "n"]
+    folder: Int64[np.ndarray, "n"]
 
     def __len__(self) -> int:
         return len(self.subject)
@@ -71,7 +75,8 @@ class Faces:
         """The columns of `records`, with images in memory."""
         columns = list(zip(*records, strict=True)) or [()] * len(_DTYPES)
         arrays = [np.asarray(column, dtype) for column, dtype in zip(columns, _DTYPES, strict=True)]
-        return cls(arrays[0].reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3), *arrays[1:])
+        folder = np.zeros(len(arrays[0]), np.int64)
+        return cls(arrays[0].reshape(-1, IMAGE_SIZE, IMAGE_SIZE, 3), *arrays[1:], *[folder])
 
     @classmethod
     def join(cls, parts: Sequence["Faces"]) -> "Faces":

@@ -2,14 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
-from facedisent_jax.data.record import IMAGE_BYTES, NAME, PREP_FILE, Faces
+from facedisent_jax.data.record import IMAGE_BYTES, NAME, PREP_FILE, Record
 from facedisent_jax.data.stream import without_autotune
 from facedisent_jax.environment import quiet_tensorflow
 from facedisent_jax.errors import UserError
@@ -75,7 +74,7 @@ def read_chunks(path: Path, size: int = CHUNK_RECORDS) -> Iterator[Chunk]:
     quiet_tensorflow()
     import tensorflow as tf
 
-    spec = {field.name: tf.io.FixedLenFeature([], tf.string) for field in fields(Faces)}
+    spec = {name: tf.io.FixedLenFeature([], tf.string) for name in Record._fields}
     spec["frame"] = tf.io.FixedLenFeature([], tf.int64)
     spec["intensity"] = tf.io.FixedLenFeature([], tf.float32)
 

@@ -10,6 +10,7 @@ frames between only the order is known. Those serve as a and b, never as c.
 from collections.abc import Sequence
 from enum import IntEnum
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from facedisent_jax.config import CODE_DIMS
 from facedisent_jax.data.labels import INTENSITY_STEP, group_ids, intensity_step, label_vector
-from facedisent_jax.data.record import Faces
+from facedisent_jax.data.record import APEX_ABOVE, NEUTRAL_BELOW, Faces
 
 MAX_DRAWS = 8  # tries to draw a middle frame by intensity that was also shot between a and b
 
@@ -29,6 +30,8 @@ class Stream(IntEnum):
     PARTNERS = 1
     MIDDLE = 2
     ONE_FACTOR = 3
+    ANCHORS = 4
+    FULL_CHANGES = 5
 
 
 class Batch(NamedTuple):
@@ -104,12 +107,15 @@ class Candidates(NamedTuple):
 class Triplets:
     """The triplets of a data set. `index(seed, step, batch)` and `batch(seed, step, batch)` are pure."""
 
-    def __init__(self, faces: Faces, label_step: float = INTENSITY_STEP, with_middle: bool = True):
+    def __init__(
+        self, faces: Faces, label_step: float = INTENSITY_STEP, with_middle: bool = True, full_changes: float = 0.0
+    ):
         """label_step: of the intensities in the label vectors. Images that round to the same step show the same.
 
         with_middle: also draw a frame between a and b.
+        full_changes: share of the triplets whose a and b are a neutral and a full expression, at least.
         """
-        self.faces, self.with_middle = faces, with_middle
+        self.faces, self.with_middle, self.full_changes = faces, with_middle, full_changes
         subject = group_ids(faces.subject)
         self.take = group_ids(subject, faces.condition, faces.sequence)
         intensity, self.rank = _intensity_and_rank(faces, self.take)
@@ -135,10 +141,15 @@ class Triplets:
         self.candidates_c = match_within_groups(content, subject, has_subject)
         # b comes from the finest group in which the subject shows something else: the take, the condition, or any.
         scopes = (self.take, group_ids(subject, faces.condition), subject)
-        candidates = [match_within_groups(scope, content, has_subject | is_ranked_only) for scope in scopes]
-        self.candidates_b = candidates[-1]
-        for finer in reversed(candidates[:-1]):
-            self.candidates_b = _prefer(finer, self.candidates_b)
+        self.candidates_b = _match_in_finest(scopes, content, has_subject | is_ranked_only)
+        end = np.where(intensity < NEUTRAL_BELOW, 0, np.where(intensity > APEX_ABOVE, 1, -1))
+        self.opposite_ends = _match_in_finest(scopes, end, has_subject & (end >= 0))
+
+        has_opposite = self.opposite_ends.count() > 0
+        self.rows_by_folder = [np.flatnonzero(faces.folder == number) for number in np.unique(faces.folder)]
+        self.end_rows_by_folder = [rows[has_opposite[rows]] for rows in self.rows_by_folder]
+        people = np.array([len(set(faces.subject[rows].tolist())) for rows in self.rows_by_folder])
+        self.folder_shares = people / people.sum() if len(people) else people
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -148,18 +159,51 @@ class Triplets:
         return self.label_vectors[self.label_index[rows]] * self.label_intensity[rows][..., None]
 
     def index(self, seed: int, step: int, batch: int) -> TripletIndex:
-        """Draw the triplets of a step. Each image is the anchor a once an epoch, in an order drawn for the epoch."""
+        """Draw the triplets of a step.
+
+        Of one data folder each image is the anchor a once an epoch, in an order drawn for the epoch. Of several
+        folders each gives anchors in proportion to its people (`folder_shares`).
+        """
+        a = self._draw_anchors(seed, step, batch)
+        uniform = random_generator(seed, Stream.PARTNERS, step).random((2, batch))
+        b = self.candidates_b.draw(a, uniform[0])
+        if self.full_changes:
+            a, b = self._draw_full_changes(a, b, random_generator(seed, Stream.FULL_CHANGES, step))
+        c = self.candidates_c.draw(a, uniform[1])
+        middle, has_middle = a, np.zeros(batch, bool)
+        if self.with_middle:
+            middle, has_middle = self._draw_middle(a, b, random_generator(seed, Stream.MIDDLE, step))
+        return TripletIndex(a, b, c, self.candidates_b.count(a) > 0, self.candidates_c.count(a) > 0, middle, has_middle)
+
+    def _draw_anchors(self, seed: int, step: int, batch: int) -> np.ndarray:
+        if len(self.rows_by_folder) > 1:
+            random = random_generator(seed, Stream.ANCHORS, step)
+            folder = random.choice(len(self.folder_shares), batch, p=self.folder_shares)
+            return self._draw_rows(self.rows_by_folder, folder, random)
         position = step * batch + np.arange(batch)
         epoch = position // len(self)
         a = np.empty(batch, np.int64)
         for e in np.unique(epoch):
             a[epoch == e] = _epoch_order(seed, int(e), len(self))[position[epoch == e] % len(self)]
-        uniform = random_generator(seed, Stream.PARTNERS, step).random((2, batch))
-        b, c = self.candidates_b.draw(a, uniform[0]), self.candidates_c.draw(a, uniform[1])
-        middle, has_middle = a, np.zeros(batch, bool)
-        if self.with_middle:
-            middle, has_middle = self._draw_middle(a, b, random_generator(seed, Stream.MIDDLE, step))
-        return TripletIndex(a, b, c, self.candidates_b.count(a) > 0, self.candidates_c.count(a) > 0, middle, has_middle)
+        return a
+
+    def _draw_full_changes(
+        self, a: np.ndarray, b: np.ndarray, random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """a and b, a share of them replaced by a neutral and a full expression of one person of the same folder."""
+        folder = np.searchsorted(np.unique(self.faces.folder), self.faces.folder[a])
+        has_ends = np.array([len(rows) > 0 for rows in self.end_rows_by_folder])
+        is_full = (random.random(len(a)) < self.full_changes) & has_ends[folder]
+        a = a.copy()
+        a[is_full] = self._draw_rows(self.end_rows_by_folder, folder[is_full], random)
+        opposite = self.opposite_ends.draw(a, random.random(len(a)))
+        return a, np.where(is_full, opposite, b)
+
+    @staticmethod
+    def _draw_rows(rows_by_folder: list[np.ndarray], folder: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        sizes = np.array([len(rows) for rows in rows_by_folder])[folder]
+        position = (random.random(len(folder)) * sizes).astype(np.int64)
+        return np.array([rows_by_folder[f][k] for f, k in zip(folder, position, strict=True)], np.int64)
 
     def batch(self, seed: int, step: int, batch: int, rows: slice = slice(None), with_images: bool = True) -> Batch:
         """The triplets of a training step, or some `rows` of that batch.
@@ -243,6 +287,11 @@ class Triplets:
         comparable = ((label_of_less == label_of_more) | ~is_expressive[label_of_less]) * is_expressive[label_of_more]
         return np.sign(rise) * comparable, less, more
 
+    def describe_shares(self, folders: Sequence[Path]) -> list[str]:
+        """A sentence for each data folder: how many of the triplets come from it."""
+        shares = dict(zip(np.unique(self.faces.folder).tolist(), self.folder_shares.tolist(), strict=True))
+        return [f"{shares.get(k, 0):.0%} of the triplets come from {folder}." for k, folder in enumerate(folders)]
+
     def describe_missing_partners(self) -> list[str]:
         """A sentence for each reason why images cannot stand in a whole triplet; empty if all can."""
         has_b, has_c = self.candidates_b.count() > 0, self.candidates_c.count() > 0
@@ -302,6 +351,15 @@ def match_within_groups(group: np.ndarray, exclude: np.ndarray, usable: np.ndarr
         bounds[2 * k, rows] = start[inverse]
         bounds[2 * k + 1, rows] = (start + count)[inverse]
     return Candidates(rows, *bounds)
+
+
+def _match_in_finest(scopes: Sequence[np.ndarray], exclude: np.ndarray, usable: np.ndarray) -> Candidates:
+    """`match_within_groups` of the first of `scopes`, finest first, in which an image has any candidate."""
+    candidates = [match_within_groups(scope, exclude, usable) for scope in scopes]
+    chosen = candidates[-1]
+    for finer in reversed(candidates[:-1]):
+        chosen = _prefer(finer, chosen)
+    return chosen
 
 
 def _prefer(finer: Candidates, coarser: Candidates) -> Candidates:

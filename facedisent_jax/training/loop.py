@@ -18,7 +18,7 @@ from facedisent_jax.training.checkpoint import Checkpoints
 from facedisent_jax.training.log import MetricsLog, NullLog
 from facedisent_jax.training.signals import StopRequest
 from facedisent_jax.training.step import TrainState, train_step, train_steps
-from facedisent_jax.training.validation import validate
+from facedisent_jax.training.validation import mean_expressions, validate
 
 StepTerms = tuple[int, dict[str, Any]]  # a step (from 1) and its loss terms
 
@@ -90,7 +90,8 @@ def fit(
             metrics = validate(config, state.ema_params, data.held_out)
             log.validation(last, metrics)
         if is_validation or stopping:
-            checkpoints.save(state, config, data.info, metrics, unlogged)
+            means = mean_expressions(config, state.ema_params, data.triplets)
+            checkpoints.save(state, config, data.info | {"mean_expressions": means}, metrics, unlogged)
         if stopping:
             break
     return state

@@ -54,7 +54,7 @@ def read_data(config: Config, folders: Sequence[Path]) -> tuple[TrainingData, An
     print(f"Reading {names}")
     faces = reading.read_faces(folders, "train", config.memory, config.ends_only)
     sampler = OneFactor if config.method == "clamping" else Triplets
-    triplets = sampler(faces, config.intensity_step, with_middle=config.model.kind == "warp")
+    triplets = sampler(faces, config.intensity_step, config.model.kind == "warp", config.full_changes)
     if not len(triplets):
         raise UserError(f"No training image in {names}: see `python -m data_prep inspect`.")
     held_out = Triplets(
@@ -66,6 +66,8 @@ def read_data(config: Config, folders: Sequence[Path]) -> tuple[TrainingData, An
     subjects = set(triplets.faces.subject.tolist()) - {""}
     expressions = set(triplets.faces.expression.tolist()) - {"", NEUTRAL}
     print(f"{len(triplets)} training images of {len(subjects)} subjects, {len(held_out)} for validation.")
+    if len(folders) > 1:
+        print("".join(f"  {sentence}\n" for sentence in triplets.describe_shares(folders)), end="")
     print("".join(f"  {sentence}\n" for sentence in triplets.describe_missing_partners()), end="")
     crop, params = reading.crop_of(folders), None
     if config.init_from:

@@ -1,20 +1,22 @@
-"""PSNR on held-out triplets, by which the best checkpoint is chosen."""
+"""What a checkpoint is judged by, PSNR on held-out triplets, and the mean expression codes that it carries."""
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 from facedisent_jax import models
 from facedisent_jax.config import Config
+from facedisent_jax.data.record import APEX_ABOVE, NEUTRAL, NEUTRAL_BELOW
 from facedisent_jax.data.triplets import Batch, Triplets
 from facedisent_jax.models import Codes, Params
 from facedisent_jax.training import distributed
 
 BATCH = 64  # anchors per call
 MAX_ANCHORS = 1024
+MAX_MEAN = 256  # training images in the mean code of an expression
 
 
 def validate(config: Config, params: Params, triplets: Triplets) -> dict[str, float]:
@@ -41,6 +43,27 @@ def validate(config: Config, params: Params, triplets: Triplets) -> dict[str, fl
     metrics = {f"validation/{name}_psnr": float(np.mean(-10 * np.log10(v))) for name, v in errors.items() if v}
     metrics["validation/error"] = float(np.mean([np.mean(v) for v in errors.values() if v]))
     return metrics
+
+
+def mean_expressions(config: Config, params: Params, triplets: Triplets) -> dict[str, list[float]]:
+    """The mean expression code, 64 numbers, of the neutral training images, as "neutral", and of each expression in
+    full. Only expressions with such images are in it."""
+    is_neutral = triplets.is_labelled & (triplets.intensity < NEUTRAL_BELOW)
+    is_apex = triplets.is_labelled & (triplets.intensity > APEX_ABOVE)
+    expression = np.where(is_neutral, NEUTRAL, np.where(is_apex, triplets.faces.expression, ""))
+    means = {}
+    for name in sorted(set(expression.tolist()) - {""}):
+        rows = np.random.default_rng(config.seed).permutation(np.flatnonzero(expression == name))[:MAX_MEAN]
+        images = triplets.faces.image[np.resize(np.sort(rows), MAX_MEAN)]  # always as many: one compilation
+        codes = np.asarray(_encode_expression(config, params, distributed.replicated(images)))
+        means[name] = codes[: len(rows)].mean(axis=0).tolist()
+    return means
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode_expression(config: Config, params: Params, images: UInt8[Array, "n 64 64 3"]) -> Float[Array, "n 64"]:
+    codes = models.encode(config.model, params, images.astype(jnp.float32) / 255)
+    return jax.lax.with_sharding_constraint(codes.expression, distributed.replicated_sharding())
 
 
 @partial(jax.jit, static_argnums=0)

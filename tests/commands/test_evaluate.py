@@ -149,6 +149,7 @@ def test_where_no_face_is_looked_for_that_is_said_of_photographs_and_not_of_crop
         (["report", "{run}", "--out", "{folder}"], "--out must be a new folder, or that of an earlier report"),
         (["video", "{run}", "--out", "{photo}"], "--out must be a new folder, or that of an earlier report"),
         (["interpolate", "{run}", "{photo}", "--expression", "smlie"], "got smlie. Did you mean smile?"),
+        (["interpolate", "{run}", "{photo}", "{photo}", "--like", "{photo}"], "--like must be given without B"),
         (["video", "{run}"], "no clips in"),
         (["video", "{run}", "--split", "train"], "was trained on 3 of the 3 subjects"),
         pytest.param(
@@ -218,7 +219,8 @@ def test_interpolate_with_a_source_image_goes_to_an_intensity_or_beyond_the_seco
     run = write_run(tmp_path / "run", data, model=ModelConfig(kind="warp", width=128, blocks=1))
     for k in range(2):
         Image.fromarray(flat_face(30, float(k))).save(tmp_path / f"{k}.png")
-    for ends in (["--to", "0.7"], [str(tmp_path / "1.png"), "--to", "1.3"]):
+    smiling = str(tmp_path / "1.png")
+    for ends in (["--to", "0.7"], ["--like", smiling], [smiling, "--to", "1.3"]):
         out = tmp_path / "out.png"
         evaluate.run(["interpolate", str(run), str(tmp_path / "0.png"), *ends, "--out", str(out)])
         assert out.is_file()

@@ -1,5 +1,7 @@
 """What makes a triplet: b is a's subject in the same take at another intensity, c another subject at a's."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -217,3 +219,35 @@ def test_a_middle_frame_lies_between_in_time_too():
     start, end, frame = faces.frame[a], faces.frame[b], faces.frame[middle]
     assert ((np.minimum(start, end) < frame) & (frame < np.maximum(start, end)))[has_middle].all()
     assert has_middle[(start == 0) & (end == 5)].all() and not has_middle[(start == 1) & (end == 10)].any()
+
+
+def test_of_several_folders_each_gives_anchors_in_proportion_to_its_people():
+    """So that the many frames of a clip do not starve photographs."""
+    photographs, frames = (
+        Faces.of(pairs(3)),
+        Faces.of([face("k", "smile", k / 99, "take", value=k) for k in range(100)]),
+    )
+    faces = Faces.join([photographs, replace(frames, folder=np.ones(100, np.int64))])
+    triplets = Triplets(faces)
+    assert list(triplets.folder_shares) == [3 / 4, 1 / 4]
+    anchors = np.concatenate([triplets.index(0, step, 8).a for step in range(400)])
+    assert np.mean(anchors < len(photographs)) == pytest.approx(3 / 4, abs=0.03)
+    assert len(np.unique(anchors)) == len(faces)
+
+
+def test_full_changes_are_drawn_between_neutral_and_apex_of_one_person():
+    records = [r for k in range(3) for r in person(k, [0, 0.3, 0.6, 1.0], sequence=f"t{k}")]
+    triplets = Triplets(Faces.of(records), full_changes=0.5)
+    index = [triplets.index(0, step, 8) for step in range(100)]
+    a, b = (np.concatenate([getattr(i, name) for i in index]) for name in "ab")
+    change = np.array([abs(records[i].intensity - records[j].intensity) for i, j in zip(a, b, strict=True)])
+    assert all(records[i].subject == records[j].subject for i, j in zip(a, b, strict=True))
+    by_chance = 1 / 2 * 1 / 3  # a is an end, and b the one of three others that is the other end
+    assert np.mean(change == 1) == pytest.approx(0.5 + 0.5 * by_chance, abs=0.04)
+    assert all(Triplets(Faces.of(records), full_changes=1.0).index(0, 0, 8).has_b)
+
+
+def test_without_ends_a_full_change_is_any_change():
+    triplets = Triplets(Faces.of(person(0, [0.3, 0.6], sequence="t")), full_changes=1.0)
+    index = triplets.index(0, 0, 8)
+    assert index.has_b.all() and (index.a != index.b).all()
