@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -32,14 +31,15 @@ def run(tmp_path_factory):
 
 
 def test_help_and_typos_are_answered_without_jax_or_tensorflow():
-    start = time.perf_counter()
+    start = os.times()
     assert "interpolate" in command("--help").stdout
     assert "--step" in command("report", "--help").stdout
     typo = command("reprot", "runs/x")
     assert typo.returncode and typo.stderr.strip().endswith("got 'reprot'. Did you mean report?")
     option = command("interpolate", "runs/x", "a.png", "b.png", "--stps", "3")
     assert option.returncode and "--steps" in option.stdout + option.stderr
-    assert (time.perf_counter() - start) / 4 < 2  # 0.3 s each on an idle machine
+    end = os.times()  # time of the processors, which a busy machine does not change
+    assert end.children_user + end.children_system - start.children_user - start.children_system < 4 * 2
     libraries = "('jax', 'flax', 'tensorflow', 'matplotlib')"
     script = f"import sys, facedisent_jax.commands.evaluate; print([m for m in {libraries} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
