@@ -205,13 +205,18 @@ class TrainedModel:
         """
         label, means = self._label(action), self.info.get("mean_expressions", {})
         neutral, full = (means.get(name) for name in (NEUTRAL, action or self.expressions[0]))
+        if like is not None and (neutral is None or len(label) == CODE_DIMS):
+            raise UserError(
+                "--like must go to a model whose expression code has free dimensions and that saw neutral faces "
+                "(presets intensity, ranking and warp), got one without."
+            )
         out, full = np.array(expression, np.float32), full if like is None else like
         if neutral is not None and full is not None:
             neutral, full = np.asarray(neutral, np.float32), np.asarray(full, np.float32)
             start = np.clip(read_intensity(out, label), 0, 1)[:, None]
-            kept = np.maximum(1 - np.abs(intensity - start), 0)
+            style_weight = np.maximum(1 - np.abs(intensity - start), 0)
             own_style = out - (neutral + start * (full - neutral))
-            out = neutral + intensity * (full - neutral) + kept * own_style
+            out = neutral + intensity * (full - neutral) + style_weight * own_style
         out[:, : len(label)] = intensity * label
         return out
 

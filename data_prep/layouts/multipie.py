@@ -225,5 +225,5 @@ def _notes(sources: list[Source], landmark_files: LandmarkFiles) -> list[str]:
         return []
     with_landmarks = {source.crop_group for source in sources if source.landmark_file}
     groups = {source.crop_group for source in sources}
-    others = "" if with_landmarks == groups else "; the detector finds the others"
-    return [f"{len(with_landmarks)} of {len(groups)} crops have landmark files{others}."]
+    remark = "" if with_landmarks == groups else "; the detector finds the others"
+    return [f"{len(with_landmarks)} of {len(groups)} crops have landmark files{remark}."]

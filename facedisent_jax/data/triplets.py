@@ -146,10 +146,10 @@ class Triplets:
         self.opposite_ends = _match_in_finest(scopes, end, has_subject & (end >= 0))
 
         has_opposite = self.opposite_ends.count() > 0
-        self.rows_by_folder = [np.flatnonzero(faces.folder == number) for number in np.unique(faces.folder)]
+        self.rows_by_folder = [np.flatnonzero(faces.folder == k) for k in range(faces.folder.max(initial=0) + 1)]
         self.end_rows_by_folder = [rows[has_opposite[rows]] for rows in self.rows_by_folder]
         people = np.array([len(set(faces.subject[rows].tolist())) for rows in self.rows_by_folder])
-        self.folder_shares = people / people.sum() if len(people) else people
+        self.folder_shares = people / max(people.sum(), 1)
 
     def __len__(self) -> int:
         return len(self.faces)
@@ -191,7 +191,7 @@ class Triplets:
         self, a: np.ndarray, b: np.ndarray, random: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
         """a and b, a share of them replaced by a neutral and a full expression of one person of the same folder."""
-        folder = np.searchsorted(np.unique(self.faces.folder), self.faces.folder[a])
+        folder = self.faces.folder[a]
         has_ends = np.array([len(rows) > 0 for rows in self.end_rows_by_folder])
         is_full = (random.random(len(a)) < self.full_changes) & has_ends[folder]
         a = a.copy()
@@ -289,8 +289,10 @@ class Triplets:
 
     def describe_shares(self, folders: Sequence[Path]) -> list[str]:
         """A sentence for each data folder: how many of the triplets come from it."""
-        shares = dict(zip(np.unique(self.faces.folder).tolist(), self.folder_shares.tolist(), strict=True))
-        return [f"{shares.get(k, 0):.0%} of the triplets come from {folder}." for k, folder in enumerate(folders)]
+        shares = [*self.folder_shares, *[0.0] * len(folders)]  # the last folders may have no training image
+        return [
+            f"{share:.0%} of the triplets come from {folder}." for share, folder in zip(shares, folders, strict=False)
+        ]
 
     def describe_missing_partners(self) -> list[str]:
         """A sentence for each reason why images cannot stand in a whole triplet; empty if all can."""

@@ -253,7 +253,9 @@ def check_unseen(model: TrainedModel, run: Path, folder: Path, split: str, subje
     """Raises UserError if the model was trained on any of the subjects, or if this is its own training split."""
     train_subjects = set(model.info["train_subjects"])
     seen = [name for name in subjects if name in train_subjects]
-    if not seen and (split != "train" or folder.resolve() not in {Path(own).resolve() for own in model.info["data"]}):
+    if not seen and (
+        split != "train" or folder.resolve() not in {Path(trained_on).resolve() for trained_on in model.info["data"]}
+    ):
         return
     names = f" ({', '.join(seen[:5])}{', ...' if len(seen) > 5 else ''})" if seen else ""
     raise UserError(

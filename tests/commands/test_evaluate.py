@@ -150,6 +150,7 @@ def test_where_no_face_is_looked_for_that_is_said_of_photographs_and_not_of_crop
         (["video", "{run}", "--out", "{photo}"], "--out must be a new folder, or that of an earlier report"),
         (["interpolate", "{run}", "{photo}", "--expression", "smlie"], "got smlie. Did you mean smile?"),
         (["interpolate", "{run}", "{photo}", "{photo}", "--like", "{photo}"], "--like must be given without B"),
+        (["interpolate", "{run}", "{photo}", "--like", "{photo}"], "--like must go to a model whose expression code"),
         (["video", "{run}"], "no clips in"),
         (["video", "{run}", "--split", "train"], "was trained on 3 of the 3 subjects"),
         pytest.param(
@@ -220,7 +221,7 @@ def test_interpolate_with_a_source_image_goes_to_an_intensity_or_beyond_the_seco
     for k in range(2):
         Image.fromarray(flat_face(30, float(k))).save(tmp_path / f"{k}.png")
     smiling = str(tmp_path / "1.png")
-    for ends in (["--to", "0.7"], ["--like", smiling], [smiling, "--to", "1.3"]):
+    for ends in (["--to", "0.7"], [smiling, "--to", "1.3"]):
         out = tmp_path / "out.png"
         evaluate.run(["interpolate", str(run), str(tmp_path / "0.png"), *ends, "--out", str(out)])
         assert out.is_file()
