@@ -1,6 +1,8 @@
 """What ends a command with one sentence, without a traceback."""
 
 import difflib
+import os
+import re
 from collections.abc import Iterable
 
 
@@ -23,3 +25,19 @@ def did_you_mean(name: str, valid_names: Iterable[str]) -> str:
     """A hint for a mistyped name, " Did you mean X?", or "" if nothing is close."""
     close = difflib.get_close_matches(name, list(valid_names), n=1)
     return f" Did you mean {close[0]}?" if close else ""
+
+
+def errno_of(error: Exception) -> int:
+    """The system's number of the error behind this one. 0: there is none."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    match = re.search(r"os_error_code='(\d+)'", str(error))
+    return int(match[1]) if match else 0
+
+
+def reason(error: Exception) -> str:
+    """What went wrong, in the system's words where an error of the system is behind it."""
+    if number := errno_of(error):
+        return os.strerror(number)
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__

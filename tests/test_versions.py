@@ -37,11 +37,11 @@ def test_another_version_trains_alike_and_its_checkpoint_is_read():
     train(config, [folder / "data"])
 
     images = read_split(folder / "data", "test").image
-    for other in earlier:
-        print(f"{name} is compared with {other}")
-        for line, expected in zip(read_log(folder / name), read_log(folder / other), strict=True):
+    for earlier_name in earlier:
+        print(f"{name} is compared with {earlier_name}")
+        for line, expected in zip(read_log(folder / name), read_log(folder / earlier_name), strict=True):
             assert line == pytest.approx(expected, rel=ROUNDING), line["step"]
-        ours, theirs = (fd.load(folder / run).encode(images) for run in (name, other))
+        ours, theirs = (fd.load(folder / run).encode(images) for run in (name, earlier_name))
         for code, expected in zip(ours, theirs, strict=True):
             np.testing.assert_allclose(code, expected, rtol=ROUNDING, atol=ROUNDING)
 

@@ -5,14 +5,8 @@ from functools import cached_property
 import numpy as np
 
 from facedisent_jax.data.labels import group_ids
-from facedisent_jax.data.triplets import (
-    Candidates,
-    Stream,
-    TripletIndex,
-    Triplets,
-    match_within_groups,
-    random_generator,
-)
+from facedisent_jax.data.matching import Candidates, match_within_groups
+from facedisent_jax.data.triplets import Stream, TripletIndex, Triplets, random_generator
 
 
 class OneFactor(Triplets):

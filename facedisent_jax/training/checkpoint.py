@@ -2,13 +2,11 @@
 
 import errno
 import json
-import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,16 +17,15 @@ import numpy as np
 from facedisent_jax import config as configs
 from facedisent_jax import models
 from facedisent_jax.config import Config
-from facedisent_jax.errors import UserError
+from facedisent_jax.errors import UserError, errno_of, reason
 from facedisent_jax.training import distributed
+from facedisent_jax.training.literal_path import literal_path
 from facedisent_jax.training.step import TrainState
 
 FOLDER, CONFIG = "checkpoints", "config.json"  # in a run folder
 METRIC = "validation/error"  # decides the best checkpoint: mean of reconstruction and swap MSE, lower is better
 NAME = "0|[1-9][0-9]*"  # of a finished checkpoint: its step
 LEFTOVER = re.compile(rf"({NAME})\.(orbax-checkpoint-tmp(-[0-9]+)?|deleted)")  # half written, or half deleted
-# Paths that Orbax takes as they are. In others it expands *?[], its libraries take /gs/ for a cloud, and turn \ into /.
-LITERAL_PATH = re.compile(r"(?!/(/|gs/|s3/|az/|hf/))(?!.*/\.\./)[\w /.,+=@%~-]*")
 MAX_READS = 10  # of a run that is being trained: so often another checkpoint is chosen where one has gone
 
 
@@ -71,7 +68,7 @@ class Checkpoints:
             self._prune()
             self._literal_folder = self._link.enter_context(literal_path(self.folder))
         except OSError as error:
-            raise UserError(f"{self.folder} cannot be written to ({_reason(error)}).") from error
+            raise UserError(f"{self.folder} cannot be written to ({reason(error)}).") from error
         self._orbax = _writer()
 
     def save(
@@ -142,7 +139,7 @@ class Checkpoints:
         last_good = f"the last good one is of step {saved_steps[-1]}" if saved_steps else "there is no earlier one"
         return UserError(
             f"No checkpoint of step {self._step} could be written to {self.folder} and read again "
-            f"({_reason(error)}); {last_good}."
+            f"({reason(error)}); {last_good}."
         )
 
     def _check_readable(self) -> None:
@@ -293,30 +290,6 @@ def _saved_arrays(reader, folder: Path, item: str) -> Any:
     return saved
 
 
-@contextmanager
-def literal_path(folder: Path) -> Iterator[Path]:
-    """A path of `folder` that Orbax takes literally: its own, or that of a link to it, deleted after the block.
-
-    Raises UserError where no such link can be made in the temporary folder.
-    """
-    if LITERAL_PATH.fullmatch(str(folder)):
-        yield folder
-        return
-    with ExitStack() as stack:
-        try:
-            link = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="facedisent-"))).absolute() / FOLDER
-            if not LITERAL_PATH.fullmatch(str(link)):
-                raise OSError(f"its path is {link.parent}")
-            link.symlink_to(folder)
-        except OSError as error:
-            raise UserError(
-                f"--run must be a path of letters, digits, blanks and /_.,+=@%~-, got {folder}, for which there is no "
-                f"other path, since no link can be made in the temporary folder ({_reason(error)}): choose another "
-                "--run, or set TMPDIR."
-            ) from error
-        yield link
-
-
 def _first_different_shape(expected, saved) -> str:
     """The first weight whose shape differs, as `encoder/pixel_kernel (12288, 384) here, (12288, 640) there`."""
 
@@ -360,22 +333,8 @@ def _unreadable(folder: Path, error: Exception) -> UserError:
     """The error for a checkpoint that cannot be read. It is damaged only where it is there, and the system reads it."""
     if not folder.is_dir():
         return CheckpointGone(f"The checkpoint {folder} was deleted while it was read: the run is being trained.")
-    is_damaged = _errno(error) in (0, errno.ENOENT, errno.ENOTDIR, errno.EISDIR) and not isinstance(error, MemoryError)
+    is_damaged = errno_of(error) in (0, errno.ENOENT, errno.ENOTDIR, errno.EISDIR) and not isinstance(
+        error, MemoryError
+    )
     todo = " It is damaged: delete that folder to return to the one before." if is_damaged else ""
-    return UserError(f"The checkpoint {folder} cannot be read ({_reason(error)}).{todo}")
-
-
-def _errno(error: Exception) -> int:
-    """The system's number of the error behind this one. 0: there is none."""
-    if isinstance(error, OSError):
-        return error.errno or 0
-    match = re.search(r"os_error_code='(\d+)'", str(error))
-    return int(match[1]) if match else 0
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, in the system's words where an error of the system is behind it."""
-    if number := _errno(error):
-        return os.strerror(number)
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return UserError(f"The checkpoint {folder} cannot be read ({reason(error)}).{todo}")

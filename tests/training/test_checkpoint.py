@@ -64,11 +64,11 @@ def test_half_written_and_half_deleted_checkpoints_are_ignored_and_cleared_away(
 
 def test_what_this_program_has_not_made_is_neither_read_nor_deleted(tmp_path):
     config, _ = save(tmp_path, 0.3, 0.2)
-    folder, other = tmp_path / "run" / "checkpoints", tmp_path / "other"
-    shutil.copytree(folder / "2", other)
+    folder, copy_of_step = tmp_path / "run" / "checkpoints", tmp_path / "other"
+    shutil.copytree(folder / "2", copy_of_step)
     copies = "6.best_so_far", "007", "\N{FULLWIDTH DIGIT SIX}", "2.deleted.mine", "3.orbax-checkpoint-tmp (copy)"
     for name in copies:
-        shutil.copytree(other, folder / name)
+        shutil.copytree(copy_of_step, folder / name)
     archives = "6.tar.gz", "7", "8.deleted", "9.orbax-checkpoint-tmp"
     for name in archives:
         (folder / name).write_text("mine")

@@ -78,8 +78,8 @@ def test_a_run_goes_on_with_the_same_data_wherever_it_lies_and_with_no_other(tmp
         begin(run, spelling, init_from=f"{tmp_path}/first/")
     folder.rename(tmp_path / "moved")
     begin(run, "moved", init_from="first")
-    other = data_folder(tmp_path / "d13", "13")
-    other.rename(tmp_path / "d12")  # where the run's data was
+    replacement = data_folder(tmp_path / "d13", "13")
+    replacement.rename(tmp_path / "d12")  # where the run's data was
     for folders in (["d12"], ["moved", "d12"], []):
         with pytest.raises(UserError, match=r"was started with other data \(--data moved\) than is now in"):
             begin(run, *folders, init_from="first")

@@ -117,8 +117,8 @@ def test_two_small_faces_of_one_size_are_both_found():
 
 
 def test_boxes_around_one_face_are_one_face():
-    face, inner, other = Box(0, 0, 100, 100), Box(20, 20, 90, 90), Box(110, 0, 190, 80)
-    assert face_crop.faces_of_one_size([face, inner, other, Box(200, 0, 240, 40)]) == [face, other]
+    face, inner, second_face = Box(0, 0, 100, 100), Box(20, 20, 90, 90), Box(110, 0, 190, 80)
+    assert face_crop.faces_of_one_size([face, inner, second_face, Box(200, 0, 240, 40)]) == [face, second_face]
     assert face_crop.faces_of_one_size([]) == []
 
 

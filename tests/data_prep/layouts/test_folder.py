@@ -303,11 +303,11 @@ def test_without_any_expression_prep_says_that_labels_are_not_trained_and_an_opt
     csv = table(tmp_path / "i.csv", "path,intensity\n" + "".join(f"{key},{int(key[9]) / 2}\n" for key in keys))
     scan = folder.scan_folder(raw, FRAMES, intensities=csv)
     assert any("No image has an expression: all train only the reconstruction." in note for note in scan.notes)
-    known = by_key(folder.scan_folder(raw, FRAMES, intensities=csv, expression="surprise"))
-    assert [(known[key].expression, known[key].intensity) for key in keys] == [
+    image_by_key = by_key(folder.scan_folder(raw, FRAMES, intensities=csv, expression="surprise"))
+    assert [(image_by_key[key].expression, image_by_key[key].intensity) for key in keys] == [
         ("surprise", k / 2) for k in (0, 1, 2)
     ] * 2
-    assert known["party.png"].expression == ""
+    assert image_by_key["party.png"].expression == ""
     for pattern in (LONDON, None):
         with pytest.raises(UserError, match="--expression needs a --pattern without the group expression"):
             folder.scan_folder(raw, pattern, expression="surprise")

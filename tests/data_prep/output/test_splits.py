@@ -39,11 +39,11 @@ def test_who_was_trained_on_in_another_folder_is_trained_on_under_another_spelli
 
 
 def test_a_published_split_keeps_spellings_of_one_person_together():
-    others = [f"{letter}{number}" for number in range(101, 109) for letter in "pP"]
-    split_by_subject = splits.published_split(["8", "008", *others], ["008"])
+    names = [f"{letter}{number}" for number in range(101, 109) for letter in "pP"]
+    split_by_subject = splits.published_split(["8", "008", *names], ["008"])
     assert split_by_subject["8"] == split_by_subject["008"] == "train"
-    assert all(split_by_subject[name] == split_by_subject[name.upper()] for name in others)
-    assert set(split_by_subject[name] for name in others) == {"validation", "test"}
+    assert all(split_by_subject[name] == split_by_subject[name.upper()] for name in names)
+    assert set(split_by_subject[name] for name in names) == {"validation", "test"}
 
 
 def test_one_name_in_two_unicode_forms_or_with_blanks_is_one_person(tmp_path):
