@@ -74,11 +74,11 @@ def test_what_this_program_has_not_made_is_neither_read_nor_deleted(tmp_path):
         (folder / name).write_text("mine")
     for name in ("1", "4.deleted"):
         shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / name).symlink_to(other)
+        (folder / name).symlink_to(copy_of_step)
     assert checkpoint.load(config.run, "last").step == 2
     checkpoint.Checkpoints(config.run).close()
     assert {path.name for path in folder.iterdir()} == {"2", *copies, *archives, "1", "4.deleted"}
-    assert (other / "meta").is_dir()
+    assert (copy_of_step / "meta").is_dir()
 
 
 def test_a_checkpoint_names_the_data_folders_as_the_last_start_of_the_run_did(tmp_path):
