@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facedisent_jax.config import CODE_DIMS, IMAGE_SIZE, ModelConfig
+from facedisent_jax.config import IMAGE_SIZE, ModelConfig
 from facedisent_jax.models.alignment import MIN_IMPROVEMENT, OUTLIER, PYRAMID
 from facedisent_jax.models.codes import PIXELS
+from facedisent_jax.models.hybrid import FLOW_GRID, FLOW_SCALE
 from facedisent_jax.models.warp_decoder import (
     CHANGE_SOFTENING,
     COARSE_FLOW_SCALE,
@@ -152,9 +153,9 @@ def encode_logits(config: ModelConfig, params: Any, x: Tensor, channels_last: bo
             y = conv(space_to_depth(y, 2, channels_last), p[f"Conv_{scale}"])
             y = F.relu(group_norm(y, p[f"GroupNorm_{scale}"]))
         y = dense(y.permute(0, 2, 3, 1).reshape(len(y), -1), p["Dense_0"])
-        return Codes(y[:, :CODE_DIMS], y[:, CODE_DIMS:])
+        return Codes(y[:, : config.code_dims], y[:, config.code_dims :])
     values = (flatten(x, channels_last) - p["mean"].detach()) / PIXELS**0.5
-    y, linear = (values @ p["pixel_kernel"]).split([config.width, 2 * CODE_DIMS], dim=-1)
+    y, linear = (values @ p["pixel_kernel"]).split([config.width, 2 * config.code_dims], dim=-1)
 
     for k in range(config.blocks):
         y = dense_block(y, p[f"DenseBlock_{k}"])
@@ -167,7 +168,7 @@ def encode_logits(config: ModelConfig, params: Any, x: Tensor, channels_last: bo
     y = F.silu(layer_norm(dense(y / y.shape[-1] ** 0.5, p["Dense_0"]), p["LayerNorm_1"]))
     expression = dense(y, p["expression"])
 
-    return Codes(identity + linear[:, :CODE_DIMS], expression + linear[:, CODE_DIMS:])
+    return Codes(identity + linear[:, : config.code_dims], expression + linear[:, config.code_dims :])
 
 
 def encode(config: ModelConfig, params: Any, x: Tensor, channels_last: bool) -> Codes:
@@ -187,8 +188,12 @@ def decode(config: ModelConfig, params: Any, codes: Codes, channels_last: bool) 
         return y + 0.5
     for k in range(config.blocks):
         y = dense_block(y, p[f"DenseBlock_{k}"])
-    y = torch.cat([layer_norm(y, p["LayerNorm_0"]) / config.width**0.5, signed_codes / (2 * CODE_DIMS) ** 0.5], dim=-1)
-    return unflatten(F.linear(y, p["pixel_kernel"], p["mean"]), channels_last)
+    y = layer_norm(y, p["LayerNorm_0"])
+    flow = dense(torch.cat([y, signed_codes], dim=-1), p["flow"]).reshape(-1, FLOW_GRID, FLOW_GRID, 2)
+    flow = F.interpolate(flow.permute(0, 3, 1, 2), size=IMAGE_SIZE, mode="bilinear").permute(0, 2, 3, 1)
+    y = torch.cat([y / config.width**0.5, signed_codes / (2 * config.code_dims) ** 0.5], dim=-1)
+    images = unflatten(F.linear(y, p["pixel_kernel"], p["mean"]), channels_last)
+    return warp_image(images, FLOW_SCALE * flow)
 
 
 def warp_image(images: Tensor, flow: Tensor) -> Tensor:

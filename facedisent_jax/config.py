@@ -9,7 +9,7 @@ from typing import Any, Literal
 from facedisent_jax.errors import UserError
 
 IMAGE_SIZE = 64  # height and width of an image, in pixels
-CODE_DIMS = 64  # dimensions of each of the two codes, as on the poster
+LABEL_DIMS = 64  # length of a label vector, as on the poster
 VERSION = "0.2"  # written into every run folder and checkpoint; runs of another version are refused
 
 
@@ -23,6 +23,8 @@ class ModelConfig:
     """hybrid, warp: units of a dense layer, a multiple of 128. plain: channels at the finest scale, a multiple of 8."""
     blocks: int = 2
     """Dense blocks in the encoder and in the decoder (hybrid and warp)."""
+    code_dims: int = 64
+    """Dimensions of the identity code, and of the expression code."""
     warp_ablation: Literal["both", "flow", "paint"] = "both"
     """What the warp decoder may do to the source image. For ablations."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -73,7 +75,7 @@ class LossWeights:
 class ObjectiveConfig:
     """What the terms of the loss compare, and their margins."""
 
-    label_dims: int = CODE_DIMS
+    label_dims: int = LABEL_DIMS
     """Leading dimensions of the expression code that labels and code losses constrain. The rest are personal style."""
     label_intermediate: bool = True
     """Label the intensities between 0 and 1 too. If not, only neutral and full expression have labels."""
@@ -200,6 +202,7 @@ def validate(config: Config) -> None:
         "steps-per-call": (config.steps_per_call, 1),
         "profile": (config.profile, 0),
         "model.blocks": (config.model.blocks, 0),
+        "model.code-dims": (config.model.code_dims, 8),
         "objective.label-dims": (config.objective.label_dims, 8),
         "optim.warmup-steps": (warmup, 0),
         "optim.decay-steps": (config.optim.decay_steps, warmup + 1),
@@ -214,8 +217,8 @@ def validate(config: Config) -> None:
             f"--model.width must be a multiple of {multiple} for --model.kind {config.model.kind}, "
             f"got {config.model.width}."
         )
-    if config.objective.label_dims > CODE_DIMS:
-        raise UserError(f"--objective.label-dims must be at most {CODE_DIMS}, got {config.objective.label_dims}.")
+    if config.objective.label_dims > LABEL_DIMS:
+        raise UserError(f"--objective.label-dims must be at most {LABEL_DIMS}, got {config.objective.label_dims}.")
     if not config.objective.mouth_weight > 0:
         raise UserError(f"--objective.mouth-weight must be above 0, got {config.objective.mouth_weight:g}.")
     if not 0 < config.intensity_step <= 1:

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, UInt8
 
 from facedisent_jax import models
-from facedisent_jax.config import CODE_DIMS, IMAGE_SIZE, Config
-from facedisent_jax.data.labels import label_vector, read_intensity
+from facedisent_jax.config import IMAGE_SIZE, Config
+from facedisent_jax.data.labels import label_vector, move_to_intensity, read_intensity
 from facedisent_jax.data.record import NEUTRAL
 from facedisent_jax.errors import UserError, did_you_mean
 from facedisent_jax.models import Codes, Params
@@ -23,7 +23,7 @@ Move = Literal["expression", "identity", "both"]
 Image = UInt8[np.ndarray, "64 64 3"] | Float[np.ndarray, "64 64 3"]  # floats in [0, 1]
 Images = UInt8[np.ndarray, "n 64 64 3"] | Float[np.ndarray, "n 64 64 3"]  # floats in [0, 1]
 Decoded = Float[np.ndarray, "n 64 64 3"]  # in [0, 1]
-CodePair = Codes | Sequence[Float[np.ndarray, "n 64"]]  # identity and expression
+CodePair = Codes | Sequence[Float[np.ndarray, "n dim"]]  # identity and expression
 
 BATCH_SIZES = (2, 16, 64)  # a batch is padded to the next of these, so that a function is compiled at most three times
 SAME_SUBJECT_COSINE = 0.3  # validation people: 0.4 to 0.9 between neutral and apex of one, at most 0.2 between two
@@ -45,7 +45,7 @@ class TrainedModel:
     params: plain pytree of arrays.
     config: the settings of the run.
     info: the training data: "data" (folders), "crop" (detector and margin), "train_subjects", "expressions",
-        "mean_expressions" (mean codes of the training images).
+        "mean_expressions" (mean codes of the training images), "calibration" (of `calibrated`).
     step: the training step of the checkpoint.
     """
 
@@ -63,7 +63,8 @@ class TrainedModel:
 
     def encode(self, images: Images) -> Codes:
         """Identity and expression codes of images."""
-        return Codes._make(_batched(self._encode, [validate_images(images)], [(CODE_DIMS,), (CODE_DIMS,)]))
+        shapes = [(self.config.model.code_dims,)] * 2
+        return Codes._make(_batched(self._encode, [validate_images(images)], shapes))
 
     @property
     def expressions(self) -> list[str]:
@@ -71,7 +72,7 @@ class TrainedModel:
         return self.info["expressions"]
 
     def intensity(
-        self, expression: Float[np.ndarray | Array, "n 64"], action: str | None = None
+        self, expression: Float[np.ndarray | Array, "n dim"], action: str | None = None
     ) -> Float[np.ndarray, "n"]:
         """Intensity of an action, read from expression codes: 0 at neutral, 1 at the action's label vector.
 
@@ -100,9 +101,9 @@ class TrainedModel:
         the identity code is ignored.
         """
         identity, expression = (np.asarray(code, np.float32) for code in codes)
-        if identity.ndim != 2 or identity.shape[1] != CODE_DIMS or identity.shape != expression.shape:
+        if identity.ndim != 2 or identity.shape[1] != self.config.model.code_dims or identity.shape != expression.shape:
             raise UserError(
-                f"Identity and expression codes must be of shape [n, {CODE_DIMS}] each, "
+                f"Identity and expression codes must be of shape [n, {self.config.model.code_dims}] each, "
                 f"got {list(identity.shape)} and {list(expression.shape)}."
             )
         inputs = [identity, expression]
@@ -170,14 +171,18 @@ class TrainedModel:
         A model that uses source images starts at a itself. It ends at b itself if both codes move or both images show
         one person. The image of another person only gives its expression.
         """
-        weights = interpolation_weights(steps, move, to if b is not None else 1.0)
         first = as_single_image(a)
         source = np.repeat(first, steps, axis=0)
         if b is None:
             start = self.encode(first)
             style = None if like is None else self.encode(as_single_image(like)).expression[0]
             end = Codes._make((start.identity, self.with_intensity(start.expression, to, action, style)))
+            weights = interpolation_weights(steps, "expression", 1.0)
+            full = self.calibrated(to, action)
+            if full:
+                weights[1] = np.array([self.calibrated(to * w, action) / full for w in weights[1].ravel()])[:, None]
             return self.decode_with_source(lerp(start, end, weights), source)
+        weights = interpolation_weights(steps, move, to)
         ends = np.concatenate([_to_float(validate_images(image)) for image in (first, as_single_image(b))])
         if not self.uses_source:
             return _batched(partial(self._interpolate, ends), weights, [(IMAGE_SIZE, IMAGE_SIZE, 3)])[0]
@@ -190,35 +195,42 @@ class TrainedModel:
 
     def with_intensity(
         self,
-        expression: Float[np.ndarray | Array, "n 64"],
+        expression: Float[np.ndarray | Array, "n dim"],
         intensity: float,
         action: str | None = None,
-        like: Float[np.ndarray | Array, "64"] | None = None,
-    ) -> Float[np.ndarray, "n 64"]:
+        like: Float[np.ndarray | Array, "dim"] | None = None,
+    ) -> Float[np.ndarray, "n dim"]:
         """Expression codes with an action of the given intensity, in the mean style of the people trained on.
 
         action: one of `expressions`. None: the only one. Raises UserError.
-        like: the expression code, [64], of an image that shows it in full, whose style is taken in place of the mean.
+        like: the expression code, [dim], of an image that shows it in full, whose style is taken in place of the mean.
 
         A code keeps its own style (what is beyond the label: how this person smiles) in as far as its intensity stays:
         from neutral to the full expression, or back, the style becomes the mean of the training images at that end.
         """
         label, means = self._label(action), self.info.get("mean_expressions", {})
         neutral, full = (means.get(name) for name in (NEUTRAL, action or self.expressions[0]))
-        if like is not None and (neutral is None or len(label) == CODE_DIMS):
+        if like is not None and (neutral is None or len(label) == self.config.model.code_dims):
             raise UserError(
                 "--like must go to a model whose expression code has free dimensions and that saw neutral faces "
                 "(presets intensity, ranking and warp), got one without."
             )
-        out, full = np.array(expression, np.float32), full if like is None else like
-        if neutral is not None and full is not None:
-            neutral, full = np.asarray(neutral, np.float32), np.asarray(full, np.float32)
-            start = np.clip(read_intensity(out, label), 0, 1)[:, None]
-            style_weight = np.maximum(1 - np.abs(intensity - start), 0)
-            own_style = out - (neutral + start * (full - neutral))
-            out = neutral + intensity * (full - neutral) + style_weight * own_style
-        out[:, : len(label)] = intensity * label
-        return out
+        neutral, full = (
+            None if code is None else np.asarray(code, np.float32) for code in (neutral, full if like is None else like)
+        )
+        return move_to_intensity(np.asarray(expression), self.calibrated(intensity, action), label, neutral, full)
+
+    def calibrated(self, intensity: float, action: str | None = None) -> float:
+        """The intensity of the code at which the decoded image shows `intensity`.
+
+        Measured on training people while training: 0.5 is half of the way, by a reader of the mouth region, from the
+        neutral images to the full expressions. Below 0 and for models without that measurement: the same.
+        """
+        curve = self.info.get("calibration", {}).get(action or self.expressions[0])
+        if curve is None or intensity <= 0:
+            return intensity
+        end = max(intensity, 1.0)
+        return float(np.interp(intensity / end, np.linspace(0, 1, len(curve)), curve)) * end
 
     def _label(self, action: str | None) -> Float[np.ndarray, "k"]:
         """The labelled dimensions of an action's label vector."""
@@ -230,7 +242,8 @@ class TrainedModel:
         if action not in (None, *self.expressions):
             hint = did_you_mean(str(action), self.expressions)
             raise UserError(f"The expression must be one that the model was trained on ({names}), got {action}.{hint}")
-        return label_vector(action or self.expressions[0])[: self.config.objective.label_dims]
+        label_dims = min(self.config.objective.label_dims, self.config.model.code_dims)
+        return label_vector(action or self.expressions[0])[:label_dims]
 
     @cached_property
     def _encode(self) -> Callable:
@@ -268,7 +281,7 @@ class TrainedModel:
 
 
 def is_same_subject(a: Codes, b: Codes) -> bool:
-    """Whether two images, each with codes [1, 64], show one person: by the cosine of their identity codes."""
+    """Whether two images, each with codes [1, dim], show one person: by the cosine of their identity codes."""
     a_, b_ = np.asarray(a.identity).ravel(), np.asarray(b.identity).ravel()
     return bool(a_ @ b_ > SAME_SUBJECT_COSINE * np.linalg.norm(a_) * np.linalg.norm(b_))
 
@@ -283,12 +296,12 @@ def interpolation_weights(steps: int, move: Move, to: float) -> list[Float[np.nd
 
 
 def lerp(a: Codes, b: Codes, weights: Sequence) -> Codes:
-    """Codes on the line from a to b, [1, 64] each. weights: [n, 1] for the identity and for the expression code."""
+    """Codes on the line from a to b, [1, dim] each. weights: [n, 1] for the identity and for the expression code."""
     return Codes._make((1 - w) * start + w * end for w, start, end in zip(weights, a, b, strict=True))
 
 
 def split_pair(pair: Codes) -> list[Codes]:
-    """Codes of two images, [2, 64], as two Codes of [1, 64]."""
+    """Codes of two images, [2, dim], as two Codes of [1, dim]."""
     return [Codes._make(code[k : k + 1] for code in pair) for k in range(2)]
 
 

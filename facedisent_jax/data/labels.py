@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 from jaxtyping import Float, Int
 
-from facedisent_jax.config import CODE_DIMS
+from facedisent_jax.config import LABEL_DIMS
 from facedisent_jax.data.record import Faces
 
 INTENSITY_STEP = 0.1
@@ -19,17 +19,40 @@ def label_vector(expression: str) -> Float[np.ndarray, "64"]:
     from its name.
     """
     if expression == "smile":
-        return np.ones(CODE_DIMS, np.float32)
+        return np.ones(LABEL_DIMS, np.float32)
     digest = hashlib.sha256(expression.encode()).digest()
-    return np.unpackbits(np.frombuffer(digest, np.uint8))[:CODE_DIMS].astype(np.float32)
+    return np.unpackbits(np.frombuffer(digest, np.uint8))[:LABEL_DIMS].astype(np.float32)
 
 
-def read_intensity(expression: Float[np.ndarray, "n 64"], label: Float[np.ndarray, "k"]) -> Float[np.ndarray, "n"]:
+def read_intensity(expression: Float[np.ndarray, "n dim"], label: Float[np.ndarray, "k"]) -> Float[np.ndarray, "n"]:
     """Intensity shown by expression codes: 0 at neutral, 1 at the label vector. For all ones, the mean of the code.
 
     label: the label vector's first k dimensions, those that the label constrains.
     """
     return expression[:, : len(label)] @ label / (label @ label)
+
+
+def move_to_intensity(
+    expression: Float[np.ndarray, "n dim"],
+    intensity: float,
+    label: Float[np.ndarray, "k"],
+    neutral: Float[np.ndarray, "dim"] | None = None,
+    full: Float[np.ndarray, "dim"] | None = None,
+) -> Float[np.ndarray, "n dim"]:
+    """Expression codes at another intensity of the action with this label.
+
+    neutral, full: mean codes of neutral images, and of the full expression. A code keeps its own style (what is beyond
+    the label) in as far as its intensity stays: from neutral to full, or back, the style becomes the mean at that end.
+    None: it keeps its style.
+    """
+    out = np.array(expression, np.float32)
+    if neutral is not None and full is not None:
+        start = np.clip(read_intensity(out, label), 0, 1)[:, None]
+        own_weight = np.maximum(1 - np.abs(intensity - start), 0)
+        own_style = out - (neutral + start * (full - neutral))
+        out = neutral + intensity * (full - neutral) + own_weight * own_style
+    out[:, : len(label)] = intensity * label
+    return out
 
 
 def intensity_step(intensity: np.ndarray, step: float = INTENSITY_STEP) -> Int[np.ndarray, "*n"]:

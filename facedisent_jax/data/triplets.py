@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from facedisent_jax.config import CODE_DIMS
+from facedisent_jax.config import LABEL_DIMS
 from facedisent_jax.data.labels import INTENSITY_STEP, group_ids, intensity_step, label_vector
 from facedisent_jax.data.matching import match_in_finest, match_within_groups
 from facedisent_jax.data.record import APEX_ABOVE, NEUTRAL_BELOW, Faces
@@ -102,8 +102,8 @@ class Triplets:
         level = intensity_step(intensity, label_step)
         self.is_labelled = (level >= 0) & (faces.expression != "")
         names, self.label_index = np.unique(np.where(level == 0, "", faces.expression), return_inverse=True)
-        vectors = [label_vector(str(name)) if name else np.zeros(CODE_DIMS, np.float32) for name in names]
-        self.label_vectors = np.array(vectors).reshape(-1, CODE_DIMS)
+        vectors = [label_vector(str(name)) if name else np.zeros(LABEL_DIMS, np.float32) for name in names]
+        self.label_vectors = np.array(vectors).reshape(-1, LABEL_DIMS)
         self.label_intensity = (np.where(self.is_labelled, level, 0) * label_step).astype(np.float32)
 
         labelled_rows = np.flatnonzero(self.is_labelled)

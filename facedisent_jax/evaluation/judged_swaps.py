@@ -4,8 +4,8 @@ import numpy as np
 from jaxtyping import Float
 
 from facedisent_jax.data.record import Faces
-from facedisent_jax.evaluation import judges, metrics
-from facedisent_jax.evaluation.judges import FaceMesh, Judge, Missing
+from facedisent_jax.evaluation import metrics
+from facedisent_jax.evaluation.judges import Judge
 from facedisent_jax.evaluation.metrics import SEED
 from facedisent_jax.models import Codes
 from facedisent_jax.trained_model import TrainedModel
@@ -20,16 +20,12 @@ def judge_swaps(
     faces: Faces,
     codes: Codes,
     swaps: metrics.Swaps,
-    margin: float,
-    face_mesh: FaceMesh | None,
+    smile_judge: Judge | None,
+    identity_judge: Judge | None,
 ) -> dict:
-    """The metrics of a smile judge and of an identity network, with a sentence for each that is missing.
-
-    margin:    of the images' crop.
-    face_mesh: judges the smile. Without it the weaker mouth reader does, fitted on the model's own training people.
-    """
+    """The metrics of a smile judge and of an identity network."""
     count = len(swaps.target)
-    out: dict = {"swaps": min(count, MAX_SWAPS), "missing": []}
+    out: dict = {"swaps": min(count, MAX_SWAPS)}
     if not count:
         return out | {"smile": None, "identity": None}
     rows = np.sort(np.random.default_rng(SEED).permutation(count)[:MAX_SWAPS])
@@ -45,22 +41,12 @@ def judge_swaps(
     def measure_real(judge: Judge) -> dict[str, np.ndarray]:
         return dict(zip(ROLES, judge.measure(real_images)[inverse.reshape(3, -1)], strict=True))
 
-    if face_mesh:
-        smile_judge = judges.mesh_smile_judge(face_mesh, from_landmarks=False)
-    else:
-        smile_judge = judges.fit_mouth_reader(model.info["data"])
-    if smile_judge is None:
-        out["smile"] = None
-        out["missing"].append("No smile judge: the run's training pictures are gone, and there is no face mesh.")
-    else:
-        out["smile"] = smile_metrics(smile_judge, swapped, reconstruction, measure_real(smile_judge), subject)
-    identity_judge = judges.identity_judge(margin)
-    if isinstance(identity_judge, Missing):
-        out["identity"] = None
-        out["missing"].append(identity_judge.reason)
-    else:
-        out["identity"] = identity_metrics(identity_judge, swapped, measure_real(identity_judge), subject)
-    return out
+    smile = identity_ = None
+    if smile_judge:
+        smile = smile_metrics(smile_judge, swapped, reconstruction, measure_real(smile_judge), subject)
+    if identity_judge:
+        identity_ = identity_metrics(identity_judge, swapped, measure_real(identity_judge), subject)
+    return out | {"smile": smile, "identity": identity_}
 
 
 def smile_metrics(

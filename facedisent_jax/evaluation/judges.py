@@ -15,11 +15,11 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from facedisent_jax.data.reading import crop_of, read_faces
-from facedisent_jax.data.record import MOUTH
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation.metrics import SEED
-from facedisent_jax.models.pca import fit_pca
 from facedisent_jax.trained_model import TrainedModel
+from facedisent_jax.training.mouth_reader import MAX_FITTED, mouth_region
+from facedisent_jax.training.mouth_reader import fit as fit_reader
 
 EXTRA = "pip install 'facedisent-jax[judges]'"
 
@@ -218,10 +218,28 @@ def smile_from_mesh(mesh: Float[np.ndarray, "478 2"]) -> float:
 
 # The mouth reader. On held-out London clips and drawn faces its R2 against the true intensity is 0.978 and 0.982;
 # a linear reader has 0.967 and 0.959.
-KERNEL_WIDTH = 0.25  # in mean squared norms
-RIDGE = 1e-2
-MAX_FITTED = 4000  # images
-READER_COMPONENTS = 96
+
+
+class StillJudges(NamedTuple):
+    """The judges of a report on still images. missing: a sentence for each that there is not."""
+
+    smile: Judge | None
+    identity: Judge | None
+    missing: list[str]
+
+
+def still_judges(model: TrainedModel, margin: float, face_mesh: FaceMesh | None) -> StillJudges:
+    """margin: of the images' crop. Without a face mesh the weaker mouth reader judges the smile, fitted on the model's
+    own training people."""
+    missing = []
+    smile = mesh_smile_judge(face_mesh, False) if face_mesh else fit_mouth_reader(model.info["data"])
+    if smile is None:
+        missing.append("No smile judge: the run's training pictures are gone, and there is no face mesh.")
+    identity = identity_judge(margin)
+    if isinstance(identity, Missing):
+        missing.append(identity.reason)
+        identity = None
+    return StillJudges(smile, identity, missing)
 
 
 def fit_mouth_reader(folders: Sequence[Path | str]) -> Judge | None:
@@ -235,33 +253,12 @@ def fit_mouth_reader(folders: Sequence[Path | str]) -> Judge | None:
 
 
 def mouth_reader(images: Any, intensity: np.ndarray, seed: int = SEED) -> Judge:
-    """The smile read from the mouth region, by kernel ridge regression on other people's intensities.
-
-    images:    [n, 64, 64, 3] uint8, in memory or mapped.
-    intensity: [n], NaN where unknown.
-
-    Returns a judge of float images [k, 64, 64, 3] -> [k].
-    """
-    rows = np.flatnonzero(~np.isnan(intensity))
-    if len(rows) > MAX_FITTED:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_FITTED, replace=False))
-    mouths, target = mouth_region(np.asarray(images[rows])), intensity[rows]
-    pca = fit_pca(mouths, READER_COMPONENTS, seed)
-
-    def project(mouths: np.ndarray) -> np.ndarray:
-        return (mouths.reshape(len(mouths), -1) - pca.mean.reshape(-1)) @ pca.basis.T
-
-    x, mean = project(mouths.astype(np.float32) / 255).astype(np.float64), float(target.mean())
-    scale = KERNEL_WIDTH / max(np.square(x).sum(1).mean(), 1e-9)
-
-    def kernel(a: np.ndarray) -> np.ndarray:
-        distance = np.square(a).sum(1)[:, None] + np.square(x).sum(1) - 2 * a @ x.T
-        return np.exp(-scale * np.maximum(distance, 0))
-
-    weight = np.linalg.solve(kernel(x) + RIDGE * np.eye(len(x)), target - mean)
+    """`training.mouth_reader.fit` as a judge."""
+    known = int((~np.isnan(intensity)).sum())
     return Judge(
-        f"reader of the mouth region (kernel ridge, fitted on the intensities of {len(rows)} training pictures)",
-        lambda images: kernel(project(mouth_region(images)).astype(np.float64)) @ weight + mean,
+        f"reader of the mouth region (kernel ridge, fitted on the intensities of {min(known, MAX_FITTED)} training "
+        "pictures)",
+        fit_reader(images, intensity, seed),
         "It learnt from the same kind of labels as the network, and is nearly blind to ghosting: a cross-fade looks "
         "straight to it. The extra's face mesh has neither fault.",
     )
@@ -294,11 +291,6 @@ def difference_judge(frames: Float[np.ndarray, "t 64 64 3"]) -> Judge:
 # Images as the judges take them
 
 MOUTH_SCALE = 2  # the first layers of LPIPS would see hardly anything of 22x36 pixels
-
-
-def mouth_region(images: np.ndarray) -> np.ndarray:
-    """[n, 64, 64, 3] -> the mouth region, [n, 22, 36, 3]."""
-    return images[:, MOUTH[0], MOUTH[1]]
 
 
 def enlarged_mouth(images: Float[np.ndarray, "n 64 64 3"]) -> Float[np.ndarray, "n 44 72 3"]:

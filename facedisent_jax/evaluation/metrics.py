@@ -161,7 +161,7 @@ def spearman_ceiling(truth: np.ndarray) -> float:
 def leakage(identity: np.ndarray, subject: np.ndarray) -> float:
     """Variance of the identity code within people / variance between people, summed over its dimensions.
 
-    identity: [n, 64]; subject: [n].
+    identity: [n, dim]; subject: [n].
     Within: over one person's images, mean over the people who have a second image. Between: of each person's mean code.
     NaN for fewer than two people, or where nobody has a second image.
     """
@@ -185,7 +185,7 @@ def even_frames(take: np.ndarray, frame: np.ndarray) -> Bool[np.ndarray, "n"]:
 def subject_probe(code: np.ndarray, subject: np.ndarray, fit: np.ndarray, test: np.ndarray) -> tuple[float, float]:
     """Accuracy of a linear probe that names the person, and chance.
 
-    code: [n, 64]; subject: [n]; fit, test: [n] masks of the images to fit on and to test on.
+    code: [n, dim]; subject: [n]; fit, test: [n] masks of the images to fit on and to test on.
     """
     names, index = np.unique(subject[fit], return_inverse=True)
     test = test & np.isin(subject, names)

@@ -109,11 +109,11 @@ class Inputs(NamedTuple):
     face_mesh: FaceMesh | None
 
     @property
-    def identity(self) -> Float[np.ndarray, "t 64"]:
+    def identity(self) -> Float[np.ndarray, "t dim"]:
         return np.asarray(self.clip.codes.identity)
 
     @property
-    def expression(self) -> Float[np.ndarray, "t 64"]:
+    def expression(self) -> Float[np.ndarray, "t dim"]:
         return np.asarray(self.clip.codes.expression)
 
 
@@ -127,7 +127,7 @@ def interpolation_methods(
 
 
 def _move(inputs: Inputs, identity: np.ndarray, expression: np.ndarray, *sources: np.ndarray) -> Method:
-    """The codes move in a straight line from those of the neutral frame to `identity` and `expression`, [64] each.
+    """The codes move in a straight line from those of the neutral frame to `identity` and `expression`, [dim] each.
 
     sources: the images that a decoder with sources uses, one or both end frames.
     """

@@ -128,7 +128,7 @@ def inter_subject_psnr(faces: Faces, displayed: np.ndarray) -> float:
 
 
 def intensity_metrics(model: TrainedModel, expression: np.ndarray, faces: Faces, displayed: np.ndarray) -> dict:
-    """The intensity read from expression codes [n, 64] against the true one: mean over actions, and each action.
+    """The intensity read from expression codes [n, dim] against the true one: mean over actions, and each action.
 
     Each action that the model was trained on is evaluated together with the neutral images.
     """

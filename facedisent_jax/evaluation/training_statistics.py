@@ -22,7 +22,7 @@ RANDOM_CODES = 64  # training images whose codes replace the right ones in the m
 class TrainingStatistics(NamedTuple):
     """What methods take from the model's training images; None and empty where these are gone.
 
-    apex_code:    mean expression code of the full expression [64], by action.
+    apex_code:    mean expression code of the full expression [dim], by action.
     difference:   mean image of the full expression - mean neutral image, over people, by action.
     missing:      a sentence for each statistic that the training images do not allow.
     random_codes: expression codes of training images drawn by seed.
@@ -30,10 +30,10 @@ class TrainingStatistics(NamedTuple):
 
     faces: Faces | None
     pca: PCA | None
-    apex_code: dict[str, Float[np.ndarray, "64"]]
+    apex_code: dict[str, Float[np.ndarray, "dim"]]
     difference: dict[str, Float[np.ndarray, "64 64 3"]]
     missing: list[str]
-    random_codes: Float[np.ndarray, "n 64"] | None = None
+    random_codes: Float[np.ndarray, "n dim"] | None = None
 
 
 def fit_training_statistics(model: TrainedModel, actions: set[str]) -> TrainingStatistics:
@@ -66,7 +66,7 @@ def fit_training_statistics(model: TrainedModel, actions: set[str]) -> TrainingS
     return TrainingStatistics(faces, pca, apex_codes, differences, missing, random_codes)
 
 
-def mean_apex_code(model: TrainedModel, faces: Faces, action: str) -> Float[np.ndarray, "64"] | None:
+def mean_apex_code(model: TrainedModel, faces: Faces, action: str) -> Float[np.ndarray, "dim"] | None:
     """Mean expression code of the images that show an action in full; None if there is none."""
     apex = np.flatnonzero((faces.expression == action) & (faces.intensity >= APEX_ABOVE))
     return np.asarray(model.encode(faces.image[_draw(apex, MAX_ENCODED)]).expression).mean(0) if len(apex) else None

@@ -87,7 +87,7 @@ def weighted_sum(config: Config, terms: dict[str, Float[Array, ""]]) -> Float[Ar
 
 
 def encode_triplet(config: Config, params: Params, images: Float[Array, "3 batch 64 64 3"]) -> EncoderOutput:
-    """Identity codes and expression logits of a, b and c, [3, batch, 64] each, in one call of the encoder."""
+    """Identity codes and expression logits of a, b and c, [3, batch, dim] each, in one call of the encoder."""
     k, n = images.shape[:2]
     encoded = encode_logits(config.model, params, images.reshape(k * n, *images.shape[2:]))
     # Workaround for a bug of XLA on CPU (jaxlib 0.10): where the codes are used in two shapes, their gradient
@@ -97,7 +97,7 @@ def encode_triplet(config: Config, params: Params, images: Float[Array, "3 batch
 
 
 def decode_pairs(config: Config, params: Params, codes: Codes) -> Float[Array, "8 batch 64 64 3"]:
-    """The three reconstructions and the five swaps, in one call of the decoder. codes: [3, batch, 64] each."""
+    """The three reconstructions and the five swaps, in one call of the decoder. codes: [3, batch, dim] each."""
     pairs = RECONSTRUCTIONS + SWAPS
     identity = jnp.concatenate([codes.identity[pair.identity] for pair in pairs])
     expression = jnp.concatenate([codes.expression[pair.expression] for pair in pairs])
@@ -125,7 +125,7 @@ def image_terms(
 
 
 def identity_terms(
-    config: ObjectiveConfig, identity: Float[Array, "3 batch 64"], batch: Batch
+    config: ObjectiveConfig, identity: Float[Array, "3 batch dim"], batch: Batch
 ) -> dict[str, Float[Array, ""]]:
     """identity_cosine, identity_triplet and identity_l1: a is like b, and unlike c."""
     return {
@@ -142,10 +142,11 @@ def identity_terms(
 def expression_terms(
     config: ObjectiveConfig,
     expression: Float[Array, "3 batch label_dims"],
-    logits: Float[Array, "3 batch 64"],
+    logits: Float[Array, "3 batch dim"],
     batch: Batch,
 ) -> dict[str, Float[Array, ""]]:
     """expression_cosine, expression_triplet, expression_l1 and label: a is like c, and unlike b."""
+    k = expression.shape[-1]
     signed = to_signed(expression)
     gap = intensity_gap(batch)
     # A code near 0.5 has no direction, so intensities near 0.5 are left out of the cosine terms.
@@ -165,10 +166,7 @@ def expression_terms(
         ),
         "expression_l1": masked_mean(l1(expression[A], expression[C]), batch.has_c),
         "label": masked_mean(
-            label_bce(
-                logits[..., : config.label_dims].reshape(-1, config.label_dims),
-                batch.label[..., : config.label_dims].reshape(-1, config.label_dims),
-            ),
+            label_bce(logits[..., :k].reshape(-1, k), batch.label[..., :k].reshape(-1, k)),
             (image_mask(batch) * label_mask).ravel(),
         ),
     }
@@ -178,7 +176,7 @@ def ranking_terms(
     config: ObjectiveConfig, expression: Float[Array, "3 batch label_dims"], batch: Batch
 ) -> dict[str, Float[Array, ""]]:
     """ranking: of two frames of a take, the intensity read from the code is higher for the one that shows more."""
-    label = batch.action_label[:, : config.label_dims]
+    label = batch.action_label[:, : expression.shape[-1]]
     label_norm = jnp.maximum(jnp.sum(label, axis=-1), 1.0)
     intensity_a, intensity_b = (jnp.sum(expression[k] * label, axis=-1) / label_norm for k in (A, B))
     ordered_rise = batch.order * (intensity_b - intensity_a)
@@ -194,7 +192,7 @@ def optional_terms(
     codes: Codes,
     decoded: Float[Array, "8 batch 64 64 3"],
 ) -> dict[str, Float[Array, ""]]:
-    """The terms that only some models and methods have. codes: [3, batch, 64] each."""
+    """The terms that only some models and methods have. codes: [3, batch, dim] each."""
     terms = {}
     if KINDS[config.model.kind].uses_source:
         terms |= warp_terms(config, params, images, batch, codes, decoded[:2])

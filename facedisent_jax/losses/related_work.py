@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from facedisent_jax.config import CODE_DIMS, Config
+from facedisent_jax.config import Config
 from facedisent_jax.data.triplets import Batch
 from facedisent_jax.losses.functions import masked_mean, mse
 from facedisent_jax.models import Codes, Params, decode
@@ -24,11 +24,11 @@ def rotation_terms(
 ) -> dict[str, Float[Array, ""]]:
     """rotation: decode b from a's codes, the expression rotated by the change of intensity, and a from b's.
 
-    codes: [3, batch, 64] each. Source: Worrall et al. 2017.
+    codes: [3, batch, dim] each. Source: Worrall et al. 2017.
     """
     change = batch.intensity[1] - batch.intensity[0]
-    rotated = rotate(codes.expression[:2].reshape(-1, CODE_DIMS), jnp.concatenate([change, -change]))
-    decoded = decode(config.model, params, Codes(codes.identity[:2].reshape(-1, CODE_DIMS), rotated))
+    rotated = rotate(codes.expression[:2].reshape(-1, config.model.code_dims), jnp.concatenate([change, -change]))
+    decoded = decode(config.model, params, Codes(codes.identity[:2].reshape(-1, config.model.code_dims), rotated))
     error = mse(decoded, jnp.concatenate([images[1], images[0]]))
     mask = jnp.tile(batch.has_b * batch.is_labelled[0] * batch.is_labelled[1], 2)
     return {"rotation": masked_mean(error, mask)}
@@ -39,7 +39,7 @@ def clamping_terms(
 ) -> dict[str, Float[Array, ""]]:
     """clamping: reconstruct a with the code clamped that does not vary in the batch (see `OneFactor`).
 
-    codes: [3, batch, 64] each. Source: Kulkarni et al. 2015.
+    codes: [3, batch, dim] each. Source: Kulkarni et al. 2015.
     """
     is_one_expression = jnp.all(batch.label[0] == batch.label[0, :1])
     identity, expression = codes.identity[0], codes.expression[0]
@@ -51,7 +51,7 @@ def clamping_terms(
     return {"clamping": jnp.mean(mse(decode(config.model, params, clamped), images[0]))}
 
 
-def rotate(expression: Float[Array, "batch 64"], change: Float[Array, "batch"]) -> Float[Array, "batch 64"]:
+def rotate(expression: Float[Array, "batch dim"], change: Float[Array, "batch"]) -> Float[Array, "batch dim"]:
     """Codes at an intensity that is higher by `change`, 1 from neutral to full.
 
     Dimensions k and k + 32, as a direction 2e - 1, are rotated by ROTATION_PER_INTENSITY * change.

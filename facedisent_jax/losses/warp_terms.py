@@ -20,7 +20,7 @@ def warp_terms(
 ) -> dict[str, Float[Array, ""]]:
     """one_source, two_sources, flow_tv, mask_area and cycle, unweighted.
 
-    images: a, b, c and the middle frame m. codes: of a, b, c, [3, batch, 64] each. decoded: a and b from these codes.
+    images: a, b, c and the middle frame m. codes: of a, b, c, [3, batch, dim] each. decoded: a and b from these codes.
 
     | source | target expression | target identity | target image | weight |
     |---|---|---|---|---|

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from facedisent_jax.config import CODE_DIMS, IMAGE_SIZE, ModelConfig
+from facedisent_jax.config import IMAGE_SIZE, ModelConfig
 from facedisent_jax.models import warp_decoder
 from facedisent_jax.models.codes import Codes, EncoderOutput, Params
 from facedisent_jax.models.hybrid import HybridDecoder, HybridEncoder
@@ -53,7 +53,7 @@ KINDS = {
 def init(config: ModelConfig, key: Array) -> Params:
     """New weights from a random key."""
     kind = KINDS[config.kind]
-    code = jnp.zeros((1, CODE_DIMS))
+    code = jnp.zeros((1, config.code_dims))
     encoder_key, decoder_key = jax.random.split(key)
     params = {
         "encoder": _encoder(config).init(encoder_key, jnp.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 3)))["params"],

@@ -19,15 +19,15 @@ class Codes(NamedTuple):
     expression: in [0, 1]; moves along a line from neutral (label vector 0) to the full expression (1).
     """
 
-    identity: Float[Array, "batch 64"]
-    expression: Float[Array, "batch 64"]
+    identity: Float[Array, "batch dim"]
+    expression: Float[Array, "batch dim"]
 
 
 class EncoderOutput(NamedTuple):
     """What the encoder returns and training uses: the identity code and the logits of the expression code."""
 
-    identity: Float[Array, "batch 64"]
-    logits: Float[Array, "batch 64"]
+    identity: Float[Array, "batch dim"]
+    logits: Float[Array, "batch dim"]
 
     @property
     def codes(self) -> Codes:

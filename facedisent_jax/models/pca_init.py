@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from facedisent_jax.config import CODE_DIMS
 from facedisent_jax.models.codes import PIXELS, Params
 from facedisent_jax.models.pca import principal_components
 
@@ -20,17 +19,18 @@ def init_from_pca(
     label_dims: the first `label_dims` dimensions of the expression code will be trained towards the label. They get the
         smallest principal components, because the label overwrites them.
 
-    The identity code starts as the scores, at unit variance, of 64 components of the subjects' mean images: how people
-    differ. The expression logits start as those of 64 components of what is left within a subject: how the images of
+    The identity code starts as the scores, at unit variance, of components of the subjects' mean images: how people
+    differ. The expression logits start as those of components of what is left within a subject: how the images of
     one person differ. The decoded image is then nearly the reconstruction from both, which training can only improve
     on: the dense blocks of the decoder start at nothing.
     """
     mean, subject_means, residuals = _split_by_subject(images, subject)
-    identity = _components(subject_means)
+    code_dims = len(params["encoder"]["identity"]["bias"])
+    identity = _components(subject_means, code_dims)
     residuals -= (residuals @ identity.basis.T) @ identity.basis
     sqrt_weight = np.repeat(np.sqrt(pixel_weight, dtype=np.float32).ravel(), 3)
     residuals *= sqrt_weight
-    expression = _Components(*(np.roll(part, label_dims, axis=0) for part in _components(residuals)))
+    expression = _Components(*(np.roll(part, label_dims, axis=0) for part in _components(residuals, code_dims)))
 
     encode_basis = expression.basis * sqrt_weight
     encode_basis -= (encode_basis @ identity.basis.T) @ identity.basis
@@ -42,8 +42,8 @@ def init_from_pca(
     encoder, decoder = params["encoder"], params["decoder"]
     encoder_kernel, decoder_kernel = np.array(encoder["pixel_kernel"]), np.zeros_like(decoder["pixel_kernel"])
     # The network divides its inputs by these roots.
-    encoder_kernel[:, -2 * CODE_DIMS :] = np.concatenate(encoder_columns, axis=1) * PIXELS**0.5
-    decoder_kernel[:, -2 * CODE_DIMS :] = np.concatenate(decoder_columns, axis=1) * (2 * CODE_DIMS) ** 0.5
+    encoder_kernel[:, -2 * code_dims :] = np.concatenate(encoder_columns, axis=1) * PIXELS**0.5
+    decoder_kernel[:, -2 * code_dims :] = np.concatenate(decoder_columns, axis=1) * (2 * code_dims) ** 0.5
     return params | {
         "encoder": encoder | {"pixel_kernel": encoder_kernel, "mean": mean},
         "decoder": decoder | {"pixel_kernel": decoder_kernel, "mean": mean},
@@ -51,17 +51,17 @@ def init_from_pca(
 
 
 class _Components(NamedTuple):
-    """basis: [64, pixels], orthonormal rows, zeros where there are fewer components. scale: [64] standard deviations,
-    1 there."""
+    """basis: [code_dims, pixels], orthonormal rows, zeros where there are fewer components.
+    scale: [code_dims], standard deviations, 1 there."""
 
     basis: np.ndarray
     scale: np.ndarray
 
 
-def _components(rows: np.ndarray) -> _Components:
-    """The first 64 principal components of the rows [n, pixels], about 0."""
-    leading, norms = principal_components(rows, CODE_DIMS, tolerance=1e-5)
-    basis, scale = np.zeros((CODE_DIMS, rows.shape[1]), np.float32), np.ones(CODE_DIMS, np.float32)
+def _components(rows: np.ndarray, code_dims: int) -> _Components:
+    """The first `code_dims` principal components of the rows [n, pixels], about 0."""
+    leading, norms = principal_components(rows, code_dims, tolerance=1e-5)
+    basis, scale = np.zeros((code_dims, rows.shape[1]), np.float32), np.ones(code_dims, np.float32)
     basis[: len(leading)] = leading
     scale[: len(leading)] = norms / np.sqrt(len(rows))
     return _Components(basis, scale)

@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from facedisent_jax.config import CODE_DIMS, ModelConfig
+from facedisent_jax.config import ModelConfig
 from facedisent_jax.models.codes import EncoderOutput
 from facedisent_jax.models.layers import conv, dense, depth_to_space, space_to_depth
 
@@ -22,8 +22,8 @@ class PlainEncoder(nn.Module):
             # Space-to-depth and a dense convolution: the gradient of a strided one is dilated, and slow in XLA on CPU.
             y = conv(dtype, self.config.width << scale)(space_to_depth(y, 2))
             y = nn.relu(nn.GroupNorm(num_groups=8)(y))
-        y = dense(dtype, 2 * CODE_DIMS)(y.reshape(len(y), -1))
-        return EncoderOutput(y[:, :CODE_DIMS], y[:, CODE_DIMS:])
+        y = dense(dtype, 2 * self.config.code_dims)(y.reshape(len(y), -1))
+        return EncoderOutput(*jnp.split(y, 2, axis=-1))
 
 
 class PlainDecoder(nn.Module):
@@ -32,7 +32,7 @@ class PlainDecoder(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, identity: Float[Array, "n 64"], expression: Float[Array, "n 64"]) -> Float[Array, "n 64 64 3"]:
+    def __call__(self, identity: Float[Array, "n dim"], expression: Float[Array, "n dim"]) -> Float[Array, "n 64 64 3"]:
         dtype = self.config.dtype
         width = self.config.width << 3
         y = dense(dtype, 16 * width)(jnp.concatenate([identity, 2 * expression - 1], axis=-1))

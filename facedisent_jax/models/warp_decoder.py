@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from facedisent_jax.config import CODE_DIMS, IMAGE_SIZE, ModelConfig
+from facedisent_jax.config import IMAGE_SIZE, ModelConfig
 from facedisent_jax.models.alignment import head_motion
 from facedisent_jax.models.cpu import scale_pixels
 from facedisent_jax.models.layers import SeparableBlock, dense, depth_to_space, space_to_depth
@@ -42,8 +42,8 @@ class Source(NamedTuple):
     """
 
     images: Float[Array, "batch 64 64 3"]
-    identity: Float[Array, "batch 64"]
-    expression: Float[Array, "batch 64"]
+    identity: Float[Array, "batch dim"]
+    expression: Float[Array, "batch dim"]
     decoded: Float[Array, "batch 64 64 3"]
 
 
@@ -96,7 +96,7 @@ def _networks(config: ModelConfig) -> dict[str, FlowNetwork]:
 
 def init(config: ModelConfig, key: Array) -> Any:
     """New weights, as a plain pytree."""
-    inputs, condition = jnp.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 9)), jnp.zeros((1, 3 * CODE_DIMS + 1))
+    inputs, condition = jnp.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 9)), jnp.zeros((1, 3 * config.code_dims + 1))
     networks = _networks(config)
     keys = jax.random.split(key, len(networks))
     return {
@@ -108,7 +108,7 @@ def init(config: ModelConfig, key: Array) -> Any:
 def warp_sources(
     config: ModelConfig,
     params: Any,
-    expression: Float[Array, "batch 64"],
+    expression: Float[Array, "batch dim"],
     target_decoded: Float[Array, "batch 64 64 3"],
     sources: tuple[Source, ...],
     alpha: Float[Array, "batch"] | None = None,
@@ -176,7 +176,7 @@ class _Stack(NamedTuple):
 
 
 def _stack(
-    expression: Float[Array, "batch 64"], target_decoded: Float[Array, "batch 64 64 3"], sources: tuple[Source, ...]
+    expression: Float[Array, "batch dim"], target_decoded: Float[Array, "batch 64 64 3"], sources: tuple[Source, ...]
 ) -> _Stack:
     condition, change_norm = change_features(expression, sources)
     images = jnp.stack([source.images for source in sources])
@@ -196,7 +196,7 @@ def _merge(values: Float[Array, "sources batch *shape"]) -> Float[Array, "rows *
 
 
 def change_features(
-    expression: Float[Array, "batch 64"], sources: tuple[Source, ...]
+    expression: Float[Array, "batch dim"], sources: tuple[Source, ...]
 ) -> tuple[Float[Array, "sources batch c"], Float[Array, "sources batch"]]:
     """The change from each source's expression to the target's, as a condition for the network and as a norm.
 

@@ -42,6 +42,7 @@ def grid(
     cells: Sequence[Sequence[Image64 | None]],
     top: Sequence[str] = (),
     left: Sequence[str] = (),
+    below: Sequence[Sequence[str]] = (),
     margin_rows: int = 0,
     margin_columns: int = 0,
     end_columns: int = 0,
@@ -50,6 +51,7 @@ def grid(
     """Rows of faces with labels above the columns and to the left of the rows.
 
     cells: None leaves a cell empty.
+    below: a label under each face, row by row.
     margin_rows, margin_columns, end_columns: how many of the first rows, first columns and last columns (usually the
     real images) are set apart from the rest.
     """
@@ -62,13 +64,17 @@ def grid(
     lines = max((label.count("\n") + 1 for label in top), default=0)
     top_height = lines * (label_size + 8) + (8 if lines else 0)
     xs = _cell_starts(columns, side, (margin_columns, columns - end_columns), BORDER + left_width)
-    ys = _cell_starts(len(cells), side, (margin_rows,), BORDER + top_height)
-    canvas = Image.new("RGB", (xs[-1] + side + BORDER, ys[-1] + side + BORDER), "white")
+    below_height = label_size + 24 if below else 0
+    ys = _cell_starts(len(cells), side + below_height, (margin_rows,), BORDER + top_height)
+    canvas = Image.new("RGB", (xs[-1] + side + BORDER, ys[-1] + side + below_height + BORDER), "white")
     draw = ImageDraw.Draw(canvas)
     for c, label in enumerate(top):
         _draw_text(draw, (xs[c] + side / 2, ys[0] - 10), label, side, label_size, "md")
     for r, label in enumerate(left):
         _draw_text(draw, (xs[0] - 12, ys[r] + side / 2), label, left_width - 12, label_size, "rm")
+    for r, labels in enumerate(below):
+        for c, label in enumerate(labels):
+            _draw_text(draw, (xs[c] + side / 2, ys[r] + side + 4), label, side, label_size, "ma")
     for r, row in enumerate(cells):
         for c, cell in enumerate(row):
             if cell is not None:

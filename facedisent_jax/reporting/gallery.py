@@ -10,7 +10,9 @@ import numpy as np
 from facedisent_jax.data.labels import intensity_step
 from facedisent_jax.data.record import APEX_ABOVE, NEUTRAL, Faces
 from facedisent_jax.evaluation import metrics
+from facedisent_jax.evaluation.judges import Judge
 from facedisent_jax.evaluation.metrics import SEED
+from facedisent_jax.evaluation.one_picture import STRENGTHS, OnePicture
 from facedisent_jax.models import Codes
 from facedisent_jax.reporting import figures
 from facedisent_jax.reporting.figures import ReportFigure
@@ -25,12 +27,15 @@ def draw_all(
     faces: Faces,
     codes: Codes,
     swaps: metrics.Swaps,
+    one_picture: OnePicture | None,
+    smile_judge: Judge | None,
     history: Sequence[Mapping[str, float]],
 ) -> list[ReportFigure]:
     """All figures of a report, in the order of the page."""
     people = most_different_pairs(faces)
     return [
         triplets(faces, people),
+        from_one_picture(faces, one_picture, smile_judge),
         swap_grid(model, faces, codes, people),
         swap_truth(model, faces, codes, swaps),
         interpolations(model, faces, people, "both"),
@@ -85,6 +90,32 @@ def triplets(faces: Faces, people: list[EndPair]) -> ReportFigure:
     image = figures.grid([[faces.image[i] for i in row] for row in rows[:3]], top, scale=figures.SCALE + 1)
     caption = "Triplets of held-out people, as the network sees them in training. Real images."
     return ReportFigure("triplets", title, caption, image)
+
+
+def from_one_picture(faces: Faces, out: OnePicture | None, smile_judge: Judge | None) -> ReportFigure:
+    title = "One picture in"
+    if out is None:
+        return ReportFigure("one_picture", title, "Left out: nobody has a neutral image and a full expression.")
+    cells, below = [], []
+    for k in range(min(8, len(out.neutral))):
+        row = [faces.image[out.neutral[k]], *out.decoded[k], out.own_code[k], faces.image[out.full[k]]]
+        cells.append(row)
+        if smile_judge:
+            images = [image.astype(np.float32) / (255 if image.dtype == np.uint8 else 1) for image in row]
+            below.append([number_or_blank(smile) for smile in smile_judge.measure(np.stack(images))])
+    top = ["source", *(f"{strength:g}" for strength in STRENGTHS), "own code", "real"]
+    image = figures.grid(cells, top, below=below, margin_columns=1, end_columns=1)
+    caption = (
+        "Left: the neutral image of a person never seen. Then the same person with the full expression in the mean "
+        "style of the training people, at rising strength, and with the expression code of their own real image. "
+        "Right: that real image. People drawn by seed."
+    )
+    judged = f" Below each: the smile by the {smile_judge.name}." if smile_judge else ""
+    return ReportFigure("one_picture", title, caption + judged, image)
+
+
+def number_or_blank(value: float) -> str:
+    return f"{value:.2f}" if np.isfinite(value) else ""
 
 
 def swap_grid(model: TrainedModel, faces: Faces, codes: Codes, people: list[EndPair]) -> ReportFigure:

@@ -8,7 +8,8 @@ from pathlib import Path
 from facedisent_jax import trained_model
 from facedisent_jax.data.reading import crop_of
 from facedisent_jax.evaluation.judged_swaps import judge_swaps
-from facedisent_jax.evaluation.judges import FaceMesh
+from facedisent_jax.evaluation.judges import FaceMesh, still_judges
+from facedisent_jax.evaluation.one_picture import STRENGTHS, decode_one_picture, one_picture_metrics
 from facedisent_jax.evaluation.stills import evaluate_stills, load_held_out, provenance, to_json
 from facedisent_jax.reporting import gallery, html
 from facedisent_jax.reporting.figures import ReportFigure
@@ -46,16 +47,23 @@ def write(
     folders = [Path(folder) for folder in data or model.info["data"]]
     faces, left_out = load_held_out(model, run, folders, split)
     evaluation = evaluate_stills(model, faces)
-    margin = float(crop_of(folders)["margin"] or 0)
-    judged_swaps = judge_swaps(model, faces, evaluation.codes, evaluation.swaps, margin, face_mesh)
-    evaluation.metrics["judged_swaps"] = judged_swaps
+    smile_judge, identity_judge, missing = still_judges(model, float(crop_of(folders)["margin"] or 0), face_mesh)
+    evaluation.metrics["judged_swaps"] = judge_swaps(
+        model, faces, evaluation.codes, evaluation.swaps, smile_judge, identity_judge
+    )
+    one_picture = decode_one_picture(model, faces, evaluation.codes)
+    evaluation.metrics["one_picture"] = (
+        one_picture_metrics(faces, one_picture, smile_judge, identity_judge) if one_picture else None
+    )
     evaluation.metrics["data"] |= provenance(model, folders, split)
-    notes = [*evaluation.notes, *judged_swaps["missing"]]
+    notes = [*evaluation.notes, *missing]
     if left_out:
         notes.append(f"{left_out} of {left_out + len(faces)} images were left out, to keep the evaluation short.")
 
     metrics = to_json(evaluation.metrics)
-    drawings = gallery.draw_all(model, faces, evaluation.codes, evaluation.swaps, history(run))
+    drawings = gallery.draw_all(
+        model, faces, evaluation.codes, evaluation.swaps, one_picture, smile_judge, history(run)
+    )
     text = json.dumps(metrics, indent=2, allow_nan=False)
     html.publish(out or run / "report", render(run.name, metrics, drawings, notes), text, drawings)
     return json.loads(text)
@@ -84,6 +92,7 @@ def render(run: str, metrics: dict, drawings: Sequence[ReportFigure], notes: Seq
         image_table(metrics),
         code_table(metrics),
         judge_table(metrics["judged_swaps"]),
+        one_picture_table(metrics["one_picture"]),
         html.notes(notes),
         *map(html.figure, drawings),
         html.definitions(DEFINITIONS),
@@ -132,6 +141,30 @@ def code_table(metrics: dict) -> str:
         MetricRow(f"{name}, mean absolute error", number(intensity["mae"], 3)),
     ]
     return html.metric_table(rows + html.probe_rows(metrics["probes"], metrics["leakage"]))
+
+
+def one_picture_table(values: dict | None) -> str:
+    """From one neutral image to the full expression; nothing where nobody has both."""
+    if values is None:
+        return ""
+    rows = []
+    if "rise" in values:
+        remark = f"share of the mean real rise, by the {values['smile_judge']}"
+        rows.append(MetricRow("rise of the smile", number(values["rise"], 2), "1", remark))
+        rises = ", ".join(number(rise, 2) for rise in values["rise_at"])
+        strengths = ", ".join(f"{strength:g}" for strength in STRENGTHS)
+        rows.append(MetricRow(f"the same at {strengths}", rises, strengths))
+        remark = "the expression code of the person's real full expression"
+        rows.append(MetricRow("the same with the person's own code", number(values["own_code_rise"], 2), "1", remark))
+    if "identity" in values:
+        distances = number(values["identity"], 2), number(values["real_identity"], 2)
+        rows.append(MetricRow("identity distance to the neutral image", *distances))
+    rows.append(MetricRow("sharpness of the mouth, of the real one's", number(values["sharpness"], 2), "1"))
+    unchanged = f"{number(values['unchanged_psnr'], 2)} if left neutral"
+    remark = "PSNR to the person's real full expression, dB"
+    rows.append(MetricRow("likeness to the real image", number(values["psnr"], 2), unchanged, remark))
+    rows.append(MetricRow("the same with the person's own code", number(values["own_code_psnr"], 2), unchanged))
+    return html.metric_table(rows, f"one picture in: neutral to full, {values['people']} people", "real image")
 
 
 def judge_table(judged: dict) -> str:

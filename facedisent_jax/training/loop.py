@@ -14,6 +14,7 @@ from facedisent_jax.data.stream import batches
 from facedisent_jax.data.triplets import Batch, Triplets
 from facedisent_jax.errors import UserError
 from facedisent_jax.training import distributed
+from facedisent_jax.training.calibration import calibrate
 from facedisent_jax.training.checkpoint import Checkpoints
 from facedisent_jax.training.log import MetricsLog, NullLog
 from facedisent_jax.training.signals import StopRequest
@@ -86,12 +87,15 @@ def fit(
             log.training(step, {name: float(np.mean([v[name] for v in values])) for name in values[0]}, wait_seconds)
             unlogged, wait_seconds = unlogged[len(values) :], 0.0
         metrics = None
+        if is_validation or stopping:
+            means, deviation = mean_expressions(config, state.ema_params, data.triplets)
         if is_validation:
             metrics = validate(config, state.ema_params, data.held_out)
-            log.validation(last, metrics)
+            log.validation(last, metrics | deviation)
         if is_validation or stopping:
-            means = mean_expressions(config, state.ema_params, data.triplets)
-            checkpoints.save(state, config, data.info | {"mean_expressions": means}, metrics, unlogged)
+            scale = calibrate(config, state.ema_params, data.triplets, means)
+            info = data.info | {"mean_expressions": means, "calibration": scale}
+            checkpoints.save(state, config, info, metrics, unlogged)
         if stopping:
             break
     return state

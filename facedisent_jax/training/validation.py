@@ -45,23 +45,32 @@ def validate(config: Config, params: Params, triplets: Triplets) -> dict[str, fl
     return metrics
 
 
-def mean_expressions(config: Config, params: Params, triplets: Triplets) -> dict[str, list[float]]:
-    """The mean expression code, 64 numbers, of the neutral training images, as "neutral", and of each expression in
-    full. Only expressions with such images are in it."""
+def mean_expressions(
+    config: Config, params: Params, triplets: Triplets
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """The mean expression code of the neutral training images, as "neutral", and of each expression in full; and how
+    much the style of the full expressions differs over images.
+
+    Only expressions with such images are in it. "validation/style_deviation" is the standard deviation of the free
+    dimensions (those beyond the label), averaged over them: near 0, everybody smiles alike.
+    """
     is_neutral = triplets.is_labelled & (triplets.intensity < NEUTRAL_BELOW)
     is_apex = triplets.is_labelled & (triplets.intensity > APEX_ABOVE)
     expression = np.where(is_neutral, NEUTRAL, np.where(is_apex, triplets.faces.expression, ""))
-    means = {}
+    means, deviations = {}, []
     for name in sorted(set(expression.tolist()) - {""}):
         rows = np.random.default_rng(config.seed).permutation(np.flatnonzero(expression == name))[:MAX_MEAN]
         images = triplets.faces.image[np.resize(np.sort(rows), MAX_MEAN)]  # always as many: one compilation
         codes = np.asarray(_encode_expression(config, params, distributed.replicated(images)))
         means[name] = codes[: len(rows)].mean(axis=0).tolist()
-    return means
+        style = codes[: len(rows), config.objective.label_dims :]
+        if name != NEUTRAL and style.size:
+            deviations.append(float(style.std(axis=0).mean()))
+    return means, {"validation/style_deviation": float(np.mean(deviations))} if deviations else {}
 
 
 @partial(jax.jit, static_argnums=0)
-def _encode_expression(config: Config, params: Params, images: UInt8[Array, "n 64 64 3"]) -> Float[Array, "n 64"]:
+def _encode_expression(config: Config, params: Params, images: UInt8[Array, "n 64 64 3"]) -> Float[Array, "n dim"]:
     codes = models.encode(config.model, params, images.astype(jnp.float32) / 255)
     return jax.lax.with_sharding_constraint(codes.expression, distributed.replicated_sharding())
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from facedisent_jax import models
-from facedisent_jax.config import ModelConfig
+from facedisent_jax.config import IMAGE_SIZE, ModelConfig
+from facedisent_jax.models.hybrid import FLOW_GRID
 
 KINDS = [ModelConfig(kind="hybrid", width=128, blocks=1), ModelConfig(kind="plain", width=8)]
 
@@ -30,6 +31,33 @@ def test_codes_and_images_have_their_shapes_ranges_and_dtype(config, dtype):
     decoded = jax.jit(partial(models.decode, config))(params, codes)
     assert decoded.shape == (5, 64, 64, 3)
     assert {codes.identity.dtype, codes.expression.dtype, decoded.dtype} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("config", [*KINDS, ModelConfig(kind="warp", width=128, blocks=1)], ids=lambda c: c.kind)
+@pytest.mark.parametrize("code_dims", [32, 256])
+def test_codes_can_have_another_length(config, code_dims):
+    config = replace(config, code_dims=code_dims)
+    params = jax.eval_shape(partial(models.init, config), jax.random.key(0))
+    images = jnp.zeros((2, 64, 64, 3))
+    codes = jax.eval_shape(partial(models.encode, config), params, images)
+    assert codes.identity.shape == codes.expression.shape == (2, code_dims)
+    if config.kind == "warp":
+        source = jax.eval_shape(partial(models.encode_source, config), params, images)
+        decoded = jax.eval_shape(partial(models.decode_from_sources, config), params, codes, source).images
+    else:
+        decoded = jax.eval_shape(partial(models.decode, config), params, codes)
+    assert decoded.shape == images.shape
+
+
+def test_the_flow_of_the_decoder_starts_at_nothing_and_then_moves_the_image():
+    """After Shu et al. 2018: appearance and shape apart."""
+    config = KINDS[0]
+    params, codes = new_params(config), models.Codes(jnp.ones((1, 64)), jnp.full((1, 64), 0.3))
+    params["decoder"]["mean"] = jax.random.uniform(jax.random.key(1), params["decoder"]["mean"].shape)
+    still = models.decode(config, params, codes)
+    params["decoder"]["flow"]["bias"] = jnp.tile(jnp.array([0.0, 0.5]), FLOW_GRID**2)  # columns, half of 4 pixels
+    moved = models.decode(config, params, codes)
+    np.testing.assert_allclose(moved[:, :, :-2], still[:, :, 2:], atol=1e-5)
 
 
 @pytest.mark.parametrize("config", KINDS, ids=lambda c: c.kind)
@@ -54,9 +82,11 @@ def test_an_image_is_encoded_alike_whatever_else_is_in_the_batch(config):
 
 
 def products(jaxpr):
-    """The dtypes of both inputs and of the output of every matrix product in a program."""
+    """The dtypes of both inputs and of the output of every matrix product in a program, but for enlarging the flow."""
     for step in jaxpr.eqns:
-        if step.primitive.name == "dot_general":
+        if step.primitive.name == "dot_general" and not any(
+            {FLOW_GRID, IMAGE_SIZE} == set(v.aval.shape) for v in step.invars
+        ):
             yield (*(str(v.aval.dtype) for v in step.invars), str(step.outvars[0].aval.dtype))
         for subprogram in jax.tree.leaves(list(step.params.values()), is_leaf=lambda p: hasattr(p, "eqns")):
             yield from products(subprogram.jaxpr) if hasattr(subprogram, "jaxpr") else ()

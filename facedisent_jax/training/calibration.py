@@ -1,0 +1,102 @@
+"""The intensity of the code at which a decoded image shows the intensity asked for."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from facedisent_jax import models
+from facedisent_jax.config import Config
+from facedisent_jax.data.labels import label_vector, move_to_intensity
+from facedisent_jax.data.record import APEX_ABOVE, NEUTRAL, NEUTRAL_BELOW
+from facedisent_jax.data.triplets import Triplets
+from facedisent_jax.models import Codes, Params
+from facedisent_jax.training import distributed, mouth_reader
+
+FITTED = 1000  # training images that the reader of the mouth region learns from
+PEOPLE = 48  # training people whose neutral images are decoded
+INTENSITIES = np.linspace(0, 1.5, 7)  # of the codes that are decoded
+MIN_SHOWN = 0.2  # of the real rise: a network that shows less is not calibrated
+STEPS = 11  # intensities asked for, from 0 to 1
+
+
+def calibrate(
+    config: Config, params: Params, triplets: Triplets, mean_expressions: dict[str, list[float]]
+) -> dict[str, list[float]]:
+    """By expression: the intensities of the code at which images show 0, 0.1, ... 1.
+
+    An image shows 1 where the reader of the mouth region sees in it what it sees, on average, in the real images of
+    the full expression, and 0 where it sees what it sees in the neutral image. The curve is the mean over half of the
+    training people, made to rise; the reader is fitted on the others. Expressions that it cannot tell from neutral, and
+    those that the network hardly shows yet, are left out.
+    """
+    faces, curves = triplets.faces, {}
+    is_neutral = triplets.is_labelled & (triplets.intensity < NEUTRAL_BELOW)
+    for name in sorted(set(mean_expressions) - {NEUTRAL}):
+        is_full = triplets.is_labelled & (triplets.intensity > APEX_ABOVE) & (faces.expression == name)
+        starts = _one_of_each(faces.subject, is_neutral & np.isin(faces.subject, faces.subject[is_full]), config.seed)
+        starts = starts[: len(starts) // 2]
+        if NEUTRAL not in mean_expressions or not len(starts):
+            continue
+        # Fitted on other people: it would read the images that it was fitted on better than decoded ones.
+        is_measured = np.isin(faces.subject, faces.subject[starts])
+        shows_it = triplets.is_labelled & ((faces.expression == name) | is_neutral) & ~is_measured
+        read = mouth_reader.fit(faces.image, np.where(shows_it, triplets.intensity, np.nan), config.seed, FITTED)
+        images = faces.image[np.resize(starts, PEOPLE)]  # always as many: one compilation
+        neutral, full = (np.array(mean_expressions[key], np.float32) for key in (NEUTRAL, name))
+        label = label_vector(name)[: min(config.objective.label_dims, config.model.code_dims)]
+        device_images = distributed.replicated(images)
+        expression = np.asarray(_encode(config, params, device_images).expression)
+        shown = []
+        for intensity in INTENSITIES:
+            target = move_to_intensity(expression, float(intensity), label, neutral, full)
+            decoded = _decode(config, params, device_images, distributed.replicated(target))
+            shown.append(float(read(np.asarray(decoded)).mean()))
+        before = float(read(images.astype(np.float32) / 255).mean())
+        real_rise = float(read(_some(faces.image, is_full & is_measured)).mean()) - before
+        if real_rise > 0 and max(shown) - before > MIN_SHOWN * real_rise:
+            curves[name] = invert((np.array(shown) - before) / real_rise)
+    return curves
+
+
+def invert(shown: Float[np.ndarray, "k"]) -> list[float]:
+    """The intensities of the code, for 0, 0.1, ... 1 asked for. shown: at INTENSITIES.
+
+    A network that cannot show 1 is asked for shares of the most that it shows.
+    """
+    rising = np.maximum.accumulate(np.concatenate([[0.0], shown[1:]]))
+    rising += 1e-6 * np.arange(len(rising))  # where it is flat, the smaller intensity
+    return np.interp(np.linspace(0, min(rising[-1], 1), STEPS), rising, INTENSITIES).tolist()
+
+
+def _one_of_each(subject: np.ndarray, usable: np.ndarray, seed: int) -> np.ndarray:
+    """A usable row of each subject, at most 2 PEOPLE, drawn by seed."""
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(usable))
+    return rows[np.sort(np.unique(subject[rows], return_index=True)[1])][: 2 * PEOPLE]
+
+
+def _some(images, usable: np.ndarray) -> Float[np.ndarray, "n 64 64 3"]:
+    rows = np.flatnonzero(usable)
+    return np.asarray(images[rows[:: max(1, len(rows) // 256)]], np.float32) / 255
+
+
+@partial(jax.jit, static_argnums=0)
+def _encode(config: Config, params: Params, images: UInt8[Array, "n 64 64 3"]) -> Codes:
+    codes = models.encode(config.model, params, images.astype(jnp.float32) / 255)
+    return jax.lax.with_sharding_constraint(codes, distributed.replicated_sharding())
+
+
+@partial(jax.jit, static_argnums=0)
+def _decode(
+    config: Config, params: Params, images: UInt8[Array, "n 64 64 3"], expression: Float[Array, "n dim"]
+) -> Float[Array, "n 64 64 3"]:
+    """The people of the images with other expression codes."""
+    source = models.encode_source(config.model, params, images.astype(jnp.float32) / 255)
+    codes = Codes(source.identity, expression)
+    if models.KINDS[config.model.kind].uses_source:
+        decoded = models.decode_from_sources(config.model, params, codes, source, cubic=True).images
+    else:
+        decoded = models.decode(config.model, params, codes)
+    return jax.lax.with_sharding_constraint(jnp.clip(decoded, 0, 1), distributed.replicated_sharding())
