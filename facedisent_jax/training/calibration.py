@@ -28,9 +28,9 @@ def calibrate(
     """By expression: the intensities of the code at which images show 0, 0.1, ... 1.
 
     An image shows 1 where the reader of the mouth region sees in it what it sees, on average, in the real images of
-    the full expression, and 0 where it sees what it sees in the neutral image. The curve is the mean over half of the
-    training people, made to rise; the reader is fitted on the others. Expressions that it cannot tell from neutral, and
-    those that the network hardly shows yet, are left out.
+    the full expression, and 0 where it sees what it sees in the image decoded at 0. The curve is the mean over half of
+    the training people, made to rise; the reader is fitted on the others. Expressions that it cannot tell from neutral,
+    and those that the network hardly shows yet, are left out.
     """
     faces, curves = triplets.faces, {}
     is_neutral = triplets.is_labelled & (triplets.intensity < NEUTRAL_BELOW)
@@ -54,10 +54,9 @@ def calibrate(
             target = move_to_intensity(expression, float(intensity), label, neutral, full)
             decoded = _decode(config, params, device_images, distributed.replicated(target))
             shown.append(float(read(np.asarray(decoded)).mean()))
-        before = float(read(images.astype(np.float32) / 255).mean())
-        real_rise = float(read(_some(faces.image, is_full & is_measured)).mean()) - before
-        if real_rise > 0 and max(shown) - before > MIN_SHOWN * real_rise:
-            curves[name] = invert((np.array(shown) - before) / real_rise)
+        whole_rise = float(read(_some(faces.image, is_full & is_measured)).mean()) - shown[0]
+        if whole_rise > 0 and max(shown) - shown[0] > MIN_SHOWN * whole_rise:
+            curves[name] = invert((np.array(shown) - shown[0]) / whole_rise)
     return curves
 
 
