@@ -189,6 +189,11 @@ class Config(RuntimeConfig):
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
 
+    @property
+    def label_dims(self) -> int:
+        """How many dimensions of the expression code the labels constrain."""
+        return min(self.objective.label_dims, self.model.code_dims)
+
 
 def validate(config: Config) -> None:
     """Raises UserError for settings that no run can have."""

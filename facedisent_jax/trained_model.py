@@ -177,7 +177,7 @@ class TrainedModel:
             start = self.encode(first)
             style = None if like is None else self.encode(as_single_image(like)).expression[0]
             end = Codes._make((start.identity, self.with_intensity(start.expression, to, action, style)))
-            weights = interpolation_weights(steps, "expression", 1.0)
+            weights = interpolation_weights(steps, move, 1.0)
             full = self.calibrated(to, action)
             if full:
                 weights[1] = np.array([self.calibrated(to * w, action) / full for w in weights[1].ravel()])[:, None]
@@ -242,8 +242,7 @@ class TrainedModel:
         if action not in (None, *self.expressions):
             hint = did_you_mean(str(action), self.expressions)
             raise UserError(f"The expression must be one that the model was trained on ({names}), got {action}.{hint}")
-        label_dims = min(self.config.objective.label_dims, self.config.model.code_dims)
-        return label_vector(action or self.expressions[0])[:label_dims]
+        return label_vector(action or self.expressions[0])[: self.config.label_dims]
 
     @cached_property
     def _encode(self) -> Callable:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from facedisent_jax.evaluation import judges, metrics, path_methods
 from facedisent_jax.evaluation.judges import Judge, Judges
 from facedisent_jax.evaluation.path_methods import EncodedClip, Method
+from facedisent_jax.training.mouth_reader import mouth_region
 
 GRID_SIZE = 11
 ALPHAS = np.linspace(0, 1, GRID_SIZE)  # of a trajectory: 0, 0.1, ... 1, the poster's steps
@@ -171,7 +172,7 @@ def image_metrics(pairs: dict[str, Pairs], perceptual: Judge | None) -> dict[str
     if not pairs:
         return {}
     images, truth = (np.concatenate([getattr(pair, side) for pair in pairs.values()]) for side in ("images", "truth"))
-    mouths = judges.mouth_region(images), judges.mouth_region(truth)
+    mouths = mouth_region(images), mouth_region(truth)
     values = {}
     for region, pair in (("whole", (images, truth)), ("mouth", mouths)):
         values[f"{region}/psnr"], values[f"{region}/ssim"] = metrics.psnr(*pair), metrics.ssim(*pair)
@@ -189,7 +190,7 @@ def image_metrics(pairs: dict[str, Pairs], perceptual: Judge | None) -> dict[str
 def error_curves(alpha: np.ndarray, images: np.ndarray, truth: np.ndarray) -> dict[str, Float[np.ndarray, "11"]]:
     """Root mean squared error along ALPHAS in grey levels of 255, for the whole face and the mouth."""
     out = {}
-    for region, crop in (("whole", lambda a: a), ("mouth", judges.mouth_region)):
+    for region, crop in (("whole", lambda a: a), ("mouth", mouth_region)):
         error = 255 * np.sqrt(np.square(crop(images) - crop(truth)).mean((1, 2, 3)))
         out[f"error_{region}"] = on_grid(alpha, error)
     return out

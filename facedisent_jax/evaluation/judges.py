@@ -254,10 +254,9 @@ def fit_mouth_reader(folders: Sequence[Path | str]) -> Judge | None:
 
 def mouth_reader(images: Any, intensity: np.ndarray, seed: int = SEED) -> Judge:
     """`training.mouth_reader.fit` as a judge."""
-    known = int((~np.isnan(intensity)).sum())
+    count = min(int((~np.isnan(intensity)).sum()), MAX_FITTED)
     return Judge(
-        f"reader of the mouth region (kernel ridge, fitted on the intensities of {min(known, MAX_FITTED)} training "
-        "pictures)",
+        f"reader of the mouth region (kernel ridge, fitted on the intensities of {count} training pictures)",
         fit_reader(images, intensity, seed),
         "It learnt from the same kind of labels as the network, and is nearly blind to ghosting: a cross-fade looks "
         "straight to it. The extra's face mesh has neither fault.",

@@ -58,8 +58,9 @@ def end_pairs(faces: Faces, expressions: list[str]) -> tuple[Int[np.ndarray, "n"
     take = take_ids(faces)
     pairs: dict[str, tuple[int, int]] = {}
     for row in np.flatnonzero(is_full).tolist():
-        if len(candidates := np.flatnonzero(is_neutral & (take == take[row]))):
-            pairs.setdefault(str(faces.subject[row]), (int(candidates[0]), row))
+        name = str(faces.subject[row])
+        if name not in pairs and len(candidates := np.flatnonzero(is_neutral & (take == take[row]))):
+            pairs[name] = (int(candidates[0]), row)
     names = sorted(pairs)
     order = np.random.default_rng(SEED).permutation(len(names))[:MAX_PEOPLE]
     rows = np.array([pairs[names[k]] for k in order], np.int64).reshape(-1, 2)
@@ -73,6 +74,7 @@ def one_picture_metrics(
 
     rise, own_code_rise:         of the judged smile, as a share of the mean real rise.
     rise_at:                     the same at each of STRENGTHS.
+    no_face:                     people left out of these, as the judge finds no face in one of their images.
     identity, real_identity:     distance to the neutral image: of the decoded one, and of the person's real one.
     sharpness:                   of the mouth, over that of the real full expressions.
     psnr, psnr_mouth:            to the person's real full expression; unchanged_psnr*: of the neutral image.
@@ -87,19 +89,20 @@ def one_picture_metrics(
         mouths = metrics.psnr(mouth_region(images), mouth_region(full))
         values[f"{name}psnr_mouth"] = metrics.subject_mean(mouths, subject)[0]
     if smile_judge:
-        measure = smile_judge.measure
-        before, real = measure(neutral), measure(full)
-        real_rise = np.nanmean(real - before)
-
-        def rise(images: np.ndarray) -> float:
-            return float(np.nanmean(measure(images) - before) / real_rise)
-
-        values["rise_at"] = [rise(out.decoded[:, k]) for k in range(len(STRENGTHS))]
-        values |= {"rise": values["rise_at"][-1], "own_code_rise": rise(out.own_code), "smile_judge": smile_judge.name}
+        images = [neutral, *out.decoded.swapaxes(0, 1), out.own_code, full]
+        smile = np.stack([smile_judge.measure(part) for part in images])
+        has_face = np.isfinite(smile).all(0)
+        before, *reached, own_code, real = (
+            smile[:, has_face].mean(1).tolist() if has_face.any() else [np.nan] * len(smile)
+        )
+        *values["rise_at"], values["own_code_rise"] = (
+            (after - before) / (real - before) if real != before else np.nan for after in (*reached, own_code)
+        )
+        values |= {"rise": values["rise_at"][-1], "no_face": int((~has_face).sum()), "smile_judge": smile_judge.name}
     if identity_judge:
-        source, *others = (identity_judge.measure(images) for images in (neutral, end, full))
-        distances = [np.linalg.norm(other - source, axis=1) for other in others]
-        values |= dict(zip(("identity", "real_identity"), (float(d.mean()) for d in distances), strict=True))
+        embeddings = [identity_judge.measure(images) for images in (neutral, end, full)]
+        for name, embedding in zip(("identity", "real_identity"), embeddings[1:], strict=True):
+            values[name] = float(np.linalg.norm(embedding - embeddings[0], axis=1).mean())
     return values
 
 

@@ -98,11 +98,11 @@ def from_one_picture(faces: Faces, out: OnePicture | None, smile_judge: Judge | 
         return ReportFigure("one_picture", title, "Left out: nobody has a neutral image and a full expression.")
     cells, below = [], []
     for k in range(min(8, len(out.neutral))):
-        row = [faces.image[out.neutral[k]], *out.decoded[k], out.own_code[k], faces.image[out.full[k]]]
+        neutral, full = (faces.image[rows[k]].astype(np.float32) / 255 for rows in (out.neutral, out.full))
+        row = np.stack([neutral, *out.decoded[k], out.own_code[k], full])
         cells.append(row)
         if smile_judge:
-            images = [image.astype(np.float32) / (255 if image.dtype == np.uint8 else 1) for image in row]
-            below.append([number_or_blank(smile) for smile in smile_judge.measure(np.stack(images))])
+            below.append([f"{smile:.2f}" if np.isfinite(smile) else "" for smile in smile_judge.measure(row)])
     top = ["source", *(f"{strength:g}" for strength in STRENGTHS), "own code", "real"]
     image = figures.grid(cells, top, below=below, margin_columns=1, end_columns=1)
     caption = (
@@ -112,10 +112,6 @@ def from_one_picture(faces: Faces, out: OnePicture | None, smile_judge: Judge | 
     )
     judged = f" Below each: the smile by the {smile_judge.name}." if smile_judge else ""
     return ReportFigure("one_picture", title, caption + judged, image)
-
-
-def number_or_blank(value: float) -> str:
-    return f"{value:.2f}" if np.isfinite(value) else ""
 
 
 def swap_grid(model: TrainedModel, faces: Faces, codes: Codes, people: list[EndPair]) -> ReportFigure:

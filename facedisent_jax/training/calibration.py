@@ -14,6 +14,7 @@ from facedisent_jax.data.record import APEX_ABOVE, NEUTRAL, NEUTRAL_BELOW
 from facedisent_jax.data.triplets import Triplets
 from facedisent_jax.models import Codes, Params
 from facedisent_jax.training import distributed, mouth_reader
+from facedisent_jax.training.validation import encode_expression
 
 FITTED = 1000  # training images that the reader of the mouth region learns from
 PEOPLE = 48  # training people whose neutral images are decoded
@@ -46,26 +47,26 @@ def calibrate(
         read = mouth_reader.fit(faces.image, np.where(shows_it, triplets.intensity, np.nan), config.seed, FITTED)
         images = faces.image[np.resize(starts, PEOPLE)]  # always as many: one compilation
         neutral, full = (np.array(mean_expressions[key], np.float32) for key in (NEUTRAL, name))
-        label = label_vector(name)[: min(config.objective.label_dims, config.model.code_dims)]
+        label = label_vector(name)[: config.label_dims]
         device_images = distributed.replicated(images)
-        expression = np.asarray(_encode(config, params, device_images).expression)
-        shown = []
+        expression = np.asarray(encode_expression(config, params, device_images))
+        readings = []
         for intensity in INTENSITIES:
             target = move_to_intensity(expression, float(intensity), label, neutral, full)
             decoded = _decode(config, params, device_images, distributed.replicated(target))
-            shown.append(float(read(np.asarray(decoded)).mean()))
-        whole_rise = float(read(_some(faces.image, is_full & is_measured)).mean()) - shown[0]
-        if whole_rise > 0 and max(shown) - shown[0] > MIN_SHOWN * whole_rise:
-            curves[name] = invert((np.array(shown) - shown[0]) / whole_rise)
+            readings.append(float(read(np.asarray(decoded)).mean()))
+        whole_rise = float(read(_some(faces.image, is_full & is_measured)).mean()) - readings[0]
+        if whole_rise > 0 and max(readings) - readings[0] > MIN_SHOWN * whole_rise:
+            curves[name] = invert((np.array(readings) - readings[0]) / whole_rise)
     return curves
 
 
-def invert(shown: Float[np.ndarray, "k"]) -> list[float]:
-    """The intensities of the code, for 0, 0.1, ... 1 asked for. shown: at INTENSITIES.
+def invert(rise: Float[np.ndarray, "k"]) -> list[float]:
+    """The intensities of the code, for 0, 0.1, ... 1 asked for. rise: what images show at INTENSITIES.
 
     A network that cannot show 1 is asked for shares of the most that it shows.
     """
-    rising = np.maximum.accumulate(np.concatenate([[0.0], shown[1:]]))
+    rising = np.maximum.accumulate(np.concatenate([[0.0], rise[1:]]))
     rising += 1e-6 * np.arange(len(rising))  # where it is flat, the smaller intensity
     return np.interp(np.linspace(0, min(rising[-1], 1), STEPS), rising, INTENSITIES).tolist()
 
@@ -79,12 +80,6 @@ def _one_of_each(subject: np.ndarray, usable: np.ndarray, seed: int) -> np.ndarr
 def _some(images, usable: np.ndarray) -> Float[np.ndarray, "n 64 64 3"]:
     rows = np.flatnonzero(usable)
     return np.asarray(images[rows[:: max(1, len(rows) // 256)]], np.float32) / 255
-
-
-@partial(jax.jit, static_argnums=0)
-def _encode(config: Config, params: Params, images: UInt8[Array, "n 64 64 3"]) -> Codes:
-    codes = models.encode(config.model, params, images.astype(jnp.float32) / 255)
-    return jax.lax.with_sharding_constraint(codes, distributed.replicated_sharding())
 
 
 @partial(jax.jit, static_argnums=0)

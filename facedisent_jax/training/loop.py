@@ -19,7 +19,7 @@ from facedisent_jax.training.checkpoint import Checkpoints
 from facedisent_jax.training.log import MetricsLog, NullLog
 from facedisent_jax.training.signals import StopRequest
 from facedisent_jax.training.step import TrainState, train_step, train_steps
-from facedisent_jax.training.validation import mean_expressions, validate
+from facedisent_jax.training.validation import expression_statistics, validate
 
 StepTerms = tuple[int, dict[str, Any]]  # a step (from 1) and its loss terms
 
@@ -62,6 +62,7 @@ def fit(
     in_flight: list[
         StepTerms
     ] = []  # here: the first step, and the terms of all steps, of a call since the last log line
+    calibration: dict[str, list[float]] = {}  # of the last validation: a stop must not wait for another
     wait_seconds = 0.0  # in which the devices had nothing to do for want of a batch
     for first, last in step_chunks(config, int(state.step)):
         wait_start = time.perf_counter()
@@ -88,13 +89,13 @@ def fit(
             unlogged, wait_seconds = unlogged[len(values) :], 0.0
         metrics = None
         if is_validation or stopping:
-            means, deviation = mean_expressions(config, state.ema_params, data.triplets)
+            means, deviation = expression_statistics(config, state.ema_params, data.triplets)
         if is_validation:
             metrics = validate(config, state.ema_params, data.held_out)
             log.validation(last, metrics | deviation)
+            calibration = calibrate(config, state.ema_params, data.triplets, means)
         if is_validation or stopping:
-            scale = calibrate(config, state.ema_params, data.triplets, means)
-            info = data.info | {"mean_expressions": means, "calibration": scale}
+            info = data.info | {"mean_expressions": means, "calibration": calibration}
             checkpoints.save(state, config, info, metrics, unlogged)
         if stopping:
             break

@@ -45,7 +45,7 @@ def validate(config: Config, params: Params, triplets: Triplets) -> dict[str, fl
     return metrics
 
 
-def mean_expressions(
+def expression_statistics(
     config: Config, params: Params, triplets: Triplets
 ) -> tuple[dict[str, list[float]], dict[str, float]]:
     """The mean expression code of the neutral training images, as "neutral", and of each expression in full; and how
@@ -61,7 +61,7 @@ def mean_expressions(
     for name in sorted(set(expression.tolist()) - {""}):
         rows = np.random.default_rng(config.seed).permutation(np.flatnonzero(expression == name))[:MAX_MEAN]
         images = triplets.faces.image[np.resize(np.sort(rows), MAX_MEAN)]  # always as many: one compilation
-        codes = np.asarray(_encode_expression(config, params, distributed.replicated(images)))
+        codes = np.asarray(encode_expression(config, params, distributed.replicated(images)))
         means[name] = codes[: len(rows)].mean(axis=0).tolist()
         style = codes[: len(rows), config.objective.label_dims :]
         if name != NEUTRAL and style.size:
@@ -70,7 +70,7 @@ def mean_expressions(
 
 
 @partial(jax.jit, static_argnums=0)
-def _encode_expression(config: Config, params: Params, images: UInt8[Array, "n 64 64 3"]) -> Float[Array, "n dim"]:
+def encode_expression(config: Config, params: Params, images: UInt8[Array, "n 64 64 3"]) -> Float[Array, "n dim"]:
     codes = models.encode(config.model, params, images.astype(jnp.float32) / 255)
     return jax.lax.with_sharding_constraint(codes.expression, distributed.replicated_sharding())
 

@@ -33,9 +33,7 @@ def calibrated(monkeypatch, share: float) -> dict[str, list[float]]:
         out[:, MOUTH[0], MOUTH[1]] += way * (full - neutral)[MOUTH]
         return out
 
-    monkeypatch.setattr(
-        calibration, "_encode", lambda config, params, images: calibration.Codes(None, np.zeros((48, 64)))
-    )
+    monkeypatch.setattr(calibration, "encode_expression", lambda *_: np.zeros((48, 64)))
     monkeypatch.setattr(calibration, "_decode", decode)
     means = {"neutral": [0.0] * 64, "smile": [1.0] * 64}
     return calibrate(CONFIG, None, Triplets(faces), means)

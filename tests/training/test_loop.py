@@ -46,7 +46,7 @@ def test_a_batch_that_is_fetched_while_a_step_runs_keeps_nothing_waiting(monkeyp
     state = TrainState(np.int32(0), {}, {}, ())
     monkeypatch.setattr(loop, "batches", lambda *_: stream())
     monkeypatch.setattr(loop, "validate", lambda *_: {})
-    monkeypatch.setattr(loop, "mean_expressions", lambda *_: ({}, {}))
+    monkeypatch.setattr(loop, "expression_statistics", lambda *_: ({}, {}))
     monkeypatch.setattr(loop, "calibrate", lambda *_: {})
     log = SimpleNamespace(training=lambda step, terms, wait: seconds.append(wait), validation=lambda *_: None)
     checkpoints = SimpleNamespace(save=lambda *_: None)

@@ -12,7 +12,7 @@ from facedisent_jax.config import Config, ModelConfig, ObjectiveConfig
 from facedisent_jax.data.record import Faces
 from facedisent_jax.data.triplets import Triplets
 from facedisent_jax.training.step import init_state
-from facedisent_jax.training.validation import _validation_mse, mean_expressions, validate
+from facedisent_jax.training.validation import _validation_mse, expression_statistics, validate
 
 TINY = ModelConfig(width=128, blocks=1)
 
@@ -32,14 +32,14 @@ def test_a_mean_expression_is_that_of_the_images_at_its_end():
     config = Config(model=TINY)
     faces = Faces.of([r for k in range(3) for r in person(k, [0, 0.5, 1.0])])
     params = init_state(config, faces).params
-    means, deviation = mean_expressions(config, params, Triplets(faces))
+    means, deviation = expression_statistics(config, params, Triplets(faces))
     codes = compiled.encode(TINY, params, jnp.asarray(faces.image, jnp.float32) / 255).expression
     assert set(means) == {"neutral", "smile"}
     assert means["neutral"] == pytest.approx(np.asarray(codes[0::3]).mean(0), abs=1e-5)
     assert means["smile"] == pytest.approx(np.asarray(codes[2::3]).mean(0), abs=1e-5)
     assert deviation == {}  # the label constrains all dimensions
     config = replace(config, objective=ObjectiveConfig(label_dims=16))
-    _, deviation = mean_expressions(config, params, Triplets(faces))
+    _, deviation = expression_statistics(config, params, Triplets(faces))
     assert deviation["validation/style_deviation"] == pytest.approx(
         np.asarray(codes[2::3, 16:]).std(0).mean(), abs=1e-5
     )
