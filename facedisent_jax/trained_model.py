@@ -17,6 +17,7 @@ from facedisent_jax.data.labels import label_vector, move_to_intensity, read_int
 from facedisent_jax.data.record import NEUTRAL
 from facedisent_jax.errors import UserError, did_you_mean
 from facedisent_jax.models import Codes, Params
+from facedisent_jax.models.codes import is_same_subject, lerp, split_pair
 from facedisent_jax.training import checkpoint
 
 Move = Literal["expression", "identity", "both"]
@@ -26,7 +27,6 @@ Decoded = Float[np.ndarray, "n 64 64 3"]  # in [0, 1]
 CodePair = Codes | Sequence[Float[np.ndarray, "n dim"]]  # identity and expression
 
 BATCH_SIZES = (2, 16, 64)  # a batch is padded to the next of these, so that a function is compiled at most three times
-SAME_SUBJECT_COSINE = 0.3  # validation people: 0.4 to 0.9 between neutral and apex of one, at most 0.2 between two
 
 
 def load(run: str | Path, step: str | int = "best") -> "TrainedModel":
@@ -279,12 +279,6 @@ class TrainedModel:
         return jax.tree.map(lambda p: jnp.asarray(p, dtype if p.ndim == 2 else None), self.params)
 
 
-def is_same_subject(a: Codes, b: Codes) -> bool:
-    """Whether two images, each with codes [1, dim], show one person: by the cosine of their identity codes."""
-    a_, b_ = np.asarray(a.identity).ravel(), np.asarray(b.identity).ravel()
-    return bool(a_ @ b_ > SAME_SUBJECT_COSINE * np.linalg.norm(a_) * np.linalg.norm(b_))
-
-
 def interpolation_weights(steps: int, move: Move, to: float) -> list[Float[np.ndarray, "steps 1"]]:
     """Weights of the end, for the identity and for the expression code: 0 to `to` if the code moves, else 0."""
     if move not in ("expression", "identity", "both"):
@@ -292,16 +286,6 @@ def interpolation_weights(steps: int, move: Move, to: float) -> list[Float[np.nd
     check_steps(steps)
     alpha = np.linspace(0, to, steps, dtype=np.float32)[:, None]
     return [alpha if move in (name, "both") else np.zeros_like(alpha) for name in Codes._fields]
-
-
-def lerp(a: Codes, b: Codes, weights: Sequence) -> Codes:
-    """Codes on the line from a to b, [1, dim] each. weights: [n, 1] for the identity and for the expression code."""
-    return Codes._make((1 - w) * start + w * end for w, start, end in zip(weights, a, b, strict=True))
-
-
-def split_pair(pair: Codes) -> list[Codes]:
-    """Codes of two images, [2, dim], as two Codes of [1, dim]."""
-    return [Codes._make(code[k : k + 1] for code in pair) for k in range(2)]
 
 
 def check_steps(steps: int) -> None:

@@ -18,6 +18,7 @@ from facedisent_jax import models, trained_model
 from facedisent_jax.config import Config, ModelConfig, ObjectiveConfig
 from facedisent_jax.data.labels import label_vector
 from facedisent_jax.errors import UserError
+from facedisent_jax.models.codes import lerp
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +100,11 @@ def test_interpolation_ends_at_the_reconstruction_or_the_swap(model, images):
 
 def test_interpolated_codes_lie_on_a_straight_line_in_equal_steps(model, images):
     a, b = (model.encode(images[k : k + 1]) for k in (0, 1))
-    path = trained_model.lerp(a, b, trained_model.interpolation_weights(11, "both", 1.0))
+    path = lerp(a, b, trained_model.interpolation_weights(11, "both", 1.0))
     for codes, start, end in zip(path, a, b, strict=True):
         assert np.diff(codes, axis=0) == pytest.approx(np.broadcast_to((end - start) / 10, (10, 64)), abs=1e-5)
         assert (codes[0] == start[0]).all() and (codes[-1] == end[0]).all()
-    path = trained_model.lerp(a, b, trained_model.interpolation_weights(11, "expression", 1.0))
+    path = lerp(a, b, trained_model.interpolation_weights(11, "expression", 1.0))
     assert (path.identity == a.identity).all() and not (path.expression == a.expression).all()
 
 

@@ -21,9 +21,9 @@ def test_people_who_differ_by_case_or_leading_zeros_share_a_split_and_are_named(
     assert split_by_subject == splits.split_subjects([*twins, *PEOPLE])[0]
 
 
-@pytest.mark.parametrize("other", ["S102", "S120", "S0120", "T12", "S12b", "S 12"])
-def test_people_with_other_numbers_or_letters_are_other_people(other):
-    assert splits.split_subjects(["S12", other, "x"])[1] == []
+@pytest.mark.parametrize("name", ["S102", "S120", "S0120", "T12", "S12b", "S 12"])
+def test_people_with_other_numbers_or_letters_are_other_people(name):
+    assert splits.split_subjects(["S12", name, "x"])[1] == []
 
 
 def test_people_whose_names_have_one_spelling_keep_the_splits_of_earlier_versions():
