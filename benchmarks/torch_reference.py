@@ -18,13 +18,13 @@ from facedisent_jax.models.codes import PIXELS
 from facedisent_jax.models.hybrid import FLOW_GRID, FLOW_SCALE
 from facedisent_jax.models.warp_decoder import (
     CHANGE_SOFTENING,
+    CHANNELS,
+    COARSE,
     COARSE_FLOW_SCALE,
-    CONDITION_CHANNELS,
     EPSILON,
-    FLOW_CHANNELS,
-    GRID,
+    FULL_CHANGE,
+    MASK_START,
     OUTPUT_CHANNELS,
-    PATCH,
 )
 
 
@@ -67,8 +67,6 @@ def tensors(params: Any, channels_last: bool) -> Any:
             value = np.take(value, order, axis) if value.shape[axis] == PIXELS else value
     if value.ndim == 2 and len(value) != PIXELS:
         value = value.T
-    if value.ndim == 3:  # a depthwise kernel
-        value = value.transpose(2, 0, 1)[:, None]
     if value.ndim == 4 and value.shape[0] == 3:
         value = value.transpose(3, 2, 0, 1)
     tensor = torch.tensor(np.ascontiguousarray(value))
@@ -135,13 +133,6 @@ def dense_block(x: Tensor, p: Any) -> Tensor:
 def conv_block(x: Tensor, p: Any) -> Tensor:
     y = conv(F.silu(group_norm(x, p["GroupNorm_0"])), p["Conv_0"])
     return x + conv(F.silu(group_norm(y, p["GroupNorm_1"])), p["Conv_1"])
-
-
-def separable_block(x: Tensor, p: Any, dilation: int, channels_last: bool) -> Tensor:
-    """x: [n, height, width, channels], the order for dense layers."""
-    y = to_layout(x.permute(0, 3, 1, 2), channels_last)
-    y = F.conv2d(y, p["kernel"], padding=dilation, dilation=dilation, groups=y.shape[1]).permute(0, 2, 3, 1)
-    return x + dense(F.silu(dense(layer_norm(y, p["LayerNorm_0"]), p["Dense_0"])), p["Dense_1"])
 
 
 def encode_logits(config: ModelConfig, params: Any, x: Tensor, channels_last: bool) -> Codes:
@@ -260,19 +251,30 @@ def align(sources: tuple[Source, ...], target_decoded: Tensor, alpha: Tensor | N
     return torch.stack([alpha * motion, (alpha - 1) * motion])
 
 
-def flow_network(
-    config: ModelConfig, p: Any, outputs: dict[str, int], inputs: Tensor, condition: Tensor, channels_last: bool
-) -> dict[str, Tensor]:
-    """`warp_decoder.FlowNetwork`: inputs [n, 9, 64, 64] -> {name: [n, 16, 16, channels]}."""
-    condition = F.silu(dense(condition, p["Dense_0"]))
-    spatial_condition = dense(condition, p["Dense_1"]).reshape(-1, GRID, GRID, CONDITION_CHANNELS)
-    patches = space_to_depth(inputs, PATCH, channels_last=True).permute(0, 2, 3, 1)
-    y = dense(torch.cat([patches, spatial_condition], dim=-1), p["Dense_2"])
-    for k in range(2 * config.blocks):
-        y = y + dense(condition, p[f"Dense_{3 + k}"])[:, None, None]
-        y = separable_block(y, p[f"SeparableBlock_{k}"], 1 + k % 2, channels_last)
-    y = dense(layer_norm(y, p["LayerNorm_0"]), p[f"Dense_{3 + 2 * config.blocks}"])
-    return dict(zip(outputs, y.split(list(outputs.values()), dim=-1), strict=True))
+def u_net(config: ModelConfig, p: Any, inputs: Tensor, condition: Tensor, channels_last: bool) -> dict[str, Tensor]:
+    """`warp_decoder.UNet`: inputs [n, 9, 64, 64] -> {name: [n, channels, 16, 16] or [n, channels, 64, 64]}."""
+    counts = {"Conv": 0, "GroupNorm": 0}
+
+    def next_layer(kind: str) -> Any:
+        counts[kind] += 1
+        return p[f"{kind}_{counts[kind] - 1}"]
+
+    def block(y: Tensor) -> Tensor:
+        return F.silu(group_norm(conv(y, next_layer("Conv")), next_layer("GroupNorm")))
+
+    y, skips, outputs = block(inputs), [], {}
+    for _ in range(len(CHANNELS) - 1):
+        skips.append(y)
+        y = block(space_to_depth(y, 2, channels_last))
+    y = y + dense(condition, p["Dense_0"])[:, :, None, None]
+    for _ in range(config.blocks):
+        y = y + block(y)
+    for skip in reversed(skips):
+        y = block(torch.cat([F.interpolate(y, scale_factor=2), skip], 1))
+        if skip.shape[2] == COARSE:
+            outputs["coarse_flow"] = conv(y, next_layer("Conv"))
+    y = conv(y, next_layer("Conv"))
+    return outputs | dict(zip(OUTPUT_CHANNELS, y.split(list(OUTPUT_CHANNELS.values()), dim=1), strict=True))
 
 
 def change_features(expression: Tensor, sources: tuple[Source, ...]) -> tuple[Tensor, Tensor]:
@@ -312,30 +314,19 @@ def decode_from_sources(
     images_and_decoded = to_layout(torch.cat([images, decoded], dim=2).flatten(0, 1), channels_last)
     target_decoded = torch.cat([target_decoded] * k)
 
-    def to_pixels(output: Tensor) -> Tensor:
-        return depth_to_space(output.permute(0, 3, 1, 2), PATCH, channels_last)
-
-    def warp_and_residual(flow: Tensor) -> tuple[Tensor, Tensor]:
-        warped, warped_decoded = warp_image(images_and_decoded, flow).split(3, dim=1)
-        return warped, target_decoded - warped_decoded
-
-    def predict_flow(name: str, channels: dict[str, int], flow: Tensor) -> tuple[dict, Tensor]:
-        warped, residual = warp_and_residual(flow)
-        pair = warped.reshape(k, n, 3, IMAGE_SIZE, IMAGE_SIZE)
-        other_source = (pair.flip(0) - pair).reshape(warped.shape)
-        inputs = torch.cat([warped - 0.5, 2 * other_source, 2 * residual / (change_norm + CHANGE_SOFTENING)], 1)
-        outputs = flow_network(config, params["warp"][name], channels, inputs, condition, channels_last)
-        coarse = F.interpolate(outputs["coarse_flow"].permute(0, 3, 1, 2), scale_factor=PATCH, mode="bilinear")
-        flow_update = COARSE_FLOW_SCALE * coarse + to_pixels(outputs["fine_flow"])
-        return outputs, (change_norm * flow_update).permute(0, 2, 3, 1)
-
-    _, flow = predict_flow("first", FLOW_CHANNELS, pose_flow)
-    outputs, flow_update = predict_flow("second", OUTPUT_CHANNELS, pose_flow + flow)
-    flow = flow + flow_update
-    mask = torch.sigmoid(to_pixels(outputs["mask"]))
-    warped, residual = warp_and_residual(pose_flow + flow)
-    painted = warped + mask * (residual + (2 * change_norm).clamp(max=1) * to_pixels(outputs["texture"]))
-    preference = torch.exp(to_pixels(outputs["blend_logit"]).clamp(-3, 3))
+    aligned, aligned_decoded = warp_image(images_and_decoded, pose_flow).split(3, dim=1)
+    pair = aligned.reshape(k, n, 3, IMAGE_SIZE, IMAGE_SIZE)
+    other_source = (pair.flip(0) - pair).reshape(aligned.shape)
+    residual = 2 * (target_decoded - aligned_decoded) / (change_norm + CHANGE_SOFTENING)
+    inputs = torch.cat([aligned - 0.5, 2 * other_source, residual], 1)
+    outputs = u_net(config, params["warp"], inputs, condition, channels_last)
+    coarse_flow = F.interpolate(outputs["coarse_flow"], size=IMAGE_SIZE, mode="bilinear")
+    flow = change_norm / FULL_CHANGE * (COARSE_FLOW_SCALE * coarse_flow + outputs["fine_flow"])
+    flow = flow.permute(0, 2, 3, 1)
+    mask = (change_norm / FULL_CHANGE).clamp(max=1) * torch.sigmoid(outputs["mask"] + MASK_START)
+    warped = warp_image(images_and_decoded[:, :3], pose_flow + flow)
+    painted = warped + mask * (torch.sigmoid(outputs["paint"]) - warped)
+    preference = torch.exp(outputs["blend_logit"].clamp(-3, 3))
     weight = source_weight[:, :, None, None, None] * preference.reshape(k, n, 1, IMAGE_SIZE, IMAGE_SIZE)
     blended = (weight * painted.reshape(k, n, 3, IMAGE_SIZE, IMAGE_SIZE)).sum(0) / weight.sum(0)
     return WarpOutput(

@@ -151,9 +151,7 @@ def warp_terms(
     model, label_dims = config.model, config.objective.label_dims
     (a, b, _), (identity_a, identity_b, _), (expression_a, expression_b, expression_c) = images, *codes
     n = len(a)
-    is_even_row = (torch.arange(n) % 2 == 0)[:, None]
-    style = torch.where(is_even_row, expression_b[:, label_dims:], expression_c[:, label_dims:])
-    retargeted = torch.cat([expression_c[:, :label_dims], style], dim=1)
+    retargeted = torch.cat([expression_c[:, :label_dims], expression_a[:, label_dims:]], dim=1)
     alpha = batch.alpha[:, None]
     interpolated = Codes(
         (1 - alpha) * identity_a + alpha * identity_b, (1 - alpha) * expression_a + alpha * expression_b
@@ -164,21 +162,17 @@ def warp_terms(
         Source(a, identity_a, expression_a, decoded[0]),
         Source(b, identity_b, expression_b, decoded[1]),
     )
-    sources = Source._make(torch.cat(parts) for parts in zip(source_a, source_b, source_a, strict=True))
-    target_identity = torch.where(is_even_row, interpolated.identity, identity_a)
-    target_codes = Codes(
-        torch.cat([identity_b, identity_a, target_identity]),
-        torch.cat([expression_b, retargeted, interpolated.expression]),
-    )
+    sources = Source._make(torch.cat(parts) for parts in zip(source_a, source_b, strict=True))
+    target_codes = Codes(torch.cat([identity_b, identity_a]), torch.cat([expression_b, retargeted]))
     from_one = net.decode_from_sources(model, params, target_codes, (sources,), channels_last)
     from_two = net.decode_from_sources(model, params, interpolated, (source_a, source_b), channels_last, batch.alpha)
 
     pixel_weight = torch.from_numpy(pixel_weights(config.objective.mouth_weight))[None, None]
-    error = multiscale_charbonnier(from_one.images, torch.cat([b, a, middle]), pixel_weight)
-    weight = torch.cat([batch.has_b, batch.has_b * batch.has_c, middle_weight])
+    error = multiscale_charbonnier(from_one.images, torch.cat([b, a]), pixel_weight)
+    weight = torch.cat([batch.has_b, batch.has_b * batch.has_c])
     flow = torch.cat([from_one.flow[0], *from_two.flow])
     encoder = {"encoder": detach(params["encoder"])}
-    re_encoded = net.encode(model, encoder, from_one.images[n : 2 * n], channels_last)
+    re_encoded = net.encode(model, encoder, from_one.images[n:], channels_last)
     cycle = l1(re_encoded.identity, identity_a.detach()) + l1(re_encoded.expression, retargeted.detach())
     variation = [flow.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (1, 2)]
     return {

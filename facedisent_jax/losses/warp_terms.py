@@ -25,19 +25,16 @@ def warp_terms(
     | source | target expression | target identity | target image | weight |
     |---|---|---|---|---|
     | a | b's | b's | b | has_b |
-    | b | c's intensity, in b's style or c's | a's | a | has_b * has_c |
-    | a | between a and b, as m | between a and b, or a's | m | difference of intensities |
+    | b | c's intensity, in a's style | a's | a | has_b * has_c |
     | a and b | between a and b, as m | between a and b | m | difference of intensities |
 
     The style is in the dimensions of the expression code beyond `label_dims`. The identity code also sets the head
-    pose. a from b needs no row: a and b are drawn in either order.
+    pose. a and b are drawn in either order.
     """
     a, b, _, middle = images
     (identity_a, identity_b, _), (expression_a, expression_b, expression_c) = codes
     n, label_dims = len(a), config.objective.label_dims
-    is_even_row = (jnp.arange(n) % 2 == 0)[:, None]  # two cases in a row of the table: half of the batch has each
-    style = jnp.where(is_even_row, expression_b[:, label_dims:], expression_c[:, label_dims:])
-    retargeted = jnp.concatenate([expression_c[:, :label_dims], style], axis=1)
+    retargeted = jnp.concatenate([expression_c[:, :label_dims], expression_a[:, label_dims:]], axis=1)
     alpha = batch.alpha[:, None]
     interpolated = Codes(
         (1 - alpha) * identity_a + alpha * identity_b, (1 - alpha) * expression_a + alpha * expression_b
@@ -46,21 +43,17 @@ def warp_terms(
 
     source_a = Source(a, identity_a, expression_a, decoded[0])
     source_b = Source(b, identity_b, expression_b, decoded[1])
-    sources = jax.tree.map(lambda *parts: jnp.concatenate(parts), source_a, source_b, source_a)
-    target_identity = jnp.where(is_even_row, interpolated.identity, identity_a)
-    target_codes = Codes(
-        jnp.concatenate([identity_b, identity_a, target_identity]),
-        jnp.concatenate([expression_b, retargeted, interpolated.expression]),
-    )
+    sources = jax.tree.map(lambda *parts: jnp.concatenate(parts), source_a, source_b)
+    target_codes = Codes(jnp.concatenate([identity_b, identity_a]), jnp.concatenate([expression_b, retargeted]))
     from_one = decode_from_sources(config.model, params, target_codes, sources)
     from_two = decode_from_sources(config.model, params, interpolated, source_a, source_b, alpha=batch.alpha)
 
     pixel_weight = jnp.asarray(pixel_weights(config.objective.mouth_weight))
-    error = multiscale_charbonnier(from_one.images, jnp.concatenate([b, a, middle]), pixel_weight)
-    weight = jnp.concatenate([batch.has_b, batch.has_b * batch.has_c, middle_weight])
+    error = multiscale_charbonnier(from_one.images, jnp.concatenate([b, a]), pixel_weight)
+    weight = jnp.concatenate([batch.has_b, batch.has_b * batch.has_c])
     flow = jnp.concatenate([from_one.flow, *from_two.flow[:, None]], axis=1)[0]
     # The encoder must not make the cycle easy, so only the decoder learns from it.
-    re_encoded = encode(config.model, jax.lax.stop_gradient(params), from_one.images[n : 2 * n])
+    re_encoded = encode(config.model, jax.lax.stop_gradient(params), from_one.images[n:])
     cycle_target = jax.lax.stop_gradient(Codes(identity_a, retargeted))
     cycle = l1(re_encoded.identity, cycle_target.identity) + l1(re_encoded.expression, cycle_target.expression)
     return {

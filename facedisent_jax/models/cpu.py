@@ -4,7 +4,6 @@
     matmul           plain_matmul           no transposed copy for the gradient of the weights
     outer_product    plain_outer_product    5 times as fast (bfloat16, with AMX)
     conv3x3          plain_conv3x3          gradient 100 times as fast inside a loop; bfloat16 at all
-    depthwise        plain_depthwise        gradient many times as fast
     scale_pixels     plain_scale_pixels     gradient 3 times as fast
     computed_once    plain_computed_once    a training step takes 20 % less time
 
@@ -13,7 +12,6 @@ On a GPU you can do without this file. Each operation is imported by name, so on
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -113,56 +111,6 @@ def _kernel_gradient(x: Float[Array, "b h w c"], gradient: Float[Array, "b h w p
 
 
 conv3x3.defvjp(lambda x, kernel: (conv3x3(x, kernel), (x, kernel)), _conv3x3_gradients)
-
-
-# --- Depthwise convolution -------------------------------------------------------------------------------------------
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def depthwise(x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c"], dilation: int) -> Float[Array, "b h w c"]:
-    """Depthwise 3x3 convolution with dilation, as nine shifted products.
-
-    The gradient of XLA's own depthwise convolution is many times slower on CPU.
-    """
-    return sum(kernel[i, j][None, None, None] * shifted for i, j, shifted in _taps(x, dilation))  # type: ignore[return-value]
-
-
-def plain_depthwise(
-    x: Float[Array, "b h w c"], kernel: Float[Array, "3 3 c"], dilation: int
-) -> Float[Array, "b h w c"]:
-    return jax.lax.conv_general_dilated(
-        x,
-        kernel[:, :, None],
-        (1, 1),
-        "SAME",
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=x.shape[-1],
-    )
-
-
-def _taps(x: Float[Array, "b h w c"], dilation: int) -> list[tuple[int, int, Array]]:
-    """Row and column of each tap of the kernel, and x shifted to it."""
-    _, h, w, _ = x.shape
-    x = jnp.pad(x, ((0, 0), (dilation, dilation), (dilation, dilation), (0, 0)))
-    return [
-        (i, j, x[:, i * dilation : i * dilation + h, j * dilation : j * dilation + w])
-        for i in range(3)
-        for j in range(3)
-    ]
-
-
-def _depthwise_gradients(dilation, saved, gradient):
-    # Two sums for the kernel: XLA on CPU computes the first in one pass. JAX's own gradient would write every shifted
-    # copy of x to memory and take three times as long.
-    x, kernel = saved
-    rows = range(x.shape[1])
-    columns = [sum(shifted[:, row] * gradient[:, row] for row in rows) for *_, shifted in _taps(x, dilation)]
-    kernel_gradient = jnp.sum(jnp.stack(columns), (1, 2)).reshape(kernel.shape)
-    return depthwise(gradient, kernel[::-1, ::-1], dilation), kernel_gradient
-
-
-depthwise.defvjp(lambda x, kernel, dilation: (depthwise(x, kernel, dilation), (x, kernel)), _depthwise_gradients)
 
 
 # --- Elementwise -----------------------------------------------------------------------------------------------------

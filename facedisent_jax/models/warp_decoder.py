@@ -5,8 +5,7 @@ a mask. 4. Blend, if there are two sources. Flow and paint scale with the change
 returns an exact copy.
 
 After Deforming Autoencoders (Shu et al. 2018) and GANimation (Pumarola et al. 2018). The target is seen in the blurred
-image that its codes alone decode to: paint adds what that shows beyond the warped source. The flow is predicted in two
-passes; the second sees the sources as the first has warped them, and where two still differ.
+image that its codes alone decode to.
 """
 
 from typing import Any, NamedTuple
@@ -20,17 +19,18 @@ from jaxtyping import Array, Float
 from facedisent_jax.config import IMAGE_SIZE, ModelConfig
 from facedisent_jax.models.alignment import head_motion
 from facedisent_jax.models.cpu import scale_pixels
-from facedisent_jax.models.layers import SeparableBlock, dense, depth_to_space, space_to_depth
+from facedisent_jax.models.layers import conv, dense, space_to_depth
 from facedisent_jax.models.sampling import warp_image
 
-GRID, PATCH = 16, 4  # the network works on 16x16 patches of 4x4 pixels: convolutions at 64x64 are slow on CPU
-CONDITION_CHANNELS = 16  # by which the codes tell the convolutions what moves where
+CHANNELS = {64: 16, 32: 32, 16: 64, 8: 96}  # of the U-Net, by the size of its grid
+COARSE = 16  # size of the grid of the coarse flow
 COARSE_FLOW_SCALE = 4.0  # pixels per unit of the coarse flow: smiles move lips by 1 to 3
 EPSILON = 1e-3  # of `rms`
-CHANGE_SOFTENING = 0.02  # RMS of a change of expression that counts half as a direction (a full smile: about 0.4)
-# Channels at 16x16 of the outputs for each source, in the first pass and in the second.
-FLOW_CHANNELS = {"coarse_flow": 2, "fine_flow": 2 * PATCH**2}
-OUTPUT_CHANNELS = FLOW_CHANNELS | {"mask": PATCH**2, "texture": 3 * PATCH**2, "blend_logit": PATCH**2}
+CHANGE_SOFTENING = 0.02  # RMS of a change of expression that counts half as a direction
+FULL_CHANGE = 0.5  # RMS of a change of expression from neutral to a full smile, about
+MASK_START = -3.0  # logit of the mask before training: nearly nothing is painted
+# Channels of the outputs for each source, at 64x64 pixels.
+OUTPUT_CHANNELS = {"fine_flow": 2, "mask": 1, "paint": 3, "blend_logit": 1}
 
 
 class Source(NamedTuple):
@@ -58,51 +58,49 @@ class WarpOutput(NamedTuple):
     mask: Float[Array, "sources batch 64 64 1"]
 
 
-class FlowNetwork(nn.Module):
-    """Convolutions at 16x16 over a source image, conditioned on the codes: what moves, and what is painted.
+class UNet(nn.Module):
+    """Convolutions over a source image at 64, 32, 16 and 8 pixels and back (Ronneberger et al. 2015), told the change.
 
     inputs:    the image; the other source minus this one, zeros if there is none; what the target decodes to beyond it.
     condition: from `change_features`.
-    Returns {name: [n, 16, 16, channels]} of `outputs`, all zeros at the start of training.
+    Returns "coarse_flow", [n, 16, 16, 2], and OUTPUT_CHANNELS at 64x64, all zeros at the start of training.
     """
 
     config: ModelConfig
-    outputs: tuple[tuple[str, int], ...]
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "n 64 64 9"], condition: Float[Array, "n c"]) -> dict[str, Array]:
-        dtype, width = self.config.dtype, self.config.width
-        channels = 3 * width // 8
-        condition = nn.silu(dense(dtype, width // 2)(condition))
-        spatial_condition = dense(dtype, GRID * GRID * CONDITION_CHANNELS)(condition)
-        spatial_condition = spatial_condition.reshape(-1, GRID, GRID, CONDITION_CHANNELS)
-        y = dense(dtype, channels)(jnp.concatenate([space_to_depth(inputs, PATCH), spatial_condition], axis=-1))
-        for k in range(2 * self.config.blocks):
-            y = y + dense(dtype, channels)(condition)[:, None, None]
-            y = SeparableBlock(dtype, dilation=1 + k % 2)(y)
-        y = nn.LayerNorm()(y)
-        names, sizes = zip(*self.outputs, strict=True)
-        y = dense(dtype, sum(sizes), kernel_init=nn.initializers.zeros)(y)
-        return dict(zip(names, jnp.split(y, np.cumsum(sizes)[:-1], axis=-1), strict=True))
+        dtype, zeros = self.config.dtype, nn.initializers.zeros
+
+        def block(y: Float[Array, "n h w c"], channels: int) -> Float[Array, "n h w p"]:
+            return nn.silu(nn.GroupNorm(num_groups=8)(conv(dtype, channels)(y)))
+
+        y, skips = block(inputs, CHANNELS[IMAGE_SIZE]), []
+        for channels in list(CHANNELS.values())[1:]:
+            skips.append(y)
+            y = block(space_to_depth(y, 2), channels)
+        y = y + dense(dtype, y.shape[-1])(condition)[:, None, None]
+        for _ in range(self.config.blocks):
+            y = y + block(y, y.shape[-1])
+        for skip in reversed(skips):
+            y = block(jnp.concatenate([_enlarge(y), skip], axis=-1), skip.shape[-1])
+            if skip.shape[1] == COARSE:
+                coarse_flow = conv(dtype, 2, kernel_init=zeros)(y)
+        sizes = np.cumsum(list(OUTPUT_CHANNELS.values()))
+        y = conv(dtype, int(sizes[-1]), kernel_init=zeros)(y)
+        outputs = dict(zip(OUTPUT_CHANNELS, jnp.split(y, sizes[:-1], axis=-1), strict=True))
+        return outputs | {"coarse_flow": coarse_flow}
 
 
-def _networks(config: ModelConfig) -> dict[str, FlowNetwork]:
-    """The networks of the two passes."""
-    return {
-        "first": FlowNetwork(config, tuple(FLOW_CHANNELS.items())),
-        "second": FlowNetwork(config, tuple(OUTPUT_CHANNELS.items())),
-    }
+def _enlarge(y: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+    """Twice as large: each pixel four times."""
+    return jnp.repeat(jnp.repeat(y, 2, axis=1), 2, axis=2)
 
 
 def init(config: ModelConfig, key: Array) -> Any:
     """New weights, as a plain pytree."""
     inputs, condition = jnp.zeros((1, IMAGE_SIZE, IMAGE_SIZE, 9)), jnp.zeros((1, 3 * config.code_dims + 1))
-    networks = _networks(config)
-    keys = jax.random.split(key, len(networks))
-    return {
-        name: network.init(key, inputs, condition)["params"]
-        for key, (name, network) in zip(keys, networks.items(), strict=True)
-    }
+    return UNet(config).init(key, inputs, condition)["params"]
 
 
 def warp_sources(
@@ -127,9 +125,7 @@ def warp_sources(
     pose_flow = float(config.warp_ablation != "paint") * _merge(align(sources, target_decoded, alpha))
     # 2. Warp
     stack = _stack(expression, target_decoded, sources)
-    _, flow = predict_flow(config, params, "first", stack, pose_flow)
-    outputs, flow_update = predict_flow(config, params, "second", stack, pose_flow + flow)
-    flow += flow_update
+    outputs, flow = predict_change(config, params, stack, pose_flow)
     # 3. Paint
     painted, mask = paint(config, outputs, stack, pose_flow + flow, cubic)
     # 4. Blend
@@ -138,7 +134,7 @@ def warp_sources(
     else:
         alpha = jnp.clip(alpha, 0, 1)
         source_weight = jnp.stack([1 - alpha, alpha])
-    blended = blend(painted, to_pixels(outputs["blend_logit"]), source_weight)
+    blended = blend(painted, outputs["blend_logit"], source_weight)
     return WarpOutput(blended, flow.reshape(k, n, 64, 64, 2), mask.reshape(k, n, 64, 64, 1))
 
 
@@ -219,38 +215,31 @@ def rms(change: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
     return jnp.sqrt(jnp.mean(change**2, axis=-1) + EPSILON**2) - EPSILON
 
 
-def warp_and_residual(
-    stack: _Stack, flow: Float[Array, "rows 64 64 2"], cubic: bool = False
-) -> tuple[Float[Array, "rows 64 64 3"], Float[Array, "rows 64 64 3"]]:
-    """The sources warped by the flow, and what the target decodes to beyond their warped reconstructions."""
-    warped, warped_decoded = jnp.split(warp_image(stack.images_and_decoded, flow, cubic), 2, axis=-1)
-    return warped, stack.target_decoded - warped_decoded
-
-
-def predict_flow(
-    config: ModelConfig, params: Any, name: str, stack: _Stack, flow: Float[Array, "rows 64 64 2"]
+def predict_change(
+    config: ModelConfig, params: Any, stack: _Stack, pose_flow: Float[Array, "rows 64 64 2"]
 ) -> tuple[dict[str, Array], Float[Array, "rows 64 64 2"]]:
-    """One pass: the outputs of the network `name` for the sources warped by the flow so far, and what to add to it."""
-    warped, residual = warp_and_residual(stack, flow)
-    pair = warped.reshape(stack.count, -1, *warped.shape[1:])
-    other_source = (pair[::-1] - pair).reshape(warped.shape)  # zeros if there is one source
-    residual = 2 * residual / (stack.change_norm + CHANGE_SOFTENING)
-    inputs = jnp.concatenate([warped - 0.5, 2 * other_source, residual], axis=-1)
-    outputs: Any = _networks(config)[name].apply({"params": params[name]}, inputs, stack.condition)
-    coarse_flow = jax.image.resize(outputs["coarse_flow"], flow.shape, "bilinear")
+    """The outputs of the network for the aligned sources, and the flow of the change, in pixels."""
+    aligned, aligned_decoded = jnp.split(warp_image(stack.images_and_decoded, pose_flow), 2, axis=-1)
+    pair = aligned.reshape(stack.count, -1, *aligned.shape[1:])
+    other_source = (pair[::-1] - pair).reshape(aligned.shape)  # zeros if there is one source
+    residual = 2 * (stack.target_decoded - aligned_decoded) / (stack.change_norm + CHANGE_SOFTENING)
+    inputs = jnp.concatenate([aligned - 0.5, 2 * other_source, residual], axis=-1)
+    outputs: Any = UNet(config).apply({"params": params}, inputs, stack.condition)
+    coarse_flow = jax.image.resize(outputs["coarse_flow"], pose_flow.shape, "bilinear")
     use_flow = float(config.warp_ablation != "paint")
-    flow_update = COARSE_FLOW_SCALE * coarse_flow + to_pixels(outputs["fine_flow"])
-    return outputs, use_flow * stack.change_norm * flow_update
+    return outputs, use_flow * stack.change_norm / FULL_CHANGE * (
+        COARSE_FLOW_SCALE * coarse_flow + outputs["fine_flow"]
+    )
 
 
 def paint(
     config: ModelConfig, outputs: dict[str, Array], stack: _Stack, flow: Float[Array, "rows 64 64 2"], cubic: bool
 ) -> tuple[Float[Array, "rows 64 64 3"], Float[Array, "rows 64 64 1"]]:
-    """The warped sources with the residual and the texture painted over them, and the mask of the paint."""
-    mask = nn.sigmoid(to_pixels(outputs["mask"])) * float(config.warp_ablation != "flow")
-    warped, residual = warp_and_residual(stack, flow, cubic)
-    texture = jnp.minimum(2 * stack.change_norm, 1) * to_pixels(outputs["texture"])
-    return warped + scale_pixels(residual + texture, mask), mask
+    """The warped sources, painted over through the mask, and the mask."""
+    strength = jnp.minimum(stack.change_norm / FULL_CHANGE, 1) * float(config.warp_ablation != "flow")
+    mask = strength * nn.sigmoid(outputs["mask"] + MASK_START)
+    warped = warp_image(stack.images_and_decoded[..., :3], flow, cubic)
+    return warped + scale_pixels(nn.sigmoid(outputs["paint"]) - warped, mask), mask
 
 
 def blend(
@@ -264,8 +253,3 @@ def blend(
     weight = source_weight[:, :, None, None, None] * preference
     weight = weight / jnp.sum(weight, axis=0, keepdims=True)
     return jnp.sum(scale_pixels(painted.reshape(*shape, 3), weight), axis=0)
-
-
-def to_pixels(output: Float[Array, "rows 16 16 _"]) -> Float[Array, "rows 64 64 _"]:
-    """An output of the network at 16x16, a patch of pixels per cell, at 64x64."""
-    return depth_to_space(output, PATCH)

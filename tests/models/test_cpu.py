@@ -51,12 +51,6 @@ def test_conv3x3(inputs, outputs, dtype, atol):
     )
 
 
-@pytest.mark.parametrize("dilation", [1, 2])
-def test_depthwise(dilation):
-    rewrite, twin = (partial(function, dilation=dilation) for function in (cpu.depthwise, cpu.plain_depthwise))
-    assert_twins_agree(rewrite, twin, (2, 6, 5, 4), (3, 3, 4))
-
-
 def test_scale_pixels():
     assert_twins_agree(cpu.scale_pixels, cpu.plain_scale_pixels, (2, 4, 4, 3), (2, 4, 4, 1))
 
@@ -94,7 +88,7 @@ def test_every_rewrite_has_a_twin_and_every_import_of_one_can_be_swapped(monkeyp
         return jnp.mean((output.images - images) ** 2) + jnp.mean(source.decoded**2)
 
     value, gradient = jax.jit(jax.value_and_grad(loss))(params)
-    names = ["matmul", "outer_product", "conv3x3", "depthwise", "scale_pixels", "computed_once"]
+    names = ["matmul", "outer_product", "conv3x3", "scale_pixels", "computed_once"]
     public = [name for name, part in vars(cpu).items() if getattr(part, "__module__", "") == cpu.__name__]
     assert sorted(name for name in public if name[0] != "_") == sorted(names + [f"plain_{name}" for name in names])
     for module in (hybrid, layers, plain, sampling, warp_decoder):

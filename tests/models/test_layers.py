@@ -35,7 +35,7 @@ def test_depth_to_space_undoes_space_to_depth():
     np.testing.assert_array_equal(layers.depth_to_space(blocks, 2), x)
 
 
-@pytest.mark.parametrize("block", [layers.DenseBlock, layers.ConvBlock, layers.SeparableBlock])
+@pytest.mark.parametrize("block", [layers.DenseBlock, layers.ConvBlock])
 def test_a_residual_block_starts_as_the_identity(block):
     x = jax.random.normal(jax.random.key(0), (2, 8) if block is layers.DenseBlock else (2, 4, 4, 8))
     layer = block("float32")
