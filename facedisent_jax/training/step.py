@@ -105,8 +105,10 @@ def augment_batch(
     label_a, label_b, _ = batch.label
     label_steps = jnp.round((label_a + alpha[:, None] * (label_b - label_a)) / config.intensity_step)
     label = jnp.concatenate([batch.label, label_steps[None] * config.intensity_step])
-    # The head moves from a to b; the middle frame is on the way, and c keeps a's pose.
-    motion_share = jnp.stack([jnp.zeros_like(alpha), jnp.ones_like(alpha), jnp.zeros_like(alpha), alpha])
+    # The head moves from a to b; the middle frame is on the way, and c keeps a's pose. Without a middle frame it stays:
+    # one source cannot tell where it went, and a decoder that has to guess blurs the mouth.
+    still = jnp.zeros_like(alpha)
+    motion_share = jnp.stack([still, jnp.asarray(batch.has_middle, jnp.float32), still, alpha])
     return augment(config.augment, key, images, label, motion_share)
 
 
