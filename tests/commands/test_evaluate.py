@@ -80,6 +80,7 @@ def test_video_and_compare_write_their_tables_and_say_where(run, clips, tmp_path
     assert (tmp_path / "table.csv").read_text().startswith("method,metric")
 
 
+@pytest.mark.slow
 def test_interpolate_writes_strips_and_animations(run, tmp_path):
     a, b = (run.parent / f"photo{k}.png" for k in (0, 1))
     sizes = {}
@@ -105,6 +106,7 @@ def test_a_strip_begins_and_ends_with_the_photographs(run, tmp_path):
         assert (strip[-BORDER - side : -BORDER, columns] == real).all()
 
 
+@pytest.mark.slow
 def test_swap_writes_a_grid_of_all_with_all(run, tmp_path):
     photos = [run.parent / f"photo{k}.png" for k in range(3)]
     result = command("swap", run, *photos, "--out", tmp_path / "grid.png")

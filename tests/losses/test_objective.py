@@ -74,6 +74,7 @@ def head_gradients(params):
     return jax.tree.map(lambda gradient: float(jnp.abs(gradient).max()), jax.jit(jax.jacrev(terms))(kernels))
 
 
+@pytest.mark.slow
 def test_identity_terms_send_no_gradient_into_the_expression_head_and_the_reverse(head_gradients):
     for name in IDENTITY:
         assert head_gradients[name]["identity"] > 0 and head_gradients[name]["expression"] == 0, name
@@ -81,6 +82,7 @@ def test_identity_terms_send_no_gradient_into_the_expression_head_and_the_revers
         assert head_gradients[name]["identity"] == 0 and head_gradients[name]["expression"] > 0, name
 
 
+@pytest.mark.slow
 def test_swap_and_reconstruction_teach_both_heads(head_gradients):
     for name in ("swap", "reconstruction"):
         assert min(head_gradients[name].values()) > 0, name

@@ -36,6 +36,7 @@ def test_no_change_of_expression_is_an_exact_copy(model, images):
     assert abs(model.decode(changed_codes, images) - images / 255).max() > 0.05
 
 
+@pytest.mark.slow
 def test_at_either_end_between_two_sources_is_an_exact_copy(model, images):
     codes, alpha = model.encode(images), np.array([0, 0, 0, 1, 1])
     expression = np.where(alpha[:, None] == 0, codes.expression, codes.expression[::-1])
@@ -82,6 +83,7 @@ def test_another_persons_image_gives_its_expression_alone(model, images, monkeyp
     assert model.interpolate(a, b, 3)[-1] == pytest.approx(model.swap(a[None], b[None])[0], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_interpolation_from_one_image_ends_at_the_given_intensity(model, images):
     path = model.interpolate(images[0], steps=4, to=0.7)
     assert path[0] == pytest.approx(images[0] / 255, abs=1e-5)

@@ -159,6 +159,7 @@ def config(folder, run, steps, **changes) -> Config:
     )
 
 
+@pytest.mark.slow
 def test_the_run_folder(folder, tmp_path, capsys):
     run = train_command.main(config(folder, tmp_path / "run", 3))
     assert {p.name for p in run.iterdir() if not p.name.startswith("events")} == {

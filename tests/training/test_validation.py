@@ -17,6 +17,7 @@ from facedisent_jax.training.validation import _validation_mse, expression_stati
 TINY = ModelConfig(width=128, blocks=1)
 
 
+@pytest.mark.slow
 def test_validation_counts_each_image_once_whatever_the_batch():
     config = Config(model=TINY)
     faces = Faces.of([r for k in range(5) for r in person(k)])
@@ -28,6 +29,7 @@ def test_validation_counts_each_image_once_whatever_the_batch():
     assert metrics["validation/reconstruction_psnr"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_mean_expression_is_that_of_the_images_at_its_end():
     config = Config(model=TINY)
     faces = Faces.of([r for k in range(3) for r in person(k, [0, 0.5, 1.0])])
