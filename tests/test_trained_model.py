@@ -141,6 +141,7 @@ def test_other_mistakes_are_explained(model, images):
         model.interpolate(images[0], images[1], 3, "smile")  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.slow
 def test_a_loaded_run_needs_neither_its_data_nor_tensorflow(tmp_path):
     from tiny_run import person, write_folder, write_run
 

@@ -163,6 +163,7 @@ def check(prep_run: PrepRun, count: int) -> None:
     assert prep_run.states_before == prep_run.states_after
 
 
+@pytest.mark.slow
 @posix_only
 def test_every_file_is_used_or_listed_and_nothing_is_written_elsewhere(prep_run):
     files, _ = list_images(prep_run.raw)

@@ -311,6 +311,7 @@ def test_refusals_are_sentences(run, tmp_path):
     assert not (run / "video.unfinished").exists()
 
 
+@pytest.mark.slow
 def test_a_study_cut_short_leaves_the_older_one_whole(run, summary, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt

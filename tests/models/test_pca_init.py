@@ -59,6 +59,7 @@ def test_images_of_unknown_subjects_start_as_one_subject_each(start):
     np.testing.assert_allclose(reconstruct(params, x), x, atol=5e-2)  # the images differ by 0.3 on average
 
 
+@pytest.mark.slow
 def test_the_pixel_weight_decides_which_changes_the_expression_code_starts_with(start):
     """Changes of the mouth and larger ones elsewhere, together more kinds than the code has dimensions."""
     rng = np.random.default_rng(0)
