@@ -117,7 +117,7 @@ def faces_of_one_size(faces: list[Box]) -> list[Box]:
     separate_faces = faces[:1]
     smallest = MIN_SECOND_FACE * max((face.side for face in faces), default=0)
     for face in faces[1:]:
-        if face.side >= smallest and not any(face.overlaps(kept) for kept in separate_faces):
+        if face.side >= smallest and not any(map(face.overlaps, separate_faces)):
             separate_faces.append(face)
     return separate_faces
 

@@ -29,17 +29,17 @@ def photo(*people: tuple[int, tuple[int, int]], sides: Sequence[int] = (200, 200
     """A picture of 600x300 pixels: drawn faces, each at a place (left, top)."""
     image = Image.new("RGB", (600, 300), (120, 140, 120))
     for (person, place), side in zip(people, sides, strict=False):
-        image.paste(drawn(person, level).resize((side, side), Image.Resampling.BICUBIC), place)
+        image.paste(draw_face(person, level).resize((side, side), Image.Resampling.BICUBIC), place)
     return image
 
 
-def drawn(person: int, level: float = 0.0) -> Image.Image:
+def draw_face(person: int, level: float = 0.0) -> Image.Image:
     return Image.fromarray(draw_levels(random_identity(0, person), [level])[0])
 
 
-def who(image: np.ndarray) -> int:
+def nearest_person(image: np.ndarray) -> int:
     """The person whose drawn face is most like a crop."""
-    errors = [np.abs(image.astype(float) - np.asarray(drawn(person))).mean() for person in range(3)]
+    errors = [np.abs(image.astype(float) - np.asarray(draw_face(person))).mean() for person in range(3)]
     return int(np.argmin(errors))
 
 
@@ -50,7 +50,9 @@ def prepare(folder: Path, photos: dict[str, Image.Image], *options: str) -> tupl
         image.save(folder / "raw" / f"{name}.png")
     main(["folder", str(folder / "raw"), str(folder / "out"), "--pattern", PATTERN, "--workers", "1", *options])
     faces = Faces.join([read_split(folder / "out", split) for split in ("train", "validation", "test")])
-    people = {(str(faces.subject[k]), str(faces.expression[k])): who(faces.image[k]) for k in range(len(faces))}
+    people = {
+        (str(faces.subject[k]), str(faces.expression[k])): nearest_person(faces.image[k]) for k in range(len(faces))
+    }
     assert read_info(folder / "out")["pictures"] == len(photos), "each picture is used once"
     remarks = folder / "out" / "remarks.csv"
     if not remarks.exists():
@@ -102,7 +104,7 @@ def test_place_and_size_decide_and_without_a_subject_the_clearest_face_is_taken(
 
 def test_people_in_the_background_are_not_looked_at(tmp_path):
     image = photo((SUBJECT, LEFT))
-    image.paste(drawn(FRIEND).resize((80, 80)), (400, 100))
+    image.paste(draw_face(FRIEND).resize((80, 80)), (400, 100))
     assert len(face_crop.locate_faces(image, "haar")) == 1
     _, remarks = prepare(tmp_path, {"anna_neutral": image})
     assert not remarks
@@ -111,7 +113,7 @@ def test_people_in_the_background_are_not_looked_at(tmp_path):
 def test_two_small_faces_of_one_size_are_both_found():
     image = Image.new("RGB", (1000, 500), (120, 140, 120))
     for person, side, place in ((SUBJECT, 230, (100, 100)), (FRIEND, 190, (700, 100))):
-        image.paste(drawn(person).resize((side, side)), place)
+        image.paste(draw_face(person).resize((side, side)), place)
     # in the image reduced to 160 pixels, where a face is looked for first, the second one is below the usual minimum
     assert len(face_crop.locate_faces(image, "haar")) == 2
 
@@ -130,7 +132,11 @@ def test_a_long_sequence_of_two_people_is_cropped_whole_at_one_place(tmp_path, m
     sources = [Source(tmp_path / f"{k}.png", f"{k}", "clip", "anna") for k in range(8)]
     sources.append(Source(tmp_path / "alone.png", "alone", "alone", "anna"))
     parts = list(jobs.crop_all(sources, crop.Cropping(), 1))
-    people = {source.key: who(image) for part in parts for source, image in zip(part.sources, part.images, strict=True)}
+    people = {
+        source.key: nearest_person(image)
+        for part in parts
+        for source, image in zip(part.sources, part.images, strict=True)
+    }
     assert people == dict.fromkeys([*"01234567", "alone"], FRIEND)
     assert [entry.key for part in parts for entry in part.remarks] == ["0"]
     assert not any(part.rejected for part in parts)
