@@ -178,9 +178,7 @@ class TrainedModel:
             style = None if like is None else self.encode(as_single_image(like)).expression[0]
             end = Codes._make((start.identity, self.with_intensity(start.expression, to, action, style)))
             weights = interpolation_weights(steps, move, 1.0)
-            full = self.calibrated(to, action)
-            if full:
-                weights[1] = np.array([self.calibrated(to * w, action) / full for w in weights[1].ravel()])[:, None]
+            weights[1] = self.calibrated_path(weights[1], action, to)
             return self.decode_with_source(lerp(start, end, weights), source)
         weights = interpolation_weights(steps, move, to)
         ends = np.concatenate([_to_float(validate_images(image)) for image in (first, as_single_image(b))])
@@ -231,6 +229,15 @@ class TrainedModel:
             return intensity
         end = max(intensity, 1.0)
         return float(np.interp(intensity / end, np.linspace(0, 1, len(curve)), curve)) * end
+
+    def calibrated_path(
+        self, alpha: Float[np.ndarray, "*n"], action: str | None = None, to: float = 1.0
+    ) -> Float[np.ndarray, "*n"]:
+        """Positions between the neutral code (0) and that of intensity `to` (1) whose images are at these alphas."""
+        full = self.calibrated(to, action)
+        if full == 0:
+            return alpha
+        return np.array([self.calibrated(to * x, action) / full for x in alpha.ravel()]).reshape(alpha.shape)
 
     def _label(self, action: str | None) -> Float[np.ndarray, "k"]:
         """The labelled dimensions of an action's label vector."""

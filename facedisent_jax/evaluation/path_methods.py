@@ -32,7 +32,7 @@ Method = Callable[[Float[np.ndarray, "k"]], np.ndarray]
 TITLES = {
     "expression": ("expression code", "the network: expression code moved between the ends, identity of the neutral"),
     "whole": ("whole code", "the network: both codes moved between the ends"),
-    "one_picture": ("one picture", "the network: neutral frame alone, moved to the training set's mean smile code"),
+    "one_picture": ("one picture", "the network: neutral frame alone, asked for the full expression"),
     "own_smile": ("one picture, own smile", "the network: neutral frame alone, moved to the apex's expression code"),
     "own_codes": ("one picture, own codes", "the network: neutral frame alone, moved to both codes of the apex"),
     "rotated": ("rotated code", "the network: the neutral frame's code turned in proportion to the intensity"),
@@ -155,12 +155,21 @@ def whole_code(inputs: Inputs) -> Method:
 
 
 def one_image(inputs: Inputs) -> Method | None:
-    """From the neutral frame alone towards the mean apex code of the training set."""
-    code = inputs.statistics.apex_code.get(inputs.clip.onset.action)
-    if code is None:
+    """From the neutral frame alone to the full expression, as `TrainedModel.interpolate` does.
+
+    A method without labels goes to the mean expression code of the training images.
+    """
+    model, onset = inputs.model, inputs.clip.onset
+    if onset.action not in model.expressions:
         return None
-    method = _move(inputs, inputs.identity[0], code, inputs.clip.real[0])
-    return lambda alpha: method(absolute_alpha(inputs.clip.onset, alpha))
+    if model.config.method == "triplet":
+        full = model.with_intensity(inputs.expression[:1], 1.0, onset.action)[0]
+    elif onset.action in model.info["mean_expressions"]:
+        full = np.array(model.info["mean_expressions"][onset.action], np.float32)
+    else:
+        return None
+    move = _move(inputs, inputs.identity[0], full, inputs.clip.real[0])
+    return lambda alpha: move(model.calibrated_path(absolute_alpha(onset, alpha), onset.action))
 
 
 def absolute_alpha(onset: Clip, alpha: Float[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:

@@ -1,9 +1,9 @@
-"""What interpolation methods take from the training images of a model: components, mean codes, mean differences."""
+"""What interpolation methods take from the training images of a model: components, mean differences, random codes."""
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from facedisent_jax.config import IMAGE_SIZE
 from facedisent_jax.data.reading import read_faces
@@ -15,22 +15,19 @@ from facedisent_jax.models.pca import PCA, fit_pca
 from facedisent_jax.trained_model import TrainedModel
 
 PCA_COMPONENTS = 128
-MAX_ENCODED = 500  # training images in the mean code of an action, drawn by seed
 RANDOM_CODES = 64  # training images whose codes replace the right ones in the method "codes_shuffled"
 
 
 class TrainingStatistics(NamedTuple):
     """What methods take from the model's training images; None and empty where these are gone.
 
-    apex_code:    mean expression code of the full expression [dim], by action.
     difference:   mean image of the full expression - mean neutral image, over people, by action.
     missing:      a sentence for each statistic that the training images do not allow.
-    random_codes: expression codes of training images drawn by seed.
+    random_codes: expression codes of training images rows by seed.
     """
 
     faces: Faces | None
     pca: PCA | None
-    apex_code: dict[str, Float[np.ndarray, "dim"]]
     difference: dict[str, Float[np.ndarray, "64 64 3"]]
     missing: list[str]
     random_codes: Float[np.ndarray, "n dim"] | None = None
@@ -45,36 +42,20 @@ def fit_training_statistics(model: TrainedModel, actions: set[str]) -> TrainingS
             None,
             None,
             {},
-            {},
-            [
-                "Missing: PCA, nearest frame, mean difference and the path from one picture: the run's training "
-                f"pictures are gone. {error}"
-            ],
+            [f"Missing: PCA, nearest frame and mean difference: the run's training pictures are gone. {error}"],
         )
-    apex_codes, differences, missing = {}, {}, []
+    differences, missing = {}, []
     for action in sorted(actions):
-        if (code := mean_apex_code(model, faces, action)) is not None:
-            apex_codes[action] = code
-        else:
-            missing.append(f"Missing: the path from one picture, as no training picture shows {action} in full.")
+        if action not in model.expressions:
+            missing.append(f"Missing: the path from one picture, as no training picture shows {action}.")
         if (difference := mean_difference(faces, action)) is not None:
             differences[action] = difference
         else:
             missing.append(f"Missing: mean difference, as no training person shows both neutral and full {action}.")
-    random_codes = np.asarray(model.encode(faces.image[_draw(np.arange(len(faces)), RANDOM_CODES)]).expression)
+    rows = np.sort(np.random.default_rng(SEED).permutation(len(faces))[:RANDOM_CODES])
+    random_codes = np.asarray(model.encode(faces.image[rows]).expression)
     pca = fit_pca(faces.image, PCA_COMPONENTS, SEED)
-    return TrainingStatistics(faces, pca, apex_codes, differences, missing, random_codes)
-
-
-def mean_apex_code(model: TrainedModel, faces: Faces, action: str) -> Float[np.ndarray, "dim"] | None:
-    """Mean expression code of the images that show an action in full; None if there is none."""
-    apex = np.flatnonzero((faces.expression == action) & (faces.intensity >= APEX_ABOVE))
-    return np.asarray(model.encode(faces.image[_draw(apex, MAX_ENCODED)]).expression).mean(0) if len(apex) else None
-
-
-def _draw(rows: Int[np.ndarray, "n"], count: int) -> Int[np.ndarray, "k"]:
-    """At most `count` of the rows, drawn by seed, in ascending order."""
-    return np.sort(np.random.default_rng(SEED).permutation(rows)[:count])
+    return TrainingStatistics(faces, pca, differences, missing, random_codes)
 
 
 def mean_difference(faces: Faces, action: str) -> Float[np.ndarray, "64 64 3"] | None:
