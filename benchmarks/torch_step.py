@@ -157,7 +157,6 @@ def warp_terms(
         (1 - alpha) * identity_a + alpha * identity_b, (1 - alpha) * expression_a + alpha * expression_b
     )
     middle_weight = batch.has_middle * (batch.intensity[0] - batch.intensity[1]).abs()
-
     source_a, source_b = (
         Source(a, identity_a, expression_a, decoded[0]),
         Source(b, identity_b, expression_b, decoded[1]),
@@ -165,7 +164,10 @@ def warp_terms(
     sources = Source._make(torch.cat(parts) for parts in zip(source_a, source_b, strict=True))
     target_codes = Codes(torch.cat([identity_b, identity_a]), torch.cat([expression_b, retargeted]))
     from_one = net.decode_from_sources(model, params, target_codes, (sources,), channels_last)
-    from_two = net.decode_from_sources(model, params, interpolated, (source_a, source_b), channels_last, batch.alpha)
+    half = torch.argsort(-batch.has_middle, stable=True)[: (n + 1) // 2]
+    interpolated_half = Codes._make(code[half] for code in interpolated)
+    sources_half = tuple(Source._make(part[half] for part in source) for source in (source_a, source_b))
+    from_two = net.decode_from_sources(model, params, interpolated_half, sources_half, channels_last, batch.alpha[half])
 
     pixel_weight = torch.from_numpy(pixel_weights(config.objective.mouth_weight))[None, None]
     error = multiscale_charbonnier(from_one.images, torch.cat([b, a]), pixel_weight)
@@ -177,7 +179,9 @@ def warp_terms(
     variation = [flow.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (1, 2)]
     return {
         "one_source": masked_mean(error, weight),
-        "two_sources": masked_mean(multiscale_charbonnier(from_two.images, middle, pixel_weight), middle_weight),
+        "two_sources": masked_mean(
+            multiscale_charbonnier(from_two.images, middle[half], pixel_weight), middle_weight[half]
+        ),
         "flow_tv": (variation[0] + variation[1]).mean(),
         "mask_area": (from_one.mask.mean() + from_two.mask.mean()) / 2,
         "cycle": masked_mean(cycle, batch.has_b * batch.has_c),

@@ -16,7 +16,8 @@ os.environ.update(TF_ENVIRONMENT)
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0".strip()
 if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers, and the commands they start, share what was compiled
     XLA_CACHE = tempfile.TemporaryDirectory(prefix="facedisent-xla-")
-    os.environ |= {"JAX_COMPILATION_CACHE_DIR": XLA_CACHE.name, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", XLA_CACHE.name)  # set by CI: its slow tests find it filled
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
 import pytest

@@ -1,8 +1,10 @@
 """Terms of the loss for the warp decoder, which sees an image of the person."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from facedisent_jax.config import Config
 from facedisent_jax.data.triplets import Batch
@@ -50,8 +52,9 @@ def warp_terms(
     from_one = decode_from_sources(config.model, params, target_codes, sources)
     # Half a batch from two sources: most triplets of stills have no middle frame, and this call costs the most.
     half = jnp.argsort(-batch.has_middle, stable=True)[: (n + 1) // 2]
-    two_args = jax.tree.map(lambda x: x[half], (interpolated, source_a, source_b, batch.alpha))
-    from_two = decode_from_sources(config.model, params, *two_args[:3], alpha=two_args[3])
+    from_two = decode_from_sources(
+        config.model, params, *_rows((interpolated, source_a, source_b), half), alpha=batch.alpha[half]
+    )
 
     pixel_weight = jnp.asarray(pixel_weights(config.objective.mouth_weight))
     error = multiscale_charbonnier(from_one.images, jnp.concatenate([b, a]), pixel_weight)
@@ -70,3 +73,8 @@ def warp_terms(
         "mask_area": (jnp.mean(from_one.mask) + jnp.mean(from_two.mask)) / 2,
         "cycle": masked_mean(cycle, batch.has_b * batch.has_c),
     }
+
+
+def _rows(values: Any, rows: Int[Array, "k"]) -> Any:
+    """The same rows of each array of a pytree."""
+    return jax.tree.map(lambda x: x[rows], values)
