@@ -5,6 +5,7 @@ Heavy imports are inside the commands, so that --help and mistakes are answered 
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -249,6 +250,89 @@ def swap(
     print(out)
 
 
+def encode(
+    run: Run,
+    images: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(
+            metavar="PHOTO|FOLDER [...]",
+            help="Photographs, folders of them, or data folders made by data_prep, all splits. Photographs are cropped "
+            "as the training data was, unless they have 64x64 pixels.",
+        ),
+    ],
+    out: Annotated[Path, arg(help=".csv or .npz.")] = Path("codes.csv"),
+    landmarker: CropMesh = None,
+    step: Step = "best",
+) -> None:
+    """Write the latent codes of images as a table, one row an image."""
+    from data_prep.cropping import user_photos
+    from data_prep.layouts.scan import list_images
+    from facedisent_jax import trained_model
+    from facedisent_jax.data.record import PREP_FILE
+    from facedisent_jax.evaluation import code_table
+
+    check_suffix(out, code_table.SUFFIXES)
+    data = [path for path in images if (path / PREP_FILE).is_file()]
+    photos = [
+        photo
+        for path in images
+        if path not in data
+        for photo in ([file for file, _ in list_images(path)[0]] if path.is_dir() else [path])
+    ]
+    _check_files(out, *photos)
+    check_out(out, images)
+    model = trained_model.load(run, _parse_step(step))
+    crops, names = [], []
+    for photo in _progress(photos, "image"):
+        try:
+            crops.append(user_photos.crop_photos([photo], model.info["crop"], landmarker)[0])
+            names.append(str(photo))
+        except UserError as error:
+            print(f"Left out: {error}", file=sys.stderr)
+    table = code_table.encode(model, names, crops, data)
+    code_table.write(table, out)
+    print(f"{len(table.path)} images, {len(photos) - len(crops)} left out")
+    print(out)
+
+
+def decode(
+    run: Run,
+    codes: Annotated[Positional[Path], arg(metavar="CODES", help="Table of codes, .csv or .npz, as encode writes it.")],
+    out: Annotated[
+        Path, arg(metavar="FOLDER", help="New folder of the images: 0000.png for the first row, ...")
+    ] = Path("decoded"),
+    source: Annotated[
+        Path | None,
+        arg(help="Preset warp: a photograph of the person, to whom every row gives its expression. None: codes alone."),
+    ] = None,
+    landmarker: CropMesh = None,
+    step: Step = "best",
+) -> None:
+    """Decode a table of codes to images of 64x64 pixels."""
+    import numpy as np
+
+    from data_prep.cropping import user_photos
+    from facedisent_jax import trained_model
+    from facedisent_jax.evaluation import code_table
+    from facedisent_jax.reporting import figures
+
+    if out.exists():
+        raise UserError(f"--out must be a new folder, got {out}, which exists.")
+    _check_files(out, codes, *filter(None, [source]))
+    model = trained_model.load(run, _parse_step(step))
+    _, pairs = code_table.read(codes, model.config.model.code_dims)
+    sources = None
+    if source is not None:
+        photo = user_photos.crop_photos([source], model.info["crop"], landmarker)
+        sources = np.repeat(photo, len(pairs.identity), axis=0)
+    decoded = model.decode(pairs, sources)
+    out.mkdir()
+    for k, image in enumerate(decoded):
+        figures.save(figures.enlarge(image, 1), out / f"{k:04}.png")
+    print(f"{len(decoded)} images")
+    print(out)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "video": video,
@@ -256,6 +340,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "table1": table1,
     "interpolate": interpolate,
     "swap": swap,
+    "encode": encode,
+    "decode": decode,
 }
 
 
@@ -279,13 +365,17 @@ def run(arguments: Sequence[str], program: str = "eval.py") -> None:
 
 
 def _video_options(data: tuple[Path, ...], split: str, step: str, clips: int, landmarker: Path | None) -> Any:
-    from tqdm import tqdm
-
     from facedisent_jax.evaluation.video import VideoEvalOptions
 
     mesh, why_none = _face_mesh(landmarker)
-    progress = lambda clips: tqdm(clips, unit="clip", dynamic_ncols=True)  # noqa: E731
-    return VideoEvalOptions(data, split, _parse_step(step), clips, mesh, why_none, progress)
+    return VideoEvalOptions(data, split, _parse_step(step), clips, mesh, why_none, partial(_progress, unit="clip"))
+
+
+def _progress(items: Any, unit: str) -> Any:
+    """The items, with a bar."""
+    from tqdm import tqdm
+
+    return tqdm(items, unit=f" {unit}", dynamic_ncols=True)
 
 
 def _report_folder(out: Path | None, default: Path) -> Path:

@@ -11,8 +11,10 @@ from extras import needs
 from PIL import Image
 from tiny_run import ROOT, SHARED, flat_face, person, write_folder, write_run
 
+from facedisent_jax import trained_model
 from facedisent_jax.commands import evaluate
 from facedisent_jax.config import ModelConfig
+from facedisent_jax.data.reading import read_info
 
 
 def command(*arguments: object) -> subprocess.CompletedProcess:
@@ -104,6 +106,31 @@ def test_a_strip_begins_and_ends_with_the_photographs(run, tmp_path):
         with Image.open(path) as photo:
             real = np.asarray(photo.resize((side, side), Image.Resampling.LANCZOS))
         assert (strip[-BORDER - side : -BORDER, columns] == real).all()
+
+
+def test_photographs_are_encoded_to_a_table_and_its_codes_are_decoded_again(run, tmp_path, capsys):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for k in range(2):
+        shutil.copy(run.parent / f"photo{k}.png", photos)
+    (photos / "broken.png").write_bytes(b"no image")
+    table = tmp_path / "codes.csv"
+    evaluate.run(["encode", str(run), str(photos), str(run.parent / "data"), "--out", str(table)])
+    said = capsys.readouterr()
+    assert "Left out" in said.err and "broken.png" in said.err and "1 left out" in said.out
+    rows = table.read_text().splitlines()
+    assert len(rows) == 1 + 2 + sum(read_info(run.parent / "data")["splits"].values())
+    assert rows[1].startswith(f"{photos / 'photo0.png'},,,,")
+    assert rows[3].startswith(f"{run.parent / 'data'}/train/0,p000,")
+    evaluate.run(["decode", str(run), str(table), "--out", str(tmp_path / "decoded")])
+    model = trained_model.load(run)
+    expected = model.decode(model.encode(np.asarray(Image.open(photos / "photo0.png"))[None]))[0]
+    decoded = np.asarray(Image.open(tmp_path / "decoded" / "0000.png")) / 255
+    assert decoded == pytest.approx(expected, abs=0.5 / 255 + 1e-6)
+    with pytest.raises(SystemExit, match="must be a new folder"):
+        evaluate.run(["decode", str(run), str(table), "--out", str(tmp_path / "decoded")])
+    with pytest.raises(SystemExit, match="must not be an input, nor lie in one"):
+        evaluate.run(["encode", str(run), str(photos), "--out", str(photos / "codes.csv")])
 
 
 @pytest.mark.slow

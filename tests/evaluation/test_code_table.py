@@ -1,0 +1,57 @@
+"""Tables of codes are read as they were written, and what is no table of codes is refused in a sentence."""
+
+import numpy as np
+import pytest
+
+from facedisent_jax.errors import UserError
+from facedisent_jax.evaluation import code_table
+from facedisent_jax.evaluation.code_table import CodeTable
+from facedisent_jax.models import Codes
+
+CODES = Codes(*np.random.default_rng(0).normal(size=(2, 3, 64)).astype(np.float32))
+NAMES = ["a, b.jpg", "José.png", '"c".png']
+TABLE = CodeTable(
+    NAMES, ["p1", "", "p2"], ["smile", "", "neutral"], np.float32([1, np.nan, 0]), CODES, {"smile": CODES[0][:, 0]}
+)
+
+
+@pytest.mark.parametrize("name", ["codes.csv", "codes.npz"])
+def test_codes_are_read_exactly_as_they_were_written(tmp_path, name):
+    code_table.write(TABLE, tmp_path / name)
+    names, codes = code_table.read(tmp_path / name, 64)
+    assert names == NAMES
+    assert np.array_equal(codes.identity, CODES.identity) and np.array_equal(codes.expression, CODES.expression)
+
+
+def test_the_columns_are_labels_readings_and_codes(tmp_path):
+    code_table.write(TABLE, tmp_path / "codes.csv")
+    header, _, second, _ = (tmp_path / "codes.csv").read_text(encoding="utf-8").splitlines()
+    columns = header.split(",")
+    assert columns[:6] == ["path", "subject", "expression", "intensity", "reading_smile", "id_00"]
+    assert columns[-1] == "ex_63" and len(columns) == 5 + 2 * 64
+    assert second.startswith("José.png,,,,")  # what is unknown is empty
+
+
+@pytest.mark.parametrize(
+    "text, reason",
+    [
+        ("", "cannot be read as a table of codes"),
+        ("path,id_00,ex_00\na.png,1\n", "a row has 2 cells and the first line 3"),
+        ("path,id_00,ex_00\na.png,1,x\n", "could not convert string to float"),
+        ("path,id_00,ex_00\na.png,1,2\n", "must be rows of 2 numbers, got [1, 1]"),
+        ("id_00,id_01,ex_00,ex_01\n1,2,3,nan\n", "expression codes .* must be numbers, got nan"),
+        ("id_00,id_01,ex_00,ex_01\n", "it has no rows"),
+    ],
+)
+def test_what_is_no_table_of_codes_is_refused(tmp_path, text, reason):
+    (tmp_path / "codes.csv").write_text(text)
+    with pytest.raises(UserError, match=reason.replace("[", r"\[")):
+        code_table.read(tmp_path / "codes.csv", 2)
+
+
+def test_another_file_in_the_place_of_a_table_is_refused(tmp_path):
+    (tmp_path / "codes.npz").write_bytes(b"no archive")
+    with pytest.raises(UserError, match="cannot be read as a table of codes"):
+        code_table.read(tmp_path / "codes.npz", 64)
+    with pytest.raises(UserError, match="must be one of .csv, .npz"):
+        code_table.read(tmp_path / "codes.txt", 64)

@@ -1,0 +1,41 @@
+"""Which images and triplets the terms of the warp decoder see."""
+
+from functools import partial
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import pytest
+from tiny_triplets import batch_of
+from tiny_warp import CONFIG
+
+from facedisent_jax.losses import warp_terms
+from facedisent_jax.losses.functions import multiscale_charbonnier, pixel_weights
+from facedisent_jax.models import Codes
+from facedisent_jax.models.warp_decoder import WarpOutput
+
+
+def copy_of_the_first_source(config, params, codes, first, second=None, alpha=None):
+    zeros = jnp.zeros((1 if second is None else 2, len(first.images), 64, 64, 2))
+    return WarpOutput(first.images, zeros, zeros[..., :1])
+
+
+@pytest.mark.parametrize("place", [0, 3])
+def test_two_sources_learn_from_a_middle_frame_wherever_it_is_in_the_batch(place):
+    """The call for two sources has half of the triplets: one with a middle frame must not be left out."""
+    has_middle = jnp.zeros(4).at[place].set(1.0)
+    batch = batch_of(intensity=jnp.array([[0.0] * 4, [1.0] * 4, [0.0] * 4]))
+    batch = batch._replace(has_middle=has_middle, alpha=jnp.full(4, 0.5))
+    a = jnp.full((4, 64, 64, 3), 0.2)
+    images = jnp.stack([a, a, a, a + 0.5 * has_middle[:, None, None, None]])
+    codes = Codes(jnp.zeros((3, 4, 64)), jnp.zeros((3, 4, 64)))
+    with (
+        mock.patch.object(warp_terms, "decode_from_sources", copy_of_the_first_source),
+        mock.patch.object(
+            warp_terms, "encode", lambda config, params, images: Codes(codes.identity[0], codes.expression[0])
+        ),
+    ):
+        terms = jax.jit(partial(warp_terms.warp_terms, CONFIG, {}))(images, batch, codes, images[:2])
+    pixel_weight = jnp.asarray(pixel_weights(CONFIG.objective.mouth_weight))
+    error = jax.jit(multiscale_charbonnier)(a[:1], a[:1] + 0.5, pixel_weight)[0]
+    assert terms["two_sources"] == pytest.approx(float(error), rel=1e-5)
