@@ -171,16 +171,12 @@ class TrainedModel:
         A model that uses source images starts at a itself. It ends at b itself if both codes move or both images show
         one person. The image of another person only gives its expression.
         """
+        weights = interpolation_weights(steps, move, to)
+        if b is None:
+            alpha = np.linspace(0, 1, steps) if move != "identity" else np.zeros(steps)
+            return self.towards(a, alpha, to, action, like)
         first = as_single_image(a)
         source = np.repeat(first, steps, axis=0)
-        if b is None:
-            start = self.encode(first)
-            style = None if like is None else self.encode(as_single_image(like)).expression[0]
-            end = Codes._make((start.identity, self.with_intensity(start.expression, to, action, style)))
-            weights = interpolation_weights(steps, move, 1.0)
-            weights[1] = self.calibrated_path(weights[1], action, to)
-            return self.decode_with_source(lerp(start, end, weights), source)
-        weights = interpolation_weights(steps, move, to)
         ends = np.concatenate([_to_float(validate_images(image)) for image in (first, as_single_image(b))])
         if not self.uses_source:
             return _batched(partial(self._interpolate, ends), weights, [(IMAGE_SIZE, IMAGE_SIZE, 3)])[0]
@@ -190,6 +186,26 @@ class TrainedModel:
             return self.decode_with_source(codes, source)
         source_b = np.repeat(as_single_image(b), steps, axis=0)
         return self.decode_with_source(codes, source, source_b, np.linspace(0, to, steps))
+
+    def towards(
+        self,
+        a: Image,
+        alpha: Float[np.ndarray, "n"],
+        to: float = 1.0,
+        action: str | None = None,
+        like: Image | None = None,
+    ) -> Decoded:
+        """Face a at positions on the way from its own expression (0) to the intensity `to` of an action (1).
+
+        action, like: as in `interpolate`, which has them evenly spaced.
+        """
+        first = as_single_image(a)
+        start = self.encode(first)
+        style = None if like is None else self.encode(as_single_image(like)).expression[0]
+        end = Codes._make((start.identity, self.with_intensity(start.expression, to, action, style)))
+        weight = self.calibrated_path(np.asarray(alpha, np.float32), action, to).astype(np.float32)[:, None]
+        source = np.repeat(first, len(weight), axis=0)
+        return self.decode_with_source(lerp(start, end, (np.zeros_like(weight), weight)), source)
 
     def with_intensity(
         self,

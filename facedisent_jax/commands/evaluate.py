@@ -333,6 +333,64 @@ def decode(
     print(out)
 
 
+def stimuli(
+    run: Run,
+    photos: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(
+            metavar="PHOTO [PHOTO ...]",
+            help="Photographs, one a person. Cropped as the training data was, unless they have 64x64 pixels.",
+        ),
+    ],
+    out: Annotated[Path, arg(metavar="FOLDER", help="New folder of the images, stimuli.csv and recipe.json.")] = Path(
+        "stimuli"
+    ),
+    levels: Annotated[
+        tuple[float, ...],
+        arg(help="Measured smile of the images: 0 is the photograph, 1 what the model makes of it at full strength."),
+    ] = (0.0, 0.25, 0.5, 0.75, 1.0),
+    match_luminance: Annotated[
+        bool, arg(help="Give all images of a person the mean luminance and the contrast of the photograph.")
+    ] = False,
+    scale: Annotated[int, arg(help="Width of the images in multiples of 64 pixels (Lanczos).")] = 4,
+    expression: Annotated[str | None, arg(help="The expression. None: the only one of the training data.")] = None,
+    recipe: Annotated[
+        Path | None,
+        arg(metavar="FILE", help="recipe.json of other stimuli: the same images are made again, nothing is measured."),
+    ] = None,
+    landmarker: FaceMesh = None,
+    step: Step = "best",
+) -> None:
+    """Make images of each person at equal steps of the measured smile, for experiments on perception."""
+    from data_prep.cropping import user_photos
+    from facedisent_jax import trained_model
+    from facedisent_jax.evaluation.judges import still_judges
+    from facedisent_jax.reporting import stimuli_folder
+
+    if out.exists():
+        raise UserError(f"--out must be a new folder, got {out}, which exists.")
+    if scale < 1:
+        raise UserError(f"--scale must be at least 1, got {scale}.")
+    _check_files(out, *photos, *filter(None, [recipe]))
+    model = trained_model.load(run, _parse_step(step))
+    faces = user_photos.crop_photos(photos, model.info["crop"], landmarker)
+    names = [path.stem for path in photos]
+    if recipe is None:
+        mesh, why_none = _face_mesh(landmarker)
+        if (expression or model.expressions[:1]) not in ("smile", ["smile"]):
+            mesh, why_none = None, "The face mesh measures nothing but the smile."
+        judges = still_judges(model, float(model.info["crop"]["margin"] or 0), mesh)
+        if judges.smile is None:
+            raise UserError(
+                f"A judge must measure the smile, and there is none: the training images are gone. {why_none}"
+            )
+        chosen = stimuli_folder.measure(model, names, faces, levels, judges, expression, match_luminance, scale)
+    else:
+        chosen = stimuli_folder.read_recipe(recipe, model, faces)
+    stimuli_folder.write(out, model, names, faces, chosen)
+    print(out)
+
+
 COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "video": video,
@@ -342,6 +400,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "swap": swap,
     "encode": encode,
     "decode": decode,
+    "stimuli": stimuli,
 }
 
 
