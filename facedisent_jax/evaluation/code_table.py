@@ -59,10 +59,12 @@ def encode(
         raise UserError("There must be an image to encode, got none.")
     encoded = [model.encode(part.image[:]) for part in parts if len(part)]
     codes = Codes._make(np.concatenate(code) for code in zip(*encoded, strict=True))
-    texts = [[str(text) for part in parts for text in getattr(part, name)] for name in ("subject", "expression")]
+    subject, expression = (
+        [str(text) for part in parts for text in getattr(part, name)] for name in ("subject", "expression")
+    )
     intensity = np.concatenate([part.intensity for part in parts])
     readings = {action: model.intensity(codes.expression, action) for action in model.expressions}
-    return CodeTable(names, *texts, intensity, codes, readings)
+    return CodeTable(names, subject, expression, intensity, codes, readings)
 
 
 def write(table: CodeTable, path: Path) -> None:
@@ -75,7 +77,7 @@ def write(table: CodeTable, path: Path) -> None:
         arrays |= {f"reading_{action}": values for action, values in table.readings.items()}
         arrays |= {f"{name}_code": np.asarray(code) for name, code in table.codes._asdict().items()}
         with replacing(path) as partial:
-            np.savez(partial, **arrays)
+            np.savez(partial, allow_pickle=False, **arrays)
         return
     columns = {name: [*getattr(table, name)] for name in LABELS}
     columns["intensity"] = ["" if math.isnan(value) else _digits(value) for value in table.intensity]

@@ -64,7 +64,7 @@ def match_luminance(images: Float[np.ndarray, "n 64 64 3"]) -> Float[np.ndarray,
 
 def digest(model: TrainedModel, photos: UInt8[np.ndarray, "n 64 64 3"]) -> str:
     """SHA-256 of the weights and the cropped photographs: stimuli are made again only from the same."""
-    sha = hashlib.sha256(np.ascontiguousarray(photos))
+    sha = hashlib.sha256(np.asarray(photos).tobytes())
     for leaf in jax.tree.leaves(model.params):
-        sha.update(np.ascontiguousarray(leaf))
+        sha.update(np.asarray(leaf).tobytes())
     return sha.hexdigest()

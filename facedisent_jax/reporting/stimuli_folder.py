@@ -110,7 +110,7 @@ def write(
 ) -> None:
     """Write images, table and recipe into a new folder. The recipe comes last."""
     folder.mkdir()
-    rows = [COLUMNS]
+    rows: list[tuple[str, ...]] = [COLUMNS]
     for k, (name, face) in enumerate(zip(names, faces, strict=True)):
         images = decode(model, face, np.array(recipe.alphas[k]), recipe.expression, recipe.match_luminance)
         for j, image in enumerate(images):
