@@ -78,7 +78,10 @@ class TrainedModel:
 
         action: one of `expressions`. None: the only one. Raises UserError.
         """
-        return read_intensity(np.asarray(expression), self._label(action))
+        expression, dim = np.asarray(expression), self.config.model.code_dims
+        if expression.ndim != 2 or expression.shape[1] != dim:
+            raise UserError(f"Expression codes must be of shape [n, {dim}], got {list(expression.shape)}.")
+        return read_intensity(expression, self._label(action))
 
     @property
     def uses_source(self) -> bool:

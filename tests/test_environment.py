@@ -5,10 +5,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 from tiny_run import ROOT
 
 from facedisent_jax import environment
+from facedisent_jax.training.run import _use_compilation_cache
 
 PYTHON = "/usr/bin/python"
 SETTLE = """
@@ -90,6 +92,18 @@ def test_caches_are_in_the_first_absolute_folder(monkeypatch, variables, folder)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert environment.cache_folder() == Path(folder)
+
+
+def test_compiled_programs_are_kept_where_the_user_says_and_else_in_the_cache_folder(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    own = jax.config.values["jax_compilation_cache_dir"]
+    try:
+        for folder, expected in (("/mine", "/mine"), (None, "/caches/facedisent_jax/xla")):
+            jax.config.update("jax_compilation_cache_dir", folder)
+            _use_compilation_cache()
+            assert jax.config.values["jax_compilation_cache_dir"] == expected
+    finally:
+        jax.config.update("jax_compilation_cache_dir", own)
 
 
 def test_without_a_home_caches_are_temporary(monkeypatch):

@@ -131,6 +131,8 @@ def test_other_mistakes_are_explained(model, images):
         model.decode((codes.identity, codes.expression[:, :10]))
     with pytest.raises(UserError, match=r"got \[64\] and \[64\]"):
         model.decode((codes.identity[0], codes.expression[0]))
+    with pytest.raises(UserError, match=r"Expression codes must be of shape \[n, 64\], got \[5, 64, 64, 3\]"):
+        model.intensity(images)
     with pytest.raises(UserError, match="got 5 and 2"):
         model.swap(images, images[:2])
     with pytest.raises(UserError, match=r"single image .* got \[5, 64, 64, 3\]"):

@@ -26,6 +26,7 @@ FRAME_COLUMNS = ("subject", "take", "frame", "intensity")
 COLUMN_ALIASES = {"person": "subject"}
 # More values beyond [0, 1] than this, as a fraction of those that are not 0, are of another scale. Fewer are typos.
 MAX_STRAY_FRACTION = 0.1
+SCALE_OF_1 = 1.5  # the largest intensity of a scale whose full expression is about 1
 
 
 def read_boxes(path: Path) -> dict[ImageKey, BoxEdges]:
@@ -76,8 +77,8 @@ def _scale_advice(values: Sequence[float]) -> str:
     description = f" The intensities of this file run from {low:g} to {high:g}: "
     if low < 0:
         return description + "shift and scale them so that a neutral face has 0 and a full expression 1."
-    full = 100 if 10 < high <= 100 else math.ceil(high)
-    return description + f"divide them by the value of a full expression, such as {full}."
+    full = 100 if 10 < high <= 100 else math.ceil(high) if high > SCALE_OF_1 else high
+    return description + f"divide them by the value of a full expression, such as {full:g}."
 
 
 def add_boxes(sources: list[Source], boxes: Path | None, points: Path | None) -> list[Source]:

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping
 
 from data_prep.layouts.scan import plain_name
-from facedisent_jax.data.record import SPLITS
+from facedisent_jax.data.record import SPLITS, spelling_key
 from facedisent_jax.errors import UserError
 
 TEST_FRACTION = 0.1  # of the subjects; the same fraction is for validation
@@ -81,11 +81,6 @@ def published_split(subjects: Iterable[str], training: Iterable[str], seed: int 
 def split_of(subject: str, split_by_subject: Mapping[str, str]) -> str:
     """The split of a person's images. Images of nobody in particular are for training."""
     return split_by_subject.get(subject, "train")
-
-
-def spelling_key(subject: str) -> str:
-    """The same for subjects that differ only by case or leading zeros, such as S002 and s2: they may be one person."""
-    return re.sub(r"(?<!\d)0+(?=\d)", "", plain_name(subject).casefold())
 
 
 def _ranked_people(subjects: Iterable[str], seed: int) -> list[list[str]]:

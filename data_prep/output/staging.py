@@ -34,7 +34,10 @@ def check_output_folder(out: Path | str, overwrite: bool) -> Path:
     """
     out = Path(out).resolve()
     if decode_file_name(str(out)) != str(out):
-        raise UserError(f"OUT must be a name in UTF-8, which TensorFlow needs, got {decode_file_name(str(out))}.")
+        raise UserError(
+            f"OUT must be a name in UTF-8, which TensorFlow needs, got {decode_file_name(str(out))}. "
+            "In an ASCII locale set PYTHONUTF8=1."
+        )
     _clean_up(out)
     if not out.exists():
         return out

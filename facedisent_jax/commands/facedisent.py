@@ -2,7 +2,7 @@
 
 import sys
 
-from facedisent_jax.environment import settle_environment
+from facedisent_jax.environment import settle_environment, start_command
 from facedisent_jax.errors import did_you_mean
 
 USAGE = """usage: facedisent COMMAND [OPTIONS]
@@ -15,12 +15,16 @@ USAGE = """usage: facedisent COMMAND [OPTIONS]
   table1       the poster's Table 1
   interpolate  move from one face to another, or towards a smile
   swap         give every person the expression of every other
+  encode       photographs become a table of latent codes
+  decode       a table of latent codes becomes images
+  stimuli      images at equal steps of the measured smile
 
 `facedisent COMMAND --help` lists the options of a command."""
 
 
 def main() -> None:
     """Carry out the command line of this process."""
+    start_command()
     name, *options = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(USAGE)

@@ -1,5 +1,6 @@
 """Data folders -> Faces, checked: what prep.json promises, which people are held out, all records of a split."""
 
+import hashlib
 import json
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -11,12 +12,21 @@ from jaxtyping import Bool
 
 from facedisent_jax.config import IMAGE_SIZE
 from facedisent_jax.data.mapped_images import MappedImages
-from facedisent_jax.data.record import APEX_ABOVE, IMAGE_BYTES, NEUTRAL_BELOW, PREP_FILE, SPLITS, Faces
+from facedisent_jax.data.record import (
+    APEX_ABOVE,
+    IMAGE_BYTES,
+    NEUTRAL_BELOW,
+    PREP_FILE,
+    SPLITS,
+    Faces,
+    spelling_key,
+)
 from facedisent_jax.data.shards import Chunk, RecordFault, describe_fault, list_shards, read_chunks
 from facedisent_jax.errors import UserError
 
 GIB = 1024**3
 PREP_KEYS = {"source": str, "detector": str, "margin": int | float, "options": dict, "splits": dict, "subjects": dict}
+HELD_OUT = ("validation", "test")
 Columns = dict[str, np.ndarray]  # the fields of Faces except the image
 
 
@@ -26,26 +36,43 @@ def read_faces(folders: Sequence[str | Path], split: str, memory: float = 8.0, e
     memory: in GiB. Larger splits stay on disk and are mapped.
     ends_only: only neutral images and full expressions, which is all that binary training sees of clips.
 
-    A person held out in one folder is held out in all: no training image shows anybody who is in the validation or
-    test split of any folder. Raises UserError for folders that cannot be used.
+    What is held out in one folder is held out in all: no training image shows anybody, by whatever spelling of the
+    name, who is in the validation or test split of any folder, nor equals an image there. Raises UserError for folders
+    that cannot be used.
     """
     count = sum(read_info(folder)["splits"].get(split, 0) for folder in folders)
     check_held_out = split == "train" and len(folders) > 1
-    held_out = np.array(sorted(held_out_subjects(folders)) if check_held_out else [], str)
+    people = held_out_people(folders) if check_held_out else set()
+    images = _held_out_images(folders) if check_held_out else set()
 
-    def keep(columns: Columns) -> np.ndarray:
-        is_end = (columns["intensity"] < NEUTRAL_BELOW) | (columns["intensity"] > APEX_ABOVE)
-        return ~np.isin(columns["subject"], held_out) & (is_end if ends_only else True)
+    def keep(chunk: Chunk) -> Bool[np.ndarray, "n"]:
+        intensity = chunk.columns["intensity"]
+        kept = (intensity < NEUTRAL_BELOW) | (intensity > APEX_ABOVE) if ends_only else np.ones(len(intensity), bool)
+        if check_held_out:
+            names, index = np.unique(chunk.columns["subject"], return_inverse=True)
+            kept &= ~np.array([spelling_key(str(name)) in people for name in names])[index]
+            kept &= [_image_digest(image) not in images for image in chunk.image]
+        return kept
 
     in_memory = count * IMAGE_BYTES <= memory * GIB
-    return read_splits(folders, split, in_memory, keep if len(held_out) or ends_only else None)
+    return read_splits(folders, split, in_memory, keep if check_held_out or ends_only else None)
 
 
-def held_out_subjects(folders: Sequence[str | Path]) -> set[str]:
-    """Everybody who is in the validation or test split of any of the folders."""
+def held_out_people(folders: Sequence[str | Path]) -> set[str]:
+    """The `spelling_key` of everybody who is in the validation or test split of any of the folders."""
     subjects_by_split = [read_info(folder)["subjects"] for folder in folders]
-    held_out = ("validation", "test")
-    return {name for subjects in subjects_by_split for split in held_out for name in subjects.get(split, [])}
+    names = {name for subjects in subjects_by_split for split in HELD_OUT for name in subjects.get(split, [])}
+    return {spelling_key(name) for name in names - {""}}
+
+
+def _held_out_images(folders: Sequence[str | Path]) -> set[bytes]:
+    """Digests of all images of the validation and test splits."""
+    parts = (_read_checked(Path(folder), split) for folder in folders for split in HELD_OUT)
+    return {_image_digest(image) for part in parts for _, chunk in part for image in chunk.image}
+
+
+def _image_digest(image: np.ndarray) -> bytes:
+    return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
 
 
 def crop_of(folders: Sequence[str | Path]) -> dict:
@@ -105,11 +132,11 @@ def read_splits(
     folders: Sequence[Path | str],
     split: str,
     in_memory: bool = True,
-    keep: Callable[[Columns], Bool[np.ndarray, "n"]] | None = None,
+    keep: Callable[[Chunk], Bool[np.ndarray, "n"]] | None = None,
 ) -> Faces:
     """`read_split` for several folders. Images take their memory once, even while they are read.
 
-    keep: which records to keep, by their columns.
+    keep: which records of a chunk to keep.
     """
     count = sum(read_info(folder)["splits"].get(split, 0) for folder in folders)
     image = np.empty((count if in_memory else 0, IMAGE_BYTES), np.uint8)  # rows never written take no memory
@@ -120,7 +147,7 @@ def read_splits(
         for path, chunk in _read_checked(Path(folder), split):
             if path not in shard_paths[-1:]:
                 shard_paths.append(path)
-            rows = slice(None) if keep is None else keep(chunk.columns)
+            rows = slice(None) if keep is None else keep(chunk)
             columns = {name: values[rows] for name, values in chunk.columns.items()}
             size = len(columns["frame"])
             columns["folder"] = np.full(size, number)

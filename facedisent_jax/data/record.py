@@ -4,6 +4,8 @@ TensorFlow Datasets is imported where it is needed, so that `Record` is cheap to
 """
 
 import hashlib
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -45,6 +47,13 @@ class Record(NamedTuple):
     condition: str = ""
     frame: int = 0
     intensity: float = float("nan")
+
+
+def spelling_key(subject: str) -> str:
+    """The same for subjects that differ only by case, leading zeros, Unicode form or blanks at the ends, such as S002
+    and s2: they may be one person."""
+    name = unicodedata.normalize("NFC", subject).strip().casefold()
+    return re.sub(r"(?<!\d)0+(?=\d)", "", name)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 
 from facedisent_jax.data import reading
 from facedisent_jax.data.labels import intensity_step, take_ids
-from facedisent_jax.data.record import NEUTRAL, PREP_FILE, SPLITS, Faces
+from facedisent_jax.data.record import NEUTRAL, PREP_FILE, SPLITS, Faces, spelling_key
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import metrics
 from facedisent_jax.evaluation.metrics import SEED
@@ -251,8 +251,8 @@ def load_held_out(
 
 def check_unseen(model: TrainedModel, run: Path, folder: Path, split: str, subjects: list[str]) -> None:
     """Raises UserError if the model was trained on any of the subjects, or if this is its own training split."""
-    train_subjects = set(model.info["train_subjects"])
-    seen = [name for name in subjects if name in train_subjects]
+    train_people = set(map(spelling_key, model.info["train_subjects"]))
+    seen = [name for name in subjects if spelling_key(name) in train_people]
     if not seen and (
         split != "train" or folder.resolve() not in {Path(trained_on).resolve() for trained_on in model.info["data"]}
     ):

@@ -16,7 +16,7 @@ from facedisent_jax import config as configs
 from facedisent_jax.config import Config
 from facedisent_jax.data import reading
 from facedisent_jax.data.one_factor import OneFactor
-from facedisent_jax.data.record import NEUTRAL, PREP_FILE
+from facedisent_jax.data.record import NEUTRAL, PREP_FILE, spelling_key
 from facedisent_jax.data.triplets import Triplets
 from facedisent_jax.environment import cache_folder
 from facedisent_jax.errors import Stopped, UserError
@@ -68,10 +68,13 @@ def read_data(config: Config, folders: Sequence[Path]) -> tuple[TrainingData, An
     print(f"{len(triplets)} training images of {len(subjects)} subjects, {len(held_out)} for validation.")
     if len(folders) > 1:
         print("".join(f"  {sentence}\n" for sentence in triplets.describe_shares(folders)), end="")
+    count = sum(reading.read_info(folder)["splits"].get("train", 0) for folder in folders)
+    if len(faces) < count and not config.ends_only:
+        print(f"Left out {count - len(faces)} images of people, or equal to images, held out in another folder.")
     print("".join(f"  {sentence}\n" for sentence in triplets.describe_missing_partners()), end="")
     crop, params = reading.crop_of(folders), None
     if config.init_from:
-        initial = load_initial_params(config, crop, reading.held_out_subjects(folders))
+        initial = load_initial_params(config, crop, reading.held_out_people(folders))
         subjects, params = subjects | set(initial.info["train_subjects"]), initial.params
         expressions |= set(initial.info["expressions"])
     info = {
@@ -85,7 +88,7 @@ def read_data(config: Config, folders: Sequence[Path]) -> tuple[TrainingData, An
 
 def load_initial_params(config: Config, crop: dict, held_out: set[str]) -> checkpoint.Checkpoint:
     """The checkpoint of config.init_from. Raises UserError where its network or crop differs, or where it was trained
-    on subjects that are held out here."""
+    on people who are held out here (`reading.held_out_people`)."""
     initial = checkpoint.load(config.init_from)
     if config.model != initial.config.model:
         differences = configs.differences(config, replace(config, model=initial.config.model))
@@ -95,7 +98,7 @@ def load_initial_params(config: Config, crop: dict, held_out: set[str]) -> check
             f"--init-from must be trained on images of the same margin: {crop['margin']:g} here, "
             f"{initial.info['crop']['margin']:g} in {config.init_from}. Prepare the data alike."
         )
-    if leaked := sorted(held_out & set(initial.info["train_subjects"])):
+    if leaked := sorted(name for name in initial.info["train_subjects"] if spelling_key(name) in held_out):
         raise UserError(
             f"{config.init_from} was trained on {len(leaked)} subjects who are held out here ({shorten(leaked)}). "
             f"Prepare the data with `--split-like {initial.info['data'][0]}`."

@@ -83,6 +83,21 @@ def test_a_person_held_out_in_one_folder_is_held_out_in_all(folder, tmp_path):
     assert set(faces.subject) == {"p001", "p002", "p003", "p020"}
 
 
+def test_a_person_held_out_is_held_out_by_another_spelling_of_the_name(folder, tmp_path):
+    """p001 of the first folder trains, unless the other folder tests a P1."""
+    held_out = [record._replace(subject=" P1", image=record.image ^ 1) for record in person(1)]
+    second_folder = write_folder(tmp_path / "other", {"train": person(20), "test": held_out})
+    faces = reading.read_faces([folder, second_folder], "train")
+    assert set(faces.subject) == {"p000", "p002", "p003", "p020"}
+
+
+def test_an_image_held_out_in_one_folder_does_not_train_under_another_name(folder, tmp_path):
+    held_out = [record._replace(subject="Ann") for record in person(1)[:1]]
+    second_folder = write_folder(tmp_path / "other", {"train": person(20), "validation": held_out})
+    faces = reading.read_faces([folder, second_folder], "train")
+    assert sorted(faces.subject.tolist()).count("p001") == 2  # of 3
+
+
 def test_folders_cropped_with_different_margins_are_refused(folder, tmp_path):
     second_folder = write_folder(tmp_path / "loose", {"train": person(1)})
     info = json.loads((second_folder / "prep.json").read_text())

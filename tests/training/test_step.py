@@ -136,3 +136,16 @@ def test_no_dtype_is_promoted_silently(preset):
 
     with jax.numpy_dtype_promotion("strict"):
         assert jax.eval_shape(trained).step.dtype == jnp.int32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["warp", "rotation"])
+def test_no_value_on_the_way_is_nan(preset):
+    """As JAX_DEBUG_NANS=1 asks, which stops at a NaN even where a mask would hide it."""
+    config = replace(PRESETS[preset].config, batch=4)
+    config = replace(config, model=replace(config.model, width=128))
+    faces = Faces.of([record for k in range(4) for record in person(k, np.linspace(0, 1, 5), sequence="take")])
+    batch = Triplets(faces, config.intensity_step, with_middle=config.model.kind == "warp").batch(0, 0, config.batch)
+    with jax.debug_nans(True):
+        state, terms = train_step(config, init_state(config, faces), batch)
+        assert int(state.step) == 1 and np.isfinite(float(terms["loss"]))

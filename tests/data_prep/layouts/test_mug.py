@@ -300,7 +300,9 @@ def test_what_is_wrong_with_labels_costs_the_frame_or_the_take_and_is_named(tmp_
     assert any("1 takes that are not used (such as 077 take000)" in note for note in read_info(out)["notes"])
 
 
-@pytest.mark.parametrize(("full", "advice"), [(5, "such as 5"), (3.3, "such as 4"), (100, "such as 100")])
+@pytest.mark.parametrize(
+    ("full", "advice"), [(5, "such as 5"), (3.3, "such as 4"), (100, "such as 100"), (1.2, "such as 1.2")]
+)
 def test_labels_on_another_scale_are_refused_though_some_lie_between_0_and_1(tmp_path, full, advice):
     raw = tree(tmp_path / "raw", *(f"001/happiness/take000/img_{k:04}.jpg" for k in range(len(RISE))))
     table = labels(tmp_path / "l.csv", [("001", "take000", k, round(full * level, 2)) for k, level in enumerate(RISE)])
