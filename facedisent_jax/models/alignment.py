@@ -75,4 +75,16 @@ def _gauss_newton_step(
     damping = 1e-6 + 1e-4 * jnp.trace(hessian, axis1=1, axis2=2)  # an image of one colour has no gradient
     hessian += damping[:, None, None] * jnp.eye(4)[None]
     rhs = jnp.einsum("nhwk,nhw,nhw->nk", jacobian, difference, weight)
-    return jnp.linalg.solve(hessian, rhs[..., None])[..., 0]
+    return _solve(hessian, rhs)
+
+
+def _solve(matrix: Float[Array, "batch k k"], rhs: Float[Array, "batch k"]) -> Float[Array, "batch k"]:
+    """x of matrix x = rhs, for small positive definite matrices, by Gauss-Jordan elimination.
+
+    On a GPU or TPU `jnp.linalg.solve` calls a library that takes one small matrix after the other.
+    """
+    rows = jnp.concatenate([matrix, rhs[..., None]], axis=-1)
+    for k in range(matrix.shape[-1]):
+        pivot = rows[:, k] / rows[:, k, k, None]
+        rows = (rows - rows[:, :, k, None] * pivot[:, None]).at[:, k].set(pivot)
+    return rows[..., -1]

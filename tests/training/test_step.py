@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,7 @@ from facedisent_jax import models
 from facedisent_jax.config import AugmentConfig, Config, ModelConfig, OptimConfig
 from facedisent_jax.data.one_factor import OneFactor
 from facedisent_jax.data.record import Faces
-from facedisent_jax.data.triplets import Triplets
+from facedisent_jax.data.triplets import Batch, Triplets
 from facedisent_jax.presets import POSTER_LOSS, PRESETS
 from facedisent_jax.training.step import TrainState, init_state, learning_rate, optimizer, train_step, train_steps
 from facedisent_jax.training.validation import _validation_mse
@@ -115,23 +116,33 @@ def test_convolutions_of_several_steps_a_call_have_the_layout_that_is_fast(kind)
     assert len(layouts) > 10 and set(layouts) == {"b01f_01io->b01f"}
 
 
+def small(preset: str) -> tuple[Config, Faces, Batch]:
+    """A preset with a small network, clips of four people, and a batch of them."""
+    config = replace(PRESETS[preset].config, batch=4)
+    config = replace(config, model=replace(config.model, width=32 if config.model.kind == "plain" else 128))
+    faces = Faces.of([record for k in range(4) for record in person(k, np.linspace(0, 1, 5), sequence="take")])
+    sampler = OneFactor if config.method == "clamping" else Triplets
+    triplets = sampler(faces, config.intensity_step, with_middle=config.model.kind == "warp")
+    return config, faces, triplets.batch(0, 0, config.batch)
+
+
+def new_state(config: Config) -> TrainState:
+    """The state before the first step, without what `init_state` takes from the images."""
+    params = models.init(config.model, jax.random.key(0))
+    return TrainState(jnp.int32(0), params, params, optimizer(config.optim).init(params))
+
+
 @pytest.mark.parametrize(
     "preset",
     ["intensity", "rotation", *(pytest.param(name, marks=pytest.mark.slow) for name in ("poster", "clamping", "warp"))],
 )
 def test_no_dtype_is_promoted_silently(preset):
     """As JAX_NUMPY_DTYPE_PROMOTION=strict asks. The other presets differ from these in weights alone."""
-    config = replace(PRESETS[preset].config, batch=4)
-    config = replace(config, model=replace(config.model, width=32 if config.model.kind == "plain" else 128))
-    faces = Faces.of([record for k in range(4) for record in person(k, np.linspace(0, 1, 5), sequence="take")])
-    sampler = OneFactor if config.method == "clamping" else Triplets
-    triplets = sampler(faces, config.intensity_step, with_middle=config.model.kind == "warp")
-    batch = triplets.batch(0, 0, config.batch)
+    config, _, batch = small(preset)
 
     def trained() -> TrainState:
-        params = models.init(config.model, jax.random.key(0))
-        state = TrainState(jnp.int32(0), params, params, optimizer(config.optim).init(params))
-        _validation_mse(config, params, batch)
+        state = new_state(config)
+        _validation_mse(config, state.params, batch)
         return train_step(config, state, batch)[0]
 
     with jax.numpy_dtype_promotion("strict"):
@@ -139,13 +150,22 @@ def test_no_dtype_is_promoted_silently(preset):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("preset", ["smile", "poster", "warp", "rotation", "clamping"])
+def test_the_step_can_be_compiled_for_gpus_and_tpus(preset):
+    """Without a GPU: it is lowered for one, and has no call of a library and no float64."""
+    config, _, batch = small(preset)
+    traced = train_step.trace(config, jax.eval_shape(partial(new_state, config)), batch, None)
+    for platform in ("cuda", "tpu"):
+        program = traced.lower(lowering_platforms=(platform,)).as_text()
+        assert "stablehlo.dot_general" in program
+        assert "custom_call" not in program and "f64" not in program
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["warp", "rotation"])
 def test_no_value_on_the_way_is_nan(preset):
     """As JAX_DEBUG_NANS=1 asks, which stops at a NaN even where a mask would hide it."""
-    config = replace(PRESETS[preset].config, batch=4)
-    config = replace(config, model=replace(config.model, width=128))
-    faces = Faces.of([record for k in range(4) for record in person(k, np.linspace(0, 1, 5), sequence="take")])
-    batch = Triplets(faces, config.intensity_step, with_middle=config.model.kind == "warp").batch(0, 0, config.batch)
+    config, faces, batch = small(preset)
     with jax.debug_nans(True):
         state, terms = train_step(config, init_state(config, faces), batch)
         assert int(state.step) == 1 and np.isfinite(float(terms["loss"]))
