@@ -78,16 +78,22 @@ def one_picture_metrics(
     identity, real_identity:     distance to the neutral image: of the decoded one, and of the person's real one.
     sharpness:                   of the mouth, over that of the real full expressions.
     psnr, psnr_mouth:            to the person's real full expression; unchanged_psnr*: of the neutral image.
+    gain, gain_mouth:            psnr and psnr_mouth minus those of the neutral image, paired by person.
+    own_code_*:                  of the image with the expression code of the person's real full expression.
     """
     neutral, full = (np.asarray(faces.image[rows], np.float32) / 255 for rows in (out.neutral, out.full))
     subject = faces.subject[out.neutral]
     end = out.decoded[:, -1]
     values: dict = {"people": len(neutral), "sharpness": mouth_sharpness(end) / mouth_sharpness(full)}
+    regions = {"": full, "_mouth": mouth_region(full)}
+    unchanged = {"": metrics.psnr(neutral, full), "_mouth": metrics.psnr(mouth_region(neutral), regions["_mouth"])}
     for name, images in {"": end, "own_code_": out.own_code, "unchanged_": neutral}.items():
-        values[f"{name}psnr"], *interval = metrics.subject_mean(metrics.psnr(images, full), subject)
-        values[f"{name}psnr_ci95"] = interval
-        mouths = metrics.psnr(mouth_region(images), mouth_region(full))
-        values[f"{name}psnr_mouth"] = metrics.subject_mean(mouths, subject)[0]
+        for region, real in regions.items():
+            psnr = metrics.psnr(mouth_region(images) if region else images, real)
+            figures = {"psnr": psnr} | ({} if name == "unchanged_" else {"gain": psnr - unchanged[region]})
+            for figure, numbers in figures.items():
+                values[f"{name}{figure}{region}"], *interval = metrics.subject_mean(numbers, subject)
+                values[f"{name}{figure}{region}_ci95"] = interval
     if smile_judge:
         images = [neutral, *out.decoded.swapaxes(0, 1), out.own_code, full]
         smile = np.stack([smile_judge.measure(part) for part in images])

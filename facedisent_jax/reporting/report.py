@@ -164,6 +164,10 @@ def one_picture_table(values: dict | None) -> str:
     remark = "PSNR to the person's real full expression, dB"
     rows.append(MetricRow("likeness to the real image", number(values["psnr"], 2), unchanged, remark))
     rows.append(MetricRow("the same with the person's own code", number(values["own_code_psnr"], 2), unchanged))
+    for name, remark in (("gain", "likeness minus that of the neutral image"), ("gain_mouth", "the same of the mouth")):
+        between = html.interval(values[f"{name}_ci95"], 2)
+        text = number(values[name], 2) + (f" ({between})" if between else "")
+        rows.append(MetricRow("nearer than left neutral, dB", text, "", f"{remark}, paired by person, 95 % interval"))
     return html.metric_table(rows, f"one picture in: neutral to full, {values['people']} people", "real image")
 
 

@@ -42,6 +42,11 @@ def test_the_real_smile_is_sharp_and_like_itself_and_the_neutral_image_is_the_ba
     assert real["psnr"] > 60 and real["psnr_mouth"] > 60
     assert still["psnr"] == pytest.approx(still["unchanged_psnr"]) and still["identity"] == 0
     assert real["unchanged_psnr"] == still["unchanged_psnr"]
+    assert still["gain"] == still["gain_mouth"] == 0
+    half, gains = measured(0.5), 20 * np.log10(2)  # half of the error, for everybody
+    assert half["gain_mouth"] == pytest.approx(gains, abs=1e-3) and half["gain_ci95"] == pytest.approx(
+        [gains] * 2, abs=1e-3
+    )
 
 
 def test_without_judges_there_is_no_rise_and_no_identity():
