@@ -376,9 +376,7 @@ def stimuli(
     faces = user_photos.crop_photos(photos, model.info["crop"], landmarker)
     names = [path.stem for path in photos]
     if recipe is None:
-        mesh, why_none = _face_mesh(landmarker)
-        if (expression or model.expressions[:1]) not in ("smile", ["smile"]):
-            mesh, why_none = None, "The face mesh measures nothing but the smile."
+        mesh, why_none = _smile_mesh(model, expression, landmarker)
         judges = still_judges(model, float(model.info["crop"]["margin"] or 0), mesh)
         if judges.smile is None:
             raise UserError(
@@ -388,6 +386,49 @@ def stimuli(
     else:
         chosen = stimuli_folder.read_recipe(recipe, model, faces)
     stimuli_folder.write(out, model, names, faces, chosen)
+    print(out)
+
+
+def explore(
+    run: Run,
+    photos: Annotated[
+        Positional[tuple[Path, ...]],
+        arg(
+            metavar="[PHOTO ...]",
+            help="Photographs, one a person, at most eight. Cropped as the training data was, unless they have 64x64 "
+            "pixels. None: people of --data.",
+        ),
+    ] = (),
+    out: Annotated[Path, arg(help=".html: one file, which opens from disk.")] = Path("explore.html"),
+    data: Data = (),
+    split: Split = "test",
+    expression: Annotated[
+        str | None, arg(help="The expression of the slider. None: the first of the training data.")
+    ] = None,
+    landmarker: FaceMesh = None,
+    step: Step = "best",
+) -> None:
+    """A page with a slider from neutral to full expression for each person, and what judges measure on each image."""
+    from data_prep.cropping import user_photos
+    from facedisent_jax import trained_model
+    from facedisent_jax.evaluation.judges import still_judges
+    from facedisent_jax.evaluation.stills import load_held_out
+    from facedisent_jax.reporting import explorer
+
+    check_suffix(out, (".html",))
+    _check_files(out, *photos)
+    model = trained_model.load(run, _parse_step(step))
+    folders = [Path(folder) for folder in data or model.info["data"]]
+    check_out(out, folders)
+    if photos:
+        faces = user_photos.crop_photos(photos, model.info["crop"], landmarker)
+        names = [path.stem for path in photos]
+    else:
+        names, faces = explorer.held_out_people(model, load_held_out(model, run, folders, split)[0])
+    judges = still_judges(
+        model, float(model.info["crop"]["margin"] or 0), _smile_mesh(model, expression, landmarker)[0]
+    )
+    explorer.write(model, names, faces, judges, expression, out)
     print(out)
 
 
@@ -401,6 +442,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "encode": encode,
     "decode": decode,
     "stimuli": stimuli,
+    "explore": explore,
 }
 
 
@@ -452,6 +494,13 @@ def _face_mesh(landmarker: Path | None) -> tuple[Any, str]:
 
     mesh = user_photos.crop_landmark_finder(landmarker)
     return (None, mesh) if isinstance(mesh, str) else (mesh, "")
+
+
+def _smile_mesh(model: Any, expression: str | None, landmarker: Path | None) -> tuple[Any, str]:
+    """`_face_mesh`, which measures nothing but the smile."""
+    if (expression or "".join(model.expressions[:1])) != "smile":
+        return None, "The face mesh measures nothing but the smile."
+    return _face_mesh(landmarker)
 
 
 def _parse_step(step: str) -> str | int:

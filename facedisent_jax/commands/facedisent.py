@@ -1,5 +1,6 @@
 """The console script `facedisent`: data_prep, train.py and eval.py under one name, in any working directory."""
 
+import os
 import sys
 
 from facedisent_jax.environment import settle_environment, start_command
@@ -18,6 +19,7 @@ USAGE = """usage: facedisent COMMAND [OPTIONS]
   encode       photographs become a table of latent codes
   decode       a table of latent codes becomes images
   stimuli      images at equal steps of the measured smile
+  explore      a page with a slider from neutral to full expression
 
 `facedisent COMMAND --help` lists the options of a command."""
 
@@ -27,7 +29,10 @@ def main() -> None:
     start_command()
     name, *options = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
-        print(USAGE)
+        try:
+            print(USAGE, flush=True)
+        except BrokenPipeError:  # `facedisent | head -1`; Python would write the rest at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     elif name == "prep":
         from data_prep import __main__ as prep
 

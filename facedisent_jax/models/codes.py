@@ -1,5 +1,6 @@
 """The two codes of a face, and the types that every network shares."""
 
+import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,12 @@ class Codes(NamedTuple):
 
     identity: Float[Array, "batch dim"]
     expression: Float[Array, "batch dim"]
+
+    @classmethod
+    def from_json(cls, text: str) -> "Codes":
+        """The codes of one face, [1, dim] each, as the page of `eval.py explore` copies them. Raises ValueError."""
+        codes = json.loads(text)
+        return cls(*(np.array([codes[name]], np.float32) for name in cls._fields))  # type: ignore[arg-type]
 
 
 class EncoderOutput(NamedTuple):
