@@ -62,14 +62,15 @@ def write(
         raise UserError("The model must be trained on a labelled expression: it knows only what two images show.")
     action = action or model.expressions[0]
     codes = Codes._make(map(np.asarray, model.encode(faces)))
+    expressions = [np.asarray(code) for code in codes.expression]
     kinds = style_kinds(model, action)
     smile = judges.smile or Judge("the network's own reading", lambda x: model.intensity(model.encode(x)[1], action))
     people = []
     for k, name in enumerate(names):
-        others = [(names[j], codes.expression[j]) for j in range(len(names)) if j != k]
+        others = [(names[j], expressions[j]) for j in range(len(names)) if j != k]
         choices = [
             _describe(model, faces[k], Codes._make(code[k : k + 1] for code in codes), choice, smile, judges.identity)
-            for choice in choices_of(model, codes.expression[k], action, kinds, others)
+            for choice in choices_of(model, expressions[k], action, kinds, others)
         ]
         own = {key: np.asarray(code[k]).tolist() for key, code in codes._asdict().items()}
         people.append({"name": name, "choices": choices} | own)
