@@ -77,7 +77,7 @@ def write(
     identity = f" Identity: {judges.identity.name}, distance to strength 0." if judges.identity else ""
     content = {
         "title": f"{model.config.run}, step {model.step}",
-        "about": f"Each person moves from the own expression (strength 0) to {action} (1) and beyond, or to the "
+        "about": f"Each person moves from the own expression (strength 0) to a full {action} (1) and beyond, or to the "
         "expression of another person. The model decoded every image; the page only shows it.",
         "judges": f"Measured by: {smile.name}.{identity}",
         "smile_label": "measured smile" if action == "smile" else f"measured {action}",
