@@ -38,7 +38,7 @@ def multiscale_charbonnier(prediction: Tensor, target: Tensor, weight: Tensor) -
             difference, weight = F.avg_pool2d(difference, 2), F.avg_pool2d(weight, 2)
         rows, columns = difference[:, :, 1:] - difference[:, :, :-1], difference[..., 1:] - difference[..., :-1]
         for error, part in ((difference, weight), (rows, weight[:, :, 1:]), (columns, weight[..., 1:])):
-            total = total + ((torch.sqrt(error**2 + 0.01**2) - 0.01) * part).mean((1, 2, 3))
+            total = total + ((torch.sqrt(error**2 + 0.01**2) - 0.01) * part).mean((1, 2, 3)) / 2**scale
     return total
 
 
@@ -162,7 +162,13 @@ def warp_terms(
         Source(b, identity_b, expression_b, decoded[1]),
     )
     sources = Source._make(torch.cat(parts) for parts in zip(source_a, source_b, strict=True))
-    target_codes = Codes(torch.cat([identity_b, identity_a]), torch.cat([expression_b, retargeted]))
+    has_middle = batch.has_middle[:, None] > 0
+    on_the_line = Codes(
+        torch.where(has_middle, interpolated.identity, identity_b),
+        torch.where(has_middle, interpolated.expression, expression_b),
+    )
+    one_target = torch.where(has_middle[..., None, None], middle, b)
+    target_codes = Codes(torch.cat([on_the_line.identity, identity_a]), torch.cat([on_the_line.expression, retargeted]))
     from_one = net.decode_from_sources(model, params, target_codes, (sources,), channels_last)
     half = torch.argsort(-batch.has_middle, stable=True)[: (n + 1) // 2]
     interpolated_half = Codes._make(code[half] for code in interpolated)
@@ -170,7 +176,7 @@ def warp_terms(
     from_two = net.decode_from_sources(model, params, interpolated_half, sources_half, channels_last, batch.alpha[half])
 
     pixel_weight = torch.from_numpy(pixel_weights(config.objective.mouth_weight))[None, None]
-    error = multiscale_charbonnier(from_one.images, torch.cat([b, a]), pixel_weight)
+    error = multiscale_charbonnier(from_one.images, torch.cat([one_target, a]), pixel_weight)
     weight = torch.cat([batch.has_b, batch.has_b * batch.has_c])
     flow = torch.cat([from_one.flow[0], *from_two.flow])
     encoder = {"encoder": detach(params["encoder"])}

@@ -44,8 +44,9 @@ def multiscale_charbonnier(
 ) -> Float[Array, "batch"]:
     """Charbonnier error of images and of their gradients (rows, columns), summed over four scales.
 
-    weight: of the pixels. Each scale is half as large as the one before. Coarse scales give a gradient to a lip that is
-    in the wrong place. Image gradients tell a lip from the mean of two images, which shows two half lips.
+    weight: of the pixels. Each scale is half as large as the one before, and counts half. Coarse scales give a gradient
+    to a lip that is in the wrong place. Image gradients tell a lip from the mean of two images, which shows two half
+    lips.
     """
     difference, weight, total = prediction - target, weight[None, :, :, None], jnp.zeros(len(target))
     for scale in range(4):
@@ -53,7 +54,7 @@ def multiscale_charbonnier(
             difference, weight = downsample(difference), downsample(weight)
         rows, columns = difference[:, 1:] - difference[:, :-1], difference[:, :, 1:] - difference[:, :, :-1]
         for error, part in ((difference, weight), (rows, weight[:, 1:]), (columns, weight[:, :, 1:])):
-            total += jnp.mean(charbonnier(error) * part, axis=(1, 2, 3))
+            total += jnp.mean(charbonnier(error) * part, axis=(1, 2, 3)) / 2**scale
     return total
 
 

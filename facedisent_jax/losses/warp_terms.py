@@ -26,7 +26,7 @@ def warp_terms(
 
     | source | target expression | target identity | target image | weight |
     |---|---|---|---|---|
-    | a | b's | b's | b | has_b |
+    | a | b's, or between a and b, as m | the same | b, or m if there is one | has_b |
     | b | c's intensity, in a's style | a's | a | has_b * has_c |
     | a and b | between a and b, as m | between a and b | m | difference of intensities |
 
@@ -48,7 +48,13 @@ def warp_terms(
     source_a = Source(a, identity_a, expression_a, decoded[0])
     source_b = Source(b, identity_b, expression_b, decoded[1])
     sources = jax.tree.map(lambda *parts: jnp.concatenate(parts), source_a, source_b)
-    target_codes = Codes(jnp.concatenate([identity_b, identity_a]), jnp.concatenate([expression_b, retargeted]))
+    has_middle = batch.has_middle[:, None] > 0
+    codes_b = Codes(identity_b, expression_b)
+    on_the_line = jax.tree.map(lambda m, b: jnp.where(has_middle, m, b), interpolated, codes_b)
+    one_target = jnp.where(has_middle[..., None, None], middle, b)
+    target_codes = Codes(
+        jnp.concatenate([on_the_line.identity, identity_a]), jnp.concatenate([on_the_line.expression, retargeted])
+    )
     from_one = decode_from_sources(config.model, params, target_codes, sources)
     # Half a batch from two sources: most triplets of stills have no middle frame, and this call costs the most.
     half = jnp.argsort(-batch.has_middle, stable=True)[: (n + 1) // 2]
@@ -57,7 +63,7 @@ def warp_terms(
     )
 
     pixel_weight = jnp.asarray(pixel_weights(config.objective.mouth_weight))
-    error = multiscale_charbonnier(from_one.images, jnp.concatenate([b, a]), pixel_weight)
+    error = multiscale_charbonnier(from_one.images, jnp.concatenate([one_target, a]), pixel_weight)
     weight = jnp.concatenate([batch.has_b, batch.has_b * batch.has_c])
     flow = jnp.concatenate([from_one.flow, *from_two.flow[:, None]], axis=1)[0]
     # The encoder must not make the cycle easy, so only the decoder learns from it.
