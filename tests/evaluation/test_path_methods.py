@@ -18,7 +18,7 @@ def test_methods_with_source_images_pass_through_the_ends_of_the_clip():
     codes, ends = clip.codes, np.array([0.0, 1.0])
     noise = np.random.default_rng(0).random((8, 64), np.float32)
     methods = path_methods.interpolation_methods(
-        model, clip, path_methods.TrainingStatistics(None, None, {}, {}, [], noise)
+        model, clip, path_methods.TrainingStatistics(None, None, {}, [], noise)
     )
     assert {"expression", "whole", "own_smile", *path_methods.ABLATIONS} <= set(methods)
     assert methods["expression"](ends) == pytest.approx(clip.real[[0, -1]], abs=1e-5)
@@ -27,7 +27,7 @@ def test_methods_with_source_images_pass_through_the_ends_of_the_clip():
     for name, target in (("own_codes", apex_codes), ("own_smile", apex_codes._replace(identity=codes.identity[:1]))):
         assert methods[name](ends)[1] == pytest.approx(model.decode(target, clip.real[:1])[0], abs=1e-4)
 
-    references = path_methods.per_frame_references(clip, path_methods.TrainingStatistics(None, None, {}, {}, []))
+    references = path_methods.per_frame_references(clip, path_methods.TrainingStatistics(None, None, {}, []))
     source = clip.real[path_methods.distant_frames(clip.onset.intensity)[2]][None]
     decoded = model.decode(Codes(codes.identity[2:3], codes.expression[2:3]), source)[0]
     assert references["from_another"][2] == pytest.approx(decoded, abs=1e-4)
