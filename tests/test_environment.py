@@ -96,14 +96,14 @@ def test_caches_are_in_the_first_absolute_folder(monkeypatch, variables, folder)
 
 def test_compiled_programs_are_kept_where_the_user_says_and_else_in_the_cache_folder(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
-    own = jax.config.values["jax_compilation_cache_dir"]
+    before = jax.config.values["jax_compilation_cache_dir"]
     try:
         for folder, expected in (("/mine", "/mine"), (None, "/caches/facedisent_jax/xla")):
             jax.config.update("jax_compilation_cache_dir", folder)
             _use_compilation_cache()
             assert jax.config.values["jax_compilation_cache_dir"] == expected
     finally:
-        jax.config.update("jax_compilation_cache_dir", own)
+        jax.config.update("jax_compilation_cache_dir", before)
 
 
 def test_without_a_home_caches_are_temporary(monkeypatch):

@@ -47,12 +47,12 @@ def read_faces(folders: Sequence[str | Path], split: str, memory: float = 8.0, e
 
     def keep(chunk: Chunk) -> Bool[np.ndarray, "n"]:
         intensity = chunk.columns["intensity"]
-        kept = (intensity < NEUTRAL_BELOW) | (intensity > APEX_ABOVE) if ends_only else np.ones(len(intensity), bool)
+        is_used = (intensity < NEUTRAL_BELOW) | (intensity > APEX_ABOVE) if ends_only else np.ones(len(intensity), bool)
         if check_held_out:
             names, index = np.unique(chunk.columns["subject"], return_inverse=True)
-            kept &= ~np.array([spelling_key(str(name)) in people for name in names])[index]
-            kept &= [_image_digest(image) not in images for image in chunk.image]
-        return kept
+            is_used &= ~np.array([spelling_key(str(name)) in people for name in names])[index]
+            is_used &= [_image_digest(image) not in images for image in chunk.image]
+        return is_used
 
     in_memory = count * IMAGE_BYTES <= memory * GIB
     return read_splits(folders, split, in_memory, keep if check_held_out or ends_only else None)

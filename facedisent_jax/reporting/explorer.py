@@ -55,25 +55,24 @@ def write(
     action: str | None,
     out: Path,
 ) -> None:
-    """Decode all images, measure them, and write the page. Raises UserError for more than MAX_PEOPLE."""
+    """Decode all images, measure them, and write the page. Raises UserError."""
     if len(names) > MAX_PEOPLE:
         raise UserError(f"The page must show at most {MAX_PEOPLE} people, got {len(names)}.")
-    if not model.expressions:
-        raise UserError("The model must be trained on a labelled expression: it knows only what two images show.")
-    action = action or model.expressions[0]
     codes = Codes._make(map(np.asarray, model.encode(faces)))
+    model.intensity(codes.expression, action)  # raises UserError unless it is clear which action is meant
+    action = action or model.expressions[0]
     expressions = [np.asarray(code) for code in codes.expression]
     kinds = style_kinds(model, action)
     smile = judges.smile or Judge("the network's own reading", lambda x: model.intensity(model.encode(x)[1], action))
     people = []
     for k, name in enumerate(names):
-        others = [(names[j], expressions[j]) for j in range(len(names)) if j != k]
+        other_people = [(names[j], expressions[j]) for j in range(len(names)) if j != k]
         choices = [
             _describe(model, faces[k], Codes._make(code[k : k + 1] for code in codes), choice, smile, judges.identity)
-            for choice in choices_of(model, expressions[k], action, kinds, others)
+            for choice in choices_of(model, expressions[k], action, kinds, other_people)
         ]
-        own = {key: np.asarray(code[k]).tolist() for key, code in codes._asdict().items()}
-        people.append({"name": name, "choices": choices} | own)
+        start = {key: np.asarray(code[k]).tolist() for key, code in codes._asdict().items()}
+        people.append({"name": name, "choices": choices} | start)
     identity = f" Identity: {judges.identity.name}, distance to strength 0." if judges.identity else ""
     content = {
         "title": f"{model.config.run}, step {model.step}",
@@ -93,7 +92,7 @@ def choices_of(
     expression: Float[np.ndarray, "dim"],
     action: str,
     kinds: dict[str, Float[np.ndarray, "dim"]],
-    others: Sequence[tuple[str, Float[np.ndarray, "dim"]]],
+    other_people: Sequence[tuple[str, Float[np.ndarray, "dim"]]],
 ) -> list[Choice]:
     """The action in the mean style, in other styles, and the expressions of other people."""
     last = float(STRENGTHS[-1])
@@ -103,7 +102,7 @@ def choices_of(
         Choice(f"{action}, {title}", model.with_intensity(expression[None], last, action, style)[0], weights)
         for title, style in styles.items()
     ]
-    return choices + [Choice(f"expression of {name}", code, STRENGTHS) for name, code in others]
+    return choices + [Choice(f"expression of {name}", code, STRENGTHS) for name, code in other_people]
 
 
 def style_kinds(model: TrainedModel, action: str) -> dict[str, Float[np.ndarray, "dim"]]:
@@ -137,16 +136,16 @@ def style_kinds(model: TrainedModel, action: str) -> dict[str, Float[np.ndarray,
 def _describe(
     model: TrainedModel,
     face: UInt8[np.ndarray, "64 64 3"],
-    own: Codes,
+    start: Codes,
     choice: Choice,
     smile: Judge,
     identity: Judge | None,
 ) -> dict:
     """A choice as the page has it: the images in one row, and what is measured on each."""
     weights = choice.weights.astype(np.float32)[:, None]
-    end = Codes._make((own.identity, choice.end[None]))
+    end = Codes._make((start.identity, choice.end[None]))
     source = np.repeat(face[None], len(weights), axis=0)
-    images = model.decode_with_source(lerp(own, end, (np.zeros_like(weights), weights)), source)
+    images = model.decode_with_source(lerp(start, end, (np.zeros_like(weights), weights)), source)
     distance = None
     if identity:
         embeddings = identity.measure(images)

@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import stimuli
-from facedisent_jax.evaluation.judges import StillJudges
+from facedisent_jax.evaluation.judges import Judge
 from facedisent_jax.files import write_atomically
 from facedisent_jax.reporting import figures
 from facedisent_jax.trained_model import TrainedModel
@@ -49,23 +49,22 @@ def measure(
     names: Sequence[str],
     faces: UInt8[np.ndarray, "n 64 64 3"],
     levels: Sequence[float],
-    judges: StillJudges,
+    smile_judge: Judge,
+    identity_judge: Judge | None,
     expression: str | None,
     match_luminance: bool,
     scale: int,
 ) -> Recipe:
     """Find where on each person's path the smile is at each level. Raises UserError for levels out of reach."""
-    if judges.smile is None:
-        raise ValueError("A judge must measure the smile.")
     alphas, measured, distances = [], [], []
     for name, face in zip(names, faces, strict=True):
-        path = stimuli.measure_path(model, face, judges.smile, expression, name)
+        path = stimuli.measure_path(model, face, smile_judge, expression, name)
         alpha = stimuli.alphas_at(path, levels, name)
         images = decode(model, face, alpha, expression, match_luminance)
         alphas.append(alpha.tolist())
-        measured.append(((judges.smile.measure(images) - path.zero) / path.unit).tolist())
-        if judges.identity:
-            photo, *embeddings = judges.identity.measure(np.concatenate([face[None] / np.float32(255), images]))
+        measured.append(((smile_judge.measure(images) - path.zero) / path.unit).tolist())
+        if identity_judge:
+            photo, *embeddings = identity_judge.measure(np.concatenate([face[None] / np.float32(255), images]))
             distances.append([float(np.linalg.norm(embedding - photo)) for embedding in embeddings])
     return Recipe(
         digest=stimuli.digest(model, faces),
@@ -74,7 +73,7 @@ def measure(
         alphas=alphas,
         measured=measured,
         identity_distance=distances or None,
-        smile_judge=judges.smile.name,
+        smile_judge=smile_judge.name,
         match_luminance=match_luminance,
         scale=scale,
     )

@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_run import ROOT, SHARED, flat_face, person, write_folder, write_run
 
 from facedisent_jax import trained_model
-from facedisent_jax.commands import evaluate
+from facedisent_jax.commands import evaluate, photographs
 from facedisent_jax.config import ModelConfig
 from facedisent_jax.data.reading import read_info
 
@@ -90,7 +90,7 @@ def test_interpolate_writes_strips_and_animations(run, tmp_path):
     a, b = (run.parent / f"photo{k}.png" for k in (0, 1))
     sizes = {}
     for name in ("strip.jpg", "film.gif", "film.mp4"):
-        evaluate.interpolate(run, a, b, steps=4, move="both", out=tmp_path / name)
+        photographs.interpolate(run, a, b, steps=4, move="both", out=tmp_path / name)
         assert (tmp_path / name).stat().st_size > 1000
     for name in ("strip.jpg", "film.gif"):
         with Image.open(tmp_path / name) as image:
@@ -102,7 +102,7 @@ def test_a_strip_begins_and_ends_with_the_photographs(run, tmp_path):
     from facedisent_jax.reporting.figures import BORDER
 
     a, b = (run.parent / f"photo{k}.png" for k in (0, 1))
-    evaluate.interpolate(run, a, b, steps=3, move="both", out=tmp_path / "strip.png")
+    photographs.interpolate(run, a, b, steps=3, move="both", out=tmp_path / "strip.png")
     with Image.open(tmp_path / "strip.png") as image:
         strip, side = np.asarray(image.convert("RGB")), 192
     for path, columns in ((a, slice(BORDER, BORDER + side)), (b, slice(-BORDER - side, -BORDER))):
@@ -119,8 +119,8 @@ def test_photographs_are_encoded_to_a_table_and_its_codes_are_decoded_again(run,
     (photos / "broken.png").write_bytes(b"no image")
     table = tmp_path / "codes.csv"
     evaluate.run(["encode", str(run), str(photos), str(run.parent / "data"), "--out", str(table)])
-    said = capsys.readouterr()
-    assert "Left out" in said.err and "broken.png" in said.err and "1 left out" in said.out
+    printed = capsys.readouterr()
+    assert "Left out" in printed.err and "broken.png" in printed.err and "1 left out" in printed.out
     rows = table.read_text().splitlines()
     assert len(rows) == 1 + 2 + sum(read_info(run.parent / "data")["splits"].values())
     assert rows[1].startswith(f"{photos / 'photo0.png'},,,,")

@@ -124,10 +124,10 @@ def test_in_a_browser_the_slider_moves_the_face_and_the_choice_changes_it(page, 
     copy.write_text(text, encoding="utf-8")
     browser = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
     result = subprocess.run([*browser, copy.as_uri()], capture_output=True, text=True, timeout=120)
-    found = re.search(r'data-out="(.*?)"', result.stdout)
-    assert found, result.stderr
+    match = re.search(r'data-out="(.*?)"', result.stdout)
+    assert match, result.stderr
     out = json.loads(
-        found.group(1).replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
+        match.group(1).replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     )
     assert out["errors"] == [] and out["title"] == "Expression explorer" and out["names"] == NAMES
     assert "strength 0.0, measured smile: 0.00" in out["neutral"][1] and out["neutral"][0][0] < 5

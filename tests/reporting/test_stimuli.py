@@ -8,7 +8,7 @@ import pytest
 from facedisent_jax.config import Config
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import stimuli
-from facedisent_jax.evaluation.judges import Judge, StillJudges
+from facedisent_jax.evaluation.judges import Judge
 from facedisent_jax.reporting import stimuli_folder
 from facedisent_jax.trained_model import TrainedModel
 
@@ -30,11 +30,10 @@ class BentModel(TrainedModel):
 
 
 LIGHTNESS = Judge("lightness of the mouth", lambda images: images[:, 40:60, 15:50].mean((1, 2, 3)))
-JUDGES = StillJudges(LIGHTNESS, None, [])
 
 
 def recipe_of(levels=LEVELS, match_luminance=False) -> stimuli_folder.Recipe:
-    return stimuli_folder.measure(BentModel(), NAMES, FACES, levels, JUDGES, None, match_luminance, 1)
+    return stimuli_folder.measure(BentModel(), NAMES, FACES, levels, LIGHTNESS, None, None, match_luminance, 1)
 
 
 def test_levels_are_those_that_the_judge_measures_and_not_those_of_the_code():
@@ -46,12 +45,12 @@ def test_levels_are_those_that_the_judge_measures_and_not_those_of_the_code():
 def test_a_level_that_is_out_of_reach_is_refused_with_what_is_in_reach():
     with pytest.raises(UserError, match=r"--levels must be from 0 to 1.69, .* from Ann goes, got 1.8"):
         recipe_of((0.5, 1.8))
-    blind = StillJudges(Judge("blind", lambda images: np.zeros(len(images))), None, [])
+    blind = Judge("blind", lambda images: np.zeros(len(images)))
     with pytest.raises(UserError, match="sees none made from Ann"):
-        stimuli_folder.measure(BentModel(), NAMES, FACES, LEVELS, blind, None, False, 1)
-    lost = StillJudges(Judge("lost", lambda images: np.full(len(images), np.nan)), None, [])
+        stimuli_folder.measure(BentModel(), NAMES, FACES, LEVELS, blind, None, None, False, 1)
+    lost = Judge("lost", lambda images: np.full(len(images), np.nan))
     with pytest.raises(UserError, match="must find a face in all images made from Ann"):
-        stimuli_folder.measure(BentModel(), NAMES, FACES, LEVELS, lost, None, False, 1)
+        stimuli_folder.measure(BentModel(), NAMES, FACES, LEVELS, lost, None, None, False, 1)
 
 
 def test_a_recipe_makes_the_same_files_again_from_the_same_photographs_alone(tmp_path):
