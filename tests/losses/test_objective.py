@@ -88,6 +88,7 @@ def test_swap_and_reconstruction_teach_both_heads(head_gradients):
         assert min(head_gradients[name].values()) > 0, name
 
 
+@pytest.mark.slow
 def test_only_image_terms_constrain_the_expression_dimensions_beyond_the_label(params):
     batch = batch_of()
 

@@ -23,6 +23,8 @@ FIGURES = {
 }  # fmt: skip
 EVIL_NAME = "<script>alert(1)</script>"
 
+pytestmark = pytest.mark.slow  # nearly all of them read a report of a run
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
@@ -57,7 +59,6 @@ def test_metrics_have_the_promised_keys_and_are_numbers(run, metrics):
     assert data["train_subjects"] == 4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("code_dims", [pytest.param(32, marks=pytest.mark.long), 256])
 def test_codes_of_another_length_give_the_same_report(run, metrics, tmp_path, code_dims):
     model = ModelConfig(width=128, blocks=1, code_dims=code_dims)
@@ -78,7 +79,6 @@ def test_figures_are_drawn_and_linked_from_the_page(run, metrics):
     assert "8 people" in page and "seed 3" in page and "nan" not in page.lower()
 
 
-@pytest.mark.slow
 def test_names_are_escaped(run, metrics, tmp_path):
     assert EVIL_NAME not in (run / "report" / "index.html").read_text()
     evil_folder = tmp_path / "<script>x<"
@@ -144,7 +144,6 @@ def test_other_impossible_requests_are_explained(run, tmp_path):
         report.write(run, [tmp_path / "nowhere"])
 
 
-@pytest.mark.slow
 def test_a_report_cut_short_leaves_the_older_one_whole(run, metrics, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
