@@ -151,7 +151,10 @@ def warp_terms(
     model, label_dims = config.model, config.objective.label_dims
     (a, b, _), (identity_a, identity_b, _), (expression_a, expression_b, expression_c) = images, *codes
     n = len(a)
-    retargeted = torch.cat([expression_c[:, :label_dims], expression_a[:, label_dims:]], dim=1)
+    details = label_dims + config.objective.style_dims
+    retargeted = torch.cat(
+        [expression_c[:, :label_dims], expression_a[:, label_dims:details], expression_b[:, details:]], dim=1
+    )
     alpha = batch.alpha[:, None]
     interpolated = Codes(
         (1 - alpha) * identity_a + alpha * identity_b, (1 - alpha) * expression_a + alpha * expression_b
@@ -181,7 +184,8 @@ def warp_terms(
     flow = torch.cat([from_one.flow[0], *from_two.flow])
     encoder = {"encoder": detach(params["encoder"])}
     re_encoded = net.encode(model, encoder, from_one.images[n:], channels_last)
-    cycle = l1(re_encoded.identity, identity_a.detach()) + l1(re_encoded.expression, retargeted.detach())
+    cycle = l1(re_encoded.identity, identity_a.detach())
+    cycle = cycle + l1(re_encoded.expression[:, :details], retargeted[:, :details].detach())
     variation = [flow.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (1, 2)]
     return {
         "one_source": masked_mean(error, weight),

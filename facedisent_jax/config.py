@@ -76,7 +76,10 @@ class ObjectiveConfig:
     """What the terms of the loss compare, and their margins."""
 
     label_dims: int = LABEL_DIMS
-    """Leading dimensions of the expression code that labels and code losses constrain. The rest are personal style."""
+    """Leading dimensions of the expression code that labels and code losses constrain."""
+    style_dims: int = LABEL_DIMS
+    """Dimensions after these that say how a person smiles: at most all that are left. Any beyond are details of one
+    image, which `warp` leaves as they are when it changes an expression."""
     label_intermediate: bool = True
     """Label the intensities between 0 and 1 too. If not, only neutral and full expression have labels."""
     mouth_weight: float = 1.0

@@ -229,12 +229,12 @@ class TrainedModel:
         neutral, full = (means.get(name) for name in (NEUTRAL, action or self.expressions[0]))
         if like is not None and (neutral is None or len(label) == self.config.model.code_dims):
             raise UserError(
-                "--like must go to a model whose expression code has free dimensions and that saw neutral faces "
-                "(presets intensity, ranking and warp), got one without."
+                "--like must go to a model whose expression code has dimensions for the style and that saw neutral "
+                "faces (presets intensity, ranking and warp), got one without."
             )
-        neutral, full = (
-            None if code is None else np.asarray(code, np.float32) for code in (neutral, full if like is None else like)
-        )
+        if like is not None and neutral is not None:
+            full = like[: len(neutral)]
+        neutral, full = (None if code is None else np.asarray(code, np.float32) for code in (neutral, full))
         return move_to_intensity(np.asarray(expression), self.calibrated(intensity, action), label, neutral, full)
 
     def calibrated(self, intensity: float, action: str | None = None) -> float:

@@ -203,6 +203,13 @@ def test_towards_a_full_expression_the_style_becomes_the_mean_of_those_who_show_
     half, full = model.with_intensity(neutral, 0.5), model.with_intensity(neutral, 1)
     assert half == pytest.approx((neutral + full) / 2, abs=1e-6)
 
+    # With 8 dimensions for the style, the means have 16 + 8, and the rest stays: details of the image.
+    means = {"neutral": neutral_mean[:24].tolist(), "smile": smile_mean[:24].tolist()}
+    model = replace(model, info=model.info | {"mean_expressions": means})
+    for like, style in ((None, smile_mean), (other_style, other_style)):
+        smile = model.with_intensity(neutral, 1, like=like)[0, 16:]
+        assert smile == pytest.approx(np.concatenate([style[16:24], neutral[0, 24:]]), abs=1e-6)
+
 
 def test_the_intensity_asked_for_is_what_the_image_shows(model, images):
     """A code at 0.8 shows a half here, and one at 1.2 the whole."""

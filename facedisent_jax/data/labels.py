@@ -36,21 +36,22 @@ def move_to_intensity(
     expression: Float[np.ndarray, "n dim"],
     intensity: float,
     label: Float[np.ndarray, "k"],
-    neutral: Float[np.ndarray, "dim"] | None = None,
-    full: Float[np.ndarray, "dim"] | None = None,
+    neutral: Float[np.ndarray, "k+s"] | None = None,
+    full: Float[np.ndarray, "k+s"] | None = None,
 ) -> Float[np.ndarray, "n dim"]:
     """Expression codes at another intensity of the action with this label.
 
-    neutral, full: mean codes of neutral images, and of the full expression. A code keeps its own style (what is beyond
-    the label) in as far as its intensity stays: from neutral to full, or back, the style becomes the mean at that end.
-    None: it keeps its style.
+    neutral, full: mean codes of neutral images, and of the full expression: label and style. A code keeps its own style
+    in as far as its intensity stays: from neutral to full, or back, the style becomes the mean at that end. None: it
+    keeps its style. It always keeps the dimensions beyond the style.
     """
     out = np.array(expression, np.float32)
     if neutral is not None and full is not None:
+        code = out[:, : len(full)]
         start = np.clip(read_intensity(out, label), 0, 1)[:, None]
         own_weight = np.maximum(1 - np.abs(intensity - start), 0)
-        own_style = out - (neutral + start * (full - neutral))
-        out = neutral + intensity * (full - neutral) + own_weight * own_style
+        own_style = code - (neutral + start * (full - neutral))
+        out[:, : len(full)] = neutral + intensity * (full - neutral) + own_weight * own_style
     out[:, : len(label)] = intensity * label
     return out
 

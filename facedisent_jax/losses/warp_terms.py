@@ -27,18 +27,22 @@ def warp_terms(
     | source | target expression | target identity | target image | weight |
     |---|---|---|---|---|
     | a | b's, or between a and b, as m | the same | b, or m if there is one | has_b |
-    | b | c's intensity, in a's style | a's | a | has_b * has_c |
+    | b | c's intensity, in a's style, with b's details | a's | a | has_b * has_c |
     | a and b | between a and b, as m | between a and b | m | difference of intensities |
 
     The last row has half of the triplets, those with a middle frame first.
 
-    The style is in the dimensions of the expression code beyond `label_dims`. The identity code also sets the head
-    pose. a and b are drawn in either order.
+    An expression code is the label, the style of the smile (`style_dims`) and details of one image. The second row
+    learns from label and style alone, as nobody can know the details of a smile that was never photographed. The
+    identity code also sets the head pose. a and b are drawn in either order.
     """
     a, b, _, middle = images
     (identity_a, identity_b, _), (expression_a, expression_b, expression_c) = codes
     n, label_dims = len(a), config.objective.label_dims
-    retargeted = jnp.concatenate([expression_c[:, :label_dims], expression_a[:, label_dims:]], axis=1)
+    details = label_dims + config.objective.style_dims  # where they begin
+    retargeted = jnp.concatenate(
+        [expression_c[:, :label_dims], expression_a[:, label_dims:details], expression_b[:, details:]], axis=1
+    )
     alpha = batch.alpha[:, None]
     interpolated = Codes(
         (1 - alpha) * identity_a + alpha * identity_b, (1 - alpha) * expression_a + alpha * expression_b
@@ -68,8 +72,9 @@ def warp_terms(
     flow = jnp.concatenate([from_one.flow, *from_two.flow[:, None]], axis=1)[0]
     # The encoder must not make the cycle easy, so only the decoder learns from it.
     re_encoded = encode(config.model, jax.lax.stop_gradient(params), from_one.images[n:])
-    cycle_target = jax.lax.stop_gradient(Codes(identity_a, retargeted))
-    cycle = l1(re_encoded.identity, cycle_target.identity) + l1(re_encoded.expression, cycle_target.expression)
+    cycle_target = jax.lax.stop_gradient(Codes(identity_a, retargeted[:, :details]))
+    cycle = l1(re_encoded.identity, cycle_target.identity)
+    cycle += l1(re_encoded.expression[:, :details], cycle_target.expression)
     return {
         "one_source": masked_mean(error, weight),
         "two_sources": masked_mean(

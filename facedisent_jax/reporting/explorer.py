@@ -108,10 +108,11 @@ def choices_of(
 def style_kinds(model: TrainedModel, action: str) -> dict[str, Float[np.ndarray, "dim"]]:
     """Expression codes along the two directions in which the full expressions of the training people differ most.
 
-    Empty where the code has no free dimensions, or where the training images are gone.
+    Empty where the code has no dimensions for the style, or where the training images are gone.
     """
-    free = slice(model.config.label_dims, None)
-    if model.config.label_dims == model.config.model.code_dims or action not in model.info.get("mean_expressions", {}):
+    objective = model.config.objective
+    style = slice(objective.label_dims, objective.label_dims + objective.style_dims)
+    if objective.label_dims == model.config.model.code_dims or action not in model.info.get("mean_expressions", {}):
         return {}
     try:
         faces = reading.read_faces(model.info["data"], "train", memory=1.0)
@@ -123,12 +124,12 @@ def style_kinds(model: TrainedModel, action: str) -> dict[str, Float[np.ndarray,
     rows = np.sort(np.random.default_rng(SEED).permutation(apex)[:MAX_APEXES])
     codes = np.asarray(model.encode(faces.image[rows]).expression)
     mean = codes.mean(0)
-    directions, norms = principal_components(codes[:, free] - mean[free], 2, 1e-6)
+    directions, norms = principal_components(codes[:, style] - mean[style], 2, 1e-6)
     kinds = {}
     for k, (direction, norm) in enumerate(zip(directions, norms, strict=True)):
         for sign, word in ((1, "+"), (-1, "-")):
             code = mean.copy()
-            code[free] = np.clip(code[free] + sign * KIND_DEVIATIONS * norm / np.sqrt(len(codes)) * direction, 0, 1)
+            code[style] = np.clip(code[style] + sign * KIND_DEVIATIONS * norm / np.sqrt(len(codes)) * direction, 0, 1)
             kinds[f"kind {k + 1}{word}"] = code
     return kinds
 

@@ -51,9 +51,10 @@ def expression_statistics(
     """The mean expression code of the neutral training images, as "neutral", and of each expression in full; and how
     much the style of the full expressions differs over images.
 
-    Only expressions with such images are in it. "validation/style_deviation" is the standard deviation of the free
-    dimensions (those beyond the label), averaged over them: near 0, everybody smiles alike.
+    Only expressions with such images are in it, and of the codes only label and style. "validation/style_deviation" is
+    the standard deviation of the dimensions of the style, averaged over them: near 0, everybody smiles alike.
     """
+    label_dims = config.objective.label_dims
     is_neutral = triplets.is_labelled & (triplets.intensity < NEUTRAL_BELOW)
     is_apex = triplets.is_labelled & (triplets.intensity > APEX_ABOVE)
     expression = np.where(is_neutral, NEUTRAL, np.where(is_apex, triplets.faces.expression, ""))
@@ -62,8 +63,9 @@ def expression_statistics(
         rows = np.random.default_rng(config.seed).permutation(np.flatnonzero(expression == name))[:MAX_MEAN]
         images = triplets.faces.image[np.resize(np.sort(rows), MAX_MEAN)]  # always as many: one compilation
         codes = np.asarray(encode_expression(config, params, distributed.replicated(images)))
-        means[name] = codes[: len(rows)].mean(axis=0).tolist()
-        style = codes[: len(rows), config.objective.label_dims :]
+        codes = codes[: len(rows), : label_dims + config.objective.style_dims]
+        means[name] = codes.mean(axis=0).tolist()
+        style = codes[:, label_dims:]
         if name != NEUTRAL and style.size:
             deviations.append(float(style.std(axis=0).mean()))
     return means, {"validation/style_deviation": float(np.mean(deviations))} if deviations else {}

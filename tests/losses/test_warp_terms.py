@@ -1,14 +1,17 @@
 """Which images and triplets the terms of the warp decoder see."""
 
+from dataclasses import replace
 from functools import partial
 from unittest import mock
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from tiny_triplets import batch_of
 from tiny_warp import CONFIG
 
+from facedisent_jax.config import ObjectiveConfig
 from facedisent_jax.losses import warp_terms
 from facedisent_jax.losses.functions import multiscale_charbonnier, pixel_weights
 from facedisent_jax.models import Codes
@@ -39,3 +42,24 @@ def test_two_sources_learn_from_a_middle_frame_wherever_it_is_in_the_batch(place
     pixel_weight = jnp.asarray(pixel_weights(CONFIG.objective.mouth_weight))
     error = jax.jit(multiscale_charbonnier)(a[:1], a[:1] + 0.5, pixel_weight)[0]
     assert terms["two_sources"] == pytest.approx(float(error), rel=1e-5)
+
+
+def test_the_change_to_another_intensity_is_learnt_without_the_details_of_the_target():
+    """Label of c, style of a, details of b, which is the source: those of a are never there when a smile is made."""
+    config = replace(CONFIG, objective=ObjectiveConfig(label_dims=16, style_dims=8))
+    expression = jnp.broadcast_to(jnp.array([0.1, 0.2, 0.3])[:, None, None], (3, 4, 64))  # of a, b, c
+    codes, targets = Codes(jnp.zeros((3, 4, 64)), expression), []
+
+    def decode(config, params, codes, first, second=None, alpha=None):
+        targets.append(codes.expression)
+        return copy_of_the_first_source(config, params, codes, first, second, alpha)
+
+    with (
+        mock.patch.object(warp_terms, "decode_from_sources", decode),
+        mock.patch.object(
+            warp_terms, "encode", lambda config, params, images: Codes(codes.identity[0], codes.expression[0])
+        ),
+    ):
+        warp_terms.warp_terms(config, {}, jnp.zeros((4, 4, 64, 64, 3)), batch_of(), codes, jnp.zeros((2, 4, 64, 64, 3)))
+    from_b = np.asarray(targets[0][4:])
+    assert from_b == pytest.approx(np.repeat([[0.3] * 16 + [0.1] * 8 + [0.2] * 40], 4, axis=0))

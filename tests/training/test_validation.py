@@ -40,8 +40,9 @@ def test_a_mean_expression_is_that_of_the_images_at_its_end():
     assert means["neutral"] == pytest.approx(np.asarray(codes[0::3]).mean(0), abs=1e-5)
     assert means["smile"] == pytest.approx(np.asarray(codes[2::3]).mean(0), abs=1e-5)
     assert deviation == {}  # the label constrains all dimensions
-    config = replace(config, objective=ObjectiveConfig(label_dims=16))
-    _, deviation = expression_statistics(config, params, Triplets(faces))
+    config = replace(config, objective=ObjectiveConfig(label_dims=16, style_dims=8))
+    means, deviation = expression_statistics(config, params, Triplets(faces))
+    assert means["smile"] == pytest.approx(np.asarray(codes[2::3, :24]).mean(0), abs=1e-5)
     assert deviation["validation/style_deviation"] == pytest.approx(
-        np.asarray(codes[2::3, 16:]).std(0).mean(), abs=1e-5
+        np.asarray(codes[2::3, 16:24]).std(0).mean(), abs=1e-5
     )
