@@ -240,7 +240,7 @@ class TrainedModel:
     def calibrated(self, intensity: float, action: str | None = None) -> float:
         """The intensity of the code at which the decoded image shows `intensity`.
 
-        Measured on training people while training: 0.5 is half of the way, by a reader of the mouth region, from the
+        Measured on training people while training: 0.5 is half of the way, by the edges of the lower face, from the
         neutral images to the full expressions. Below 0 and for models without that measurement: the same.
         """
         curve = self.info.get("calibration", {}).get(action or self.expressions[0])

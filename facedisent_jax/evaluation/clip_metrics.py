@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float, Int
 
 from facedisent_jax.evaluation import judges, metrics, path_methods
 from facedisent_jax.evaluation.judges import Judge, Judges
+from facedisent_jax.evaluation.mouth_reader import mouth_region
 from facedisent_jax.evaluation.path_methods import EncodedClip, Method
-from facedisent_jax.training.mouth_reader import mouth_region
 
 GRID_SIZE = 11
 ALPHAS = np.linspace(0, 1, GRID_SIZE)  # of a trajectory: 0, 0.1, ... 1, the poster's steps

@@ -17,9 +17,9 @@ from jaxtyping import Float, UInt8
 from facedisent_jax.data.reading import crop_of, read_faces
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation.metrics import SEED
+from facedisent_jax.evaluation.mouth_reader import MAX_FITTED, mouth_region
+from facedisent_jax.evaluation.mouth_reader import fit as fit_reader
 from facedisent_jax.trained_model import TrainedModel
-from facedisent_jax.training.mouth_reader import MAX_FITTED, mouth_region
-from facedisent_jax.training.mouth_reader import fit as fit_reader
 
 EXTRA = "pip install 'facedisent-jax[judges]'"
 

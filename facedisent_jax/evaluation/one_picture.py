@@ -10,9 +10,9 @@ from facedisent_jax.data.record import APEX_ABOVE, NEUTRAL, NEUTRAL_BELOW, Faces
 from facedisent_jax.evaluation import metrics
 from facedisent_jax.evaluation.judges import Judge
 from facedisent_jax.evaluation.metrics import SEED
+from facedisent_jax.evaluation.mouth_reader import mouth_region
 from facedisent_jax.models import Codes
 from facedisent_jax.trained_model import TrainedModel
-from facedisent_jax.training.mouth_reader import mouth_region
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 MAX_PEOPLE = 100  # drawn by seed

@@ -13,10 +13,9 @@ from facedisent_jax.data.labels import label_vector, move_to_intensity
 from facedisent_jax.data.record import APEX_ABOVE, NEUTRAL, NEUTRAL_BELOW
 from facedisent_jax.data.triplets import Triplets
 from facedisent_jax.models import Codes, Params
-from facedisent_jax.training import distributed, mouth_reader
+from facedisent_jax.training import distributed, edge_reader
 from facedisent_jax.training.validation import encode_expression
 
-FITTED = 1000  # training images that the reader of the mouth region learns from
 PEOPLE = 48  # training people whose neutral images are decoded
 INTENSITIES = np.linspace(0, 1.5, 7)  # of the codes that are decoded
 MIN_SHOWN = 0.2  # of the real rise: a network that shows less is not calibrated
@@ -28,7 +27,7 @@ def calibrate(
 ) -> dict[str, list[float]]:
     """By expression: the intensities of the code at which images show 0, 0.1, ... 1.
 
-    An image shows 1 where the reader of the mouth region sees in it what it sees, on average, in the real images of
+    An image shows 1 where `edge_reader` sees in it what it sees, on average, in the real images of
     the full expression, and 0 where it sees what it sees in the image decoded at 0. The curve is the mean over half of
     the training people, made to rise; the reader is fitted on the others. Expressions that it cannot tell from neutral,
     and those that the network hardly shows yet, are left out.
@@ -44,7 +43,7 @@ def calibrate(
         # Fitted on other people: it would read the images that it was fitted on better than decoded ones.
         is_measured = np.isin(faces.subject, faces.subject[starts])
         shows_it = triplets.is_labelled & ((faces.expression == name) | is_neutral) & ~is_measured
-        read = mouth_reader.fit(faces.image, np.where(shows_it, triplets.intensity, np.nan), config.seed, FITTED)
+        read = edge_reader.fit(faces.image, np.where(shows_it, triplets.intensity, np.nan), config.seed)
         images = faces.image[np.resize(starts, PEOPLE)]  # always as many: one compilation
         neutral, full = (np.array(mean_expressions[key], np.float32) for key in (NEUTRAL, name))
         label = label_vector(name)[: config.label_dims]

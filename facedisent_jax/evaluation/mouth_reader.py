@@ -1,4 +1,4 @@
-"""Reads the intensity of an expression from the mouth region. It calibrates what a model is asked for."""
+"""Reads the intensity of an expression from the mouth region: a judge that needs no extra."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,20 +15,17 @@ MAX_FITTED = 4000  # images
 COMPONENTS = 96
 
 
-def fit(
-    images: Any, intensity: np.ndarray, seed: int, limit: int = MAX_FITTED
-) -> Callable[[np.ndarray], Float[np.ndarray, "n"]]:
+def fit(images: Any, intensity: np.ndarray, seed: int) -> Callable[[np.ndarray], Float[np.ndarray, "n"]]:
     """Kernel ridge regression of the intensity on the mouth region.
 
-    images:    [n, 64, 64, 3] uint8, in memory or mapped.
+    images:    [n, 64, 64, 3] uint8, in memory or mapped. Of more than MAX_FITTED, that many are drawn by seed.
     intensity: [n], NaN where unknown.
-    limit:     images to fit on, drawn by seed.
 
     Returns a function of float images [k, 64, 64, 3] -> [k].
     """
     rows = np.flatnonzero(~np.isnan(intensity))
-    if len(rows) > limit:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
+    if len(rows) > MAX_FITTED:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_FITTED, replace=False))
     mouths, target = mouth_region(np.asarray(images[rows])), intensity[rows]
     pca = fit_pca(mouths, COMPONENTS, seed)
 
