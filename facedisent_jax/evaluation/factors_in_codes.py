@@ -1,0 +1,169 @@
+"""`eval.py disentangle`: how the codes of held-out images hold the factors of the images, by dimension and by code."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from facedisent_jax.data.factors import read_factors, values_of
+from facedisent_jax.data.labels import take_ids
+from facedisent_jax.data.record import Faces
+from facedisent_jax.errors import UserError
+from facedisent_jax.evaluation import disentanglement, metrics
+from facedisent_jax.evaluation.factor_probes import (
+    FOLDS,
+    RANDOM_FEATURES,
+    SMILE_FROM,
+    Factor,
+    Probe,
+    above_chance,
+    drawn_factors,
+    fold_of_people,
+    label_factors,
+    probe,
+)
+from facedisent_jax.evaluation.metrics import SEED, Ridge
+from facedisent_jax.evaluation.stills import ProbeSplit, load_held_out, probe_split, provenance
+from facedisent_jax.models import Codes
+from facedisent_jax.trained_model import TrainedModel
+
+Code = Float[np.ndarray, "n d"]
+
+
+def evaluate(model: TrainedModel, run: Path, folders: Sequence[Path], split: str) -> dict:
+    """The content of disentangle/metrics.json (docs/disentanglement.md).
+
+    Raises UserError for people that the model was trained on, and for data with fewer than two factors that vary.
+    """
+    faces, left_out = load_held_out(model, run, folders, split)
+    labelled = (faces.subject != "") & (metrics.displayed_expression(faces.expression, faces.intensity) != "")
+    faces = faces.take(labelled)
+    fold = fold_of_people(faces.subject)
+    factors = factors_of(folders, faces)
+    if len(factors) < 2:
+        names = ", ".join(factor.name for factor in factors) or "none"
+        raise UserError(f"--data must hold images that differ in two factors at least, got {names}.")
+    codes = Codes._make(np.asarray(code, np.float64) for code in model.encode(np.asarray(faces.image)))
+    people = probe_split(faces, take_ids(faces), np.ones(len(faces), bool))
+    blocks = blocks_of(codes, model.config.label_dims)
+    return (
+        dimension_scores(np.concatenate(codes, axis=1), factors, fold, people)
+        | {"chance": dimension_scores(np.concatenate(codes, axis=1), unrelated(factors, faces.subject), fold, people)}
+        | block_scores(blocks, factors, fold)
+        | {"subject": {name: subject_score(code, faces.subject, people) for name, code in blocks.items()}}
+        | {
+            "factors": [{"name": f.name, "group": f.group, "expected_in": f.expected_in} for f in factors],
+            "settings": {
+                "bins": disentanglement.BINS,
+                "irs_quantile": disentanglement.IRS_QUANTILE,
+                "folds": FOLDS,
+                "random_features": RANDOM_FEATURES,
+                "smile_from": SMILE_FROM,
+                "seed": SEED,
+                "subject_probe": people.subject_note,
+            },
+            "data": {
+                "subjects": len(np.unique(faces.subject)),
+                "pictures": len(faces),
+                "left_out": left_out + int((~labelled).sum()),
+                "dimensions": {name: code.shape[1] for name, code in blocks.items()},
+            }
+            | provenance(model, folders, split),
+        }
+    )
+
+
+def factors_of(folders: Sequence[Path], faces: Faces) -> list[Factor]:
+    """The exact factors, where all folders are of drawn faces; what the labels say, where not."""
+    tables = [read_factors(folder) for folder in folders]
+    first = tables[0]
+    if first is None or any(table is None or table.name.tolist() != first.name.tolist() for table in tables):
+        return label_factors(faces)
+    values = np.empty((len(faces), len(first.name)))
+    for number, table in enumerate(tables):
+        rows = faces.folder == number
+        values[rows] = values_of(table, faces.take(rows)) if table is not None else np.nan
+    return drawn_factors(first, values)
+
+
+def blocks_of(codes: Codes, label_dims: int) -> dict[str, Code]:
+    """Both codes, and the parts of the expression code that the labels constrain and leave free."""
+    blocks = codes._asdict()
+    if label_dims < codes.expression.shape[1]:
+        blocks["expression_label"] = codes.expression[:, :label_dims]
+        blocks["expression_free"] = codes.expression[:, label_dims:]
+    return blocks
+
+
+def dimension_scores(code: Code, factors: list[Factor], fold: Int[np.ndarray, "n"], people: ProbeSplit) -> dict:
+    """MIG, SAP, DCI, IRS and modularity of all dimensions of both codes."""
+    discrete = np.stack([factor.discrete() for factor in factors], axis=1)
+    information = disentanglement.mutual_information(disentanglement.discretize(code), discrete)
+    single = np.stack([disentanglement.squared_correlation(code, factor.columns()) for factor in factors], axis=1)
+    linear = linear_probe(code, factors, fold, people)
+    dci = disentanglement.dci(linear.weight)
+    return {
+        "mig": disentanglement.mig(information, disentanglement.entropy(discrete)),
+        "sap": disentanglement.sap(single),
+        "dci": dci._asdict() | {"informativeness": float(linear.score.mean())},
+        "irs": disentanglement.irs(code, discrete),
+        "modularity": disentanglement.modularity(information),
+    }
+
+
+def linear_probe(code: Code, factors: list[Factor], fold: Int[np.ndarray, "n"], people: ProbeSplit) -> Probe:
+    """The linear probe of each factor; of the person, who cannot be guessed from others, one fitted on everybody."""
+    score, weight = np.zeros(len(factors)), np.zeros((code.shape[1], len(factors)))
+    others = [k for k, factor in enumerate(factors) if not factor.is_person]
+    score[others], weight[:, others] = probe(code, [factors[k] for k in others], fold)
+    for k in set(range(len(factors))) - set(others):
+        score[k] = above_chance(*metrics.subject_probe(code, factors[k].values, people.fit, people.test))
+        columns = factors[k].columns()
+        regression = Ridge.of(code, columns)
+        weight[:, k] = np.sqrt(np.square(regression.weight(regression.best_strength(columns))).sum(1))
+    return Probe(score, weight)
+
+
+def block_scores(blocks: dict[str, Code], factors: list[Factor], fold: Int[np.ndarray, "n"]) -> dict:
+    """How much of each factor is in each block, and the means over the cells where it should be and where it should
+    not. The parts of the expression code have the linear probe alone."""
+    factors = [factor for factor in factors if not factor.is_person]
+    names = [factor.name for factor in factors]
+    tables: dict[str, dict[str, dict[str, float]]] = {}
+    cells: dict[str, dict[str, list[float]]] = {kind: {"linear": [], "nonlinear": []} for kind in ("own", "other")}
+    for block, code in blocks.items():
+        tables[block] = {}
+        for kind in ("linear", "nonlinear") if block in Codes._fields else ("linear",):
+            score = probe(code, factors, fold, is_linear=kind == "linear").score.tolist()
+            tables[block][kind] = dict(zip(names, score, strict=True))
+            for factor, value in zip(factors, score, strict=True):
+                if block in Codes._fields and factor.expected_in:
+                    cells["own" if factor.expected_in == block else "other"][kind].append(value)
+    means: dict[str, Any] = {
+        key: {kind: float(np.mean(values)) if values else np.nan for kind, values in cells[cell].items()}
+        for key, cell in (("expected", "own"), ("unexpected", "other"))
+    }
+    return {"blocks": tables} | means
+
+
+def subject_score(code: Code, subject: np.ndarray, people: ProbeSplit) -> dict[str, float]:
+    """Accuracy of a linear probe that names the person, and chance."""
+    accuracy, chance = metrics.subject_probe(code, subject, people.fit, people.test)
+    return {"accuracy": accuracy, "chance": chance}
+
+
+def unrelated(factors: list[Factor], subject: np.ndarray) -> list[Factor]:
+    """The same factors, each image's from an image of another person, so that codes say nothing about them."""
+    rng = np.random.default_rng(SEED)
+    rows = [np.flatnonzero(subject == name) for name in np.unique(subject)]
+    exchanged = np.empty(len(subject), np.int64)
+    for own, other in zip(rows, rng.permutation(len(rows)), strict=True):
+        exchanged[own] = np.resize(rng.permutation(rows[other]), len(own))
+    shuffled = rng.permutation(len(subject))  # to a probe of the person, another name for all images is the same
+    out = []
+    for factor in factors:
+        source = shuffled if factor.is_person else exchanged
+        out.append(factor._replace(values=factor.values[source], rows=factor.rows[source]))
+    return out
