@@ -80,11 +80,10 @@ def fold_of_people(subject: np.ndarray) -> Int[np.ndarray, "n"]:
 
 
 class Probe(NamedTuple):
-    """score: [k], of each factor (`score_of`). weight: [d, c], size of the weights of the standardized dimensions, mean
-    over the folds."""
+    """score: of each factor (`score_of`). importance: of each dimension for it (`importance_of`)."""
 
     score: Float[np.ndarray, "k"]
-    weight: Float[np.ndarray, "d k"]
+    importance: Float[np.ndarray, "d k"]
 
 
 def probe(
@@ -95,7 +94,7 @@ def probe(
     Ridge regression, on the code (linear), or also on random Fourier features of it (Rahimi and Recht 2007). Its
     strength, one for each factor, is chosen on a further fold of people.
     """
-    score, weight = np.zeros(len(factors)), np.zeros((code.shape[1], len(factors)))
+    score, importance = np.zeros(len(factors)), np.zeros((code.shape[1], len(factors)))
     for rows in {factor.rows.tobytes(): factor.rows for factor in factors}.values():
         chosen = [k for k, factor in enumerate(factors) if np.array_equal(factor.rows, rows)]
         targets = [factors[k].columns()[rows] for k in chosen]
@@ -103,8 +102,8 @@ def probe(
         guess, sizes = _held_out_guesses(code[rows], np.concatenate(targets, axis=1), fold[rows], is_linear)
         for k, target, first, last in zip(chosen, targets, starts[:-1], starts[1:], strict=True):
             score[k] = score_of(guess[:, first:last], target, factors[k].is_category)
-            weight[:, k] = np.sqrt(np.square(sizes[: code.shape[1], first:last]).sum(1))
-    return Probe(score, weight)
+            importance[:, k] = importance_of(sizes[: code.shape[1], first:last], score[k])
+    return Probe(score, importance)
 
 
 def _held_out_guesses(
@@ -146,6 +145,15 @@ def score_of(guess: Float[np.ndarray, "n c"], target: Float[np.ndarray, "n c"], 
         accuracy, chance = np.mean(guess.argmax(1) == target.argmax(1)), target.mean(0).max()
         return above_chance(float(accuracy), float(chance))
     return float(max(0.0, 1 - np.square(guess - target).sum() / np.square(target - target.mean(0)).sum()))
+
+
+def importance_of(weight: Float[np.ndarray, "d c"], score: float) -> Float[np.ndarray, "d"]:
+    """Each dimension's share of the sizes of the weights, times the score: where nothing is read, weights are noise.
+
+    weight: of the standardized dimensions in the regression of a number, or of the columns of a category.
+    """
+    size = np.sqrt(np.square(weight).sum(1))
+    return score * size / max(size.sum(), 1e-12)
 
 
 def above_chance(accuracy: float, chance: float) -> float:

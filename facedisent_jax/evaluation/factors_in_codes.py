@@ -21,6 +21,7 @@ from facedisent_jax.evaluation.factor_probes import (
     above_chance,
     drawn_factors,
     fold_of_people,
+    importance_of,
     label_factors,
     probe,
 )
@@ -103,7 +104,7 @@ def dimension_scores(code: Code, factors: list[Factor], fold: Int[np.ndarray, "n
     information = disentanglement.mutual_information(disentanglement.discretize(code), discrete)
     single = np.stack([disentanglement.squared_correlation(code, factor.columns()) for factor in factors], axis=1)
     linear = linear_probe(code, factors, fold, people)
-    dci = disentanglement.dci(linear.weight)
+    dci = disentanglement.dci(linear.importance)
     return {
         "mig": disentanglement.mig(information, disentanglement.entropy(discrete)),
         "sap": disentanglement.sap(single),
@@ -115,15 +116,15 @@ def dimension_scores(code: Code, factors: list[Factor], fold: Int[np.ndarray, "n
 
 def linear_probe(code: Code, factors: list[Factor], fold: Int[np.ndarray, "n"], people: ProbeSplit) -> Probe:
     """The linear probe of each factor; of the person, who cannot be guessed from others, one fitted on everybody."""
-    score, weight = np.zeros(len(factors)), np.zeros((code.shape[1], len(factors)))
+    score, importance = np.zeros(len(factors)), np.zeros((code.shape[1], len(factors)))
     others = [k for k, factor in enumerate(factors) if not factor.is_person]
-    score[others], weight[:, others] = probe(code, [factors[k] for k in others], fold)
+    score[others], importance[:, others] = probe(code, [factors[k] for k in others], fold)
     for k in set(range(len(factors))) - set(others):
         score[k] = above_chance(*metrics.subject_probe(code, factors[k].values, people.fit, people.test))
         columns = factors[k].columns()
         regression = Ridge.of(code, columns)
-        weight[:, k] = np.sqrt(np.square(regression.weight(regression.best_strength(columns))).sum(1))
-    return Probe(score, weight)
+        importance[:, k] = importance_of(regression.weight(regression.best_strength(columns)), score[k])
+    return Probe(score, importance)
 
 
 def block_scores(blocks: dict[str, Code], factors: list[Factor], fold: Int[np.ndarray, "n"]) -> dict:

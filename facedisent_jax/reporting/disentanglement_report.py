@@ -42,11 +42,23 @@ def render(run: str, metrics: dict, drawing: ReportFigure) -> str:
         html.provenance_list(data),
         "<h2>Metrics</h2>",
         html.metric_table(metric_rows(metrics), "disentanglement"),
+        html.notes([settings_sentence(metrics)]),
         html.figure(drawing),
         html.definitions(DEFINITIONS),
     ]
     lead = f"{len(metrics['factors'])} factors in the codes of {data['pictures']} images of {data['subjects']} people."
     return html.page(f"{run}: disentanglement", run, lead, body)
+
+
+def settings_sentence(metrics: dict) -> str:
+    """What the numbers depend on besides the data."""
+    settings, dims = metrics["settings"], metrics["data"]["dimensions"]
+    return (
+        f"Codes of {dims['identity']} and {dims['expression']} dimensions; {settings['bins']} bins of equal width; "
+        f"{settings['folds']} folds of people; {settings['random_features']} random features; IRS at the "
+        f"{settings['irs_quantile']:g} quantile; seed {settings['seed']}. "
+        f"Probe of the person: {settings['subject_probe']}."
+    )
 
 
 def metric_rows(metrics: dict) -> list[MetricRow]:

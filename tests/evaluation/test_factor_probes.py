@@ -26,9 +26,15 @@ FACTORS = [
 
 def test_a_linear_probe_reads_what_is_planted_and_nothing_else():
     code = TRAITS[:, :2] @ RNG.standard_normal((2, 8)) + NOISE
-    score, weight = probe(code, FACTORS, fold_of_people(SUBJECT))
+    score, importance = probe(code, FACTORS, fold_of_people(SUBJECT))
     assert score[:2].min() > 0.98 and score[2:].max() < 0.05
-    assert weight.shape == (8, 4) and weight[:, :2].sum() > 20 * weight[:, 2:].sum()
+    assert importance.shape == (8, 4) and importance.sum(0) == pytest.approx(score)
+
+
+def test_a_dimension_is_important_for_what_it_holds():
+    code = np.column_stack([TRAITS[:, 0], RNG.standard_normal(len(SUBJECT)), INTENSITY])
+    importance = probe(code, FACTORS, fold_of_people(SUBJECT)).importance
+    assert importance[0, 0] > 0.95 and importance[2, 3] > 0.95 and importance.sum() < 2.1
 
 
 def test_only_the_nonlinear_probe_reads_a_square():
@@ -79,7 +85,7 @@ def test_unrelated_factors_are_those_of_other_people():
 @pytest.fixture(scope="module")
 def faces() -> Faces:
     """Photographs of 12 people under two lights."""
-    records = [r for k in range(12) for r in person(k, (0.0, 0.5, 1.0))]
+    records = [r for k in range(12) for r in person(k, (0.0, 0.25, 0.5, 0.75, 1.0))]
     return Faces.of([r._replace(condition=light) for light in ("left", "right") for r in records])
 
 

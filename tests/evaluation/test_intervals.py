@@ -7,7 +7,7 @@ import pytest
 
 from facedisent_jax.evaluation.metrics import student_interval
 
-REPETITIONS = 20_000  # the error of a coverage of 0.95 is then 0.0015
+REPETITIONS = 10_000  # the error of a coverage of 0.95 is then 0.002
 
 
 def coverage(draw: Callable[[tuple[int, int]], np.ndarray], people: int, mean: float) -> float:

@@ -50,7 +50,7 @@ def test_every_score_is_in_0_to_1_and_in_the_file(run, metrics):
 def test_the_page_shows_the_figure_and_every_score(run, metrics):
     page = (run / "disentangle" / "index.html").read_text()
     assert 'src="figures/blocks.png"' in page and "nan" not in page.lower()
-    for text in ("MIG", "SAP", "DCI completeness", "IRS", "modularity", "person from the expression code"):
+    for text in ("MIG", "SAP", "DCI completeness", "IRS", "modularity", "person from the expression code", "20 bins"):
         assert text in page
     with Image.open(run / "disentangle" / "figures" / "blocks.png") as image:
         assert image.width > 800 and image.height > 1500
