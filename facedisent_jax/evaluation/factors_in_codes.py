@@ -47,33 +47,29 @@ def evaluate(model: TrainedModel, run: Path, folders: Sequence[Path], split: str
         names = ", ".join(factor.name for factor in factors) or "none"
         raise UserError(f"--data must hold images that differ in two factors at least, got {names}.")
     codes = Codes._make(np.asarray(code, np.float64) for code in model.encode(np.asarray(faces.image)))
-    people = probe_split(faces, take_ids(faces), np.ones(len(faces), bool))
-    blocks = blocks_of(codes, model.config.label_dims)
-    return (
-        dimension_scores(np.concatenate(codes, axis=1), factors, fold, people)
-        | {"chance": dimension_scores(np.concatenate(codes, axis=1), unrelated(factors, faces.subject), fold, people)}
-        | block_scores(blocks, factors, fold)
-        | {"subject": {name: subject_score(code, faces.subject, people) for name, code in blocks.items()}}
-        | {
-            "factors": [{"name": f.name, "group": f.group, "expected_in": f.expected_in} for f in factors],
-            "settings": {
-                "bins": disentanglement.BINS,
-                "irs_quantile": disentanglement.IRS_QUANTILE,
-                "folds": FOLDS,
-                "random_features": RANDOM_FEATURES,
-                "smile_from": SMILE_FROM,
-                "seed": SEED,
-                "subject_probe": people.subject_note,
-            },
-            "data": {
-                "subjects": len(np.unique(faces.subject)),
-                "pictures": len(faces),
-                "left_out": left_out + int((~labelled).sum()),
-                "dimensions": {name: code.shape[1] for name, code in blocks.items()},
-            }
-            | provenance(model, folders, split),
-        }
-    )
+    subject_split = probe_split(faces, take_ids(faces), np.ones(len(faces), bool))
+    all_dims, blocks = np.concatenate(codes, axis=1), blocks_of(codes, model.config.label_dims)
+    out = dimension_scores(all_dims, factors, fold, subject_split)
+    out["chance"] = dimension_scores(all_dims, exchange_factors(factors, faces.subject), fold, subject_split)
+    out |= block_scores(blocks, factors, fold)
+    out["subject"] = {name: subject_score(code, faces.subject, subject_split) for name, code in blocks.items()}
+    out["factors"] = [{"name": f.name, "group": f.group, "expected_in": f.expected_in} for f in factors]
+    out["settings"] = {
+        "bins": disentanglement.BINS,
+        "irs_quantile": disentanglement.IRS_QUANTILE,
+        "folds": FOLDS,
+        "random_features": RANDOM_FEATURES,
+        "smile_from": SMILE_FROM,
+        "seed": SEED,
+        "subject_probe": subject_split.subject_note,
+    }
+    out["data"] = {
+        "subjects": len(np.unique(faces.subject)),
+        "pictures": len(faces),
+        "left_out": left_out + int((~labelled).sum()),
+        "dimensions": {name: code.shape[1] for name, code in blocks.items()},
+    } | provenance(model, folders, split)
+    return out
 
 
 def factors_of(folders: Sequence[Path], faces: Faces) -> list[Factor]:
@@ -98,12 +94,12 @@ def blocks_of(codes: Codes, label_dims: int) -> dict[str, Code]:
     return blocks
 
 
-def dimension_scores(code: Code, factors: list[Factor], fold: Int[np.ndarray, "n"], people: ProbeSplit) -> dict:
+def dimension_scores(code: Code, factors: list[Factor], fold: Int[np.ndarray, "n"], subject_split: ProbeSplit) -> dict:
     """MIG, SAP, DCI, IRS and modularity of all dimensions of both codes."""
     discrete = np.stack([factor.discrete() for factor in factors], axis=1)
     information = disentanglement.mutual_information(disentanglement.discretize(code), discrete)
     single = np.stack([disentanglement.squared_correlation(code, factor.columns()) for factor in factors], axis=1)
-    linear = linear_probe(code, factors, fold, people)
+    linear = linear_probe(code, factors, fold, subject_split)
     dci = disentanglement.dci(linear.importance)
     return {
         "mig": disentanglement.mig(information, disentanglement.entropy(discrete)),
@@ -114,13 +110,13 @@ def dimension_scores(code: Code, factors: list[Factor], fold: Int[np.ndarray, "n
     }
 
 
-def linear_probe(code: Code, factors: list[Factor], fold: Int[np.ndarray, "n"], people: ProbeSplit) -> Probe:
+def linear_probe(code: Code, factors: list[Factor], fold: Int[np.ndarray, "n"], subject_split: ProbeSplit) -> Probe:
     """The linear probe of each factor; of the person, who cannot be guessed from others, one fitted on everybody."""
     score, importance = np.zeros(len(factors)), np.zeros((code.shape[1], len(factors)))
     others = [k for k, factor in enumerate(factors) if not factor.is_person]
     score[others], importance[:, others] = probe(code, [factors[k] for k in others], fold)
     for k in set(range(len(factors))) - set(others):
-        score[k] = above_chance(*metrics.subject_probe(code, factors[k].values, people.fit, people.test))
+        score[k] = above_chance(*metrics.subject_probe(code, factors[k].values, subject_split.fit, subject_split.test))
         columns = factors[k].columns()
         regression = Ridge.of(code, columns)
         importance[:, k] = importance_of(regression.weight(regression.best_strength(columns)), score[k])
@@ -133,7 +129,9 @@ def block_scores(blocks: dict[str, Code], factors: list[Factor], fold: Int[np.nd
     factors = [factor for factor in factors if not factor.is_person]
     names = [factor.name for factor in factors]
     tables: dict[str, dict[str, dict[str, float]]] = {}
-    cells: dict[str, dict[str, list[float]]] = {kind: {"linear": [], "nonlinear": []} for kind in ("own", "other")}
+    cells: dict[str, dict[str, list[float]]] = {
+        key: {"linear": [], "nonlinear": []} for key in ("expected", "unexpected")
+    }
     for block, code in blocks.items():
         tables[block] = {}
         for kind in ("linear", "nonlinear") if block in Codes._fields else ("linear",):
@@ -141,27 +139,27 @@ def block_scores(blocks: dict[str, Code], factors: list[Factor], fold: Int[np.nd
             tables[block][kind] = dict(zip(names, score, strict=True))
             for factor, value in zip(factors, score, strict=True):
                 if block in Codes._fields and factor.expected_in:
-                    cells["own" if factor.expected_in == block else "other"][kind].append(value)
+                    cells["expected" if factor.expected_in == block else "unexpected"][kind].append(value)
     means: dict[str, Any] = {
-        key: {kind: float(np.mean(values)) if values else np.nan for kind, values in cells[cell].items()}
-        for key, cell in (("expected", "own"), ("unexpected", "other"))
+        key: {kind: float(np.mean(values)) if values else np.nan for kind, values in kinds.items()}
+        for key, kinds in cells.items()
     }
     return {"blocks": tables} | means
 
 
-def subject_score(code: Code, subject: np.ndarray, people: ProbeSplit) -> dict[str, float]:
+def subject_score(code: Code, subject: np.ndarray, subject_split: ProbeSplit) -> dict[str, float]:
     """Accuracy of a linear probe that names the person, and chance."""
-    accuracy, chance = metrics.subject_probe(code, subject, people.fit, people.test)
+    accuracy, chance = metrics.subject_probe(code, subject, subject_split.fit, subject_split.test)
     return {"accuracy": accuracy, "chance": chance}
 
 
-def unrelated(factors: list[Factor], subject: np.ndarray) -> list[Factor]:
+def exchange_factors(factors: list[Factor], subject: np.ndarray) -> list[Factor]:
     """The same factors, each image's from an image of another person, so that codes say nothing about them."""
     rng = np.random.default_rng(SEED)
     rows = [np.flatnonzero(subject == name) for name in np.unique(subject)]
     exchanged = np.empty(len(subject), np.int64)
-    for own, other in zip(rows, rng.permutation(len(rows)), strict=True):
-        exchanged[own] = np.resize(rng.permutation(rows[other]), len(own))
+    for target, person in zip(rows, rng.permutation(len(rows)), strict=True):
+        exchanged[target] = np.resize(rng.permutation(rows[person]), len(target))
     shuffled = rng.permutation(len(subject))  # to a probe of the person, another name for all images is the same
     out = []
     for factor in factors:

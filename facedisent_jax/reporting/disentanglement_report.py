@@ -78,9 +78,10 @@ def metric_rows(metrics: dict) -> list[MetricRow]:
         values = number(metrics["dci"][key], 3), number(chance["dci"][key], 3)
         rows.append(MetricRow(f"DCI {key}", *values, f"single dimensions; 1: {remark}"))
     for kind, title in (("linear", "linear"), ("nonlinear", "non-linear")):
-        own, other = (number(metrics[key][kind], 3) for key in ("expected", "unexpected"))
-        rows.append(MetricRow(f"factors in the code that should hold them, {title} probe", own, "0", "R2; 1 is best"))
-        rows.append(MetricRow(f"factors in the other code, {title} probe", other, "0", "R2; 0 is best"))
+        expected, unexpected = (number(metrics[key][kind], 3) for key in ("expected", "unexpected"))
+        name = f"factors in the code that should hold them, {title} probe"
+        rows.append(MetricRow(name, expected, "0", "mean R2; 1 is best"))
+        rows.append(MetricRow(f"factors in the other code, {title} probe", unexpected, "0", "mean R2; 0 is best"))
     for block, probe in metrics["subject"].items():
         name = block.replace("expression_", "expression code, ").replace("_", " ")
         title = f"person from the {name} dimensions" if "," in name else f"person from the {name} code"

@@ -73,9 +73,9 @@ def test_folds_divide_people_and_not_images():
         fold_of_people(SUBJECT[: 4 * LEVELS])
 
 
-def test_unrelated_factors_are_those_of_other_people():
+def test_exchanged_factors_are_those_of_other_people():
     code = TRAITS @ RNG.standard_normal((3, 8)) + NOISE
-    factors = factors_in_codes.unrelated(FACTORS, SUBJECT)
+    factors = factors_in_codes.exchange_factors(FACTORS, SUBJECT)
     assert probe(code, factors, fold_of_people(SUBJECT)).score[:3].max() < 0.05
     exchanged = factors[0].values.reshape(PEOPLE, LEVELS)
     assert (exchanged == exchanged[:, :1]).all()

@@ -29,20 +29,20 @@ def test_the_pictures_that_are_drawn_by_default_never_change():
 def test_every_parameter_of_a_face_is_a_factor_and_lies_in_its_range():
     assert list(BOUNDS) == [*(field.name for field in fields(Identity)), "intensity"]
     for draw in (random_identity, independent_identity):
-        for subject in range(300):
-            for name, (low, high) in BOUNDS.items():
-                value = getattr(draw(0, subject), name, 0.5)
+        for subject in range(200):
+            for name, value in vars(draw(0, subject)).items():
+                low, high = BOUNDS[name]
                 assert low <= value <= high or (draw is random_identity and value == BALD.get(name)), name
 
 
 def test_independent_factors_do_not_go_together():
     def correlation(independent: bool) -> np.ndarray:
-        people = [person_identity(0, subject, independent) for subject in range(600)]
+        people = [person_identity(0, subject, independent) for subject in range(400)]
         return np.corrcoef([[getattr(person, name) for person in people] for name in BOUNDS if name != "intensity"])
 
     between = ~np.eye(len(BOUNDS) - 1, dtype=bool)
     assert np.abs(correlation(False)[between]).max() > 0.6
-    assert np.abs(correlation(True)[between]).max() < 0.2  # 5 standard errors
+    assert np.abs(correlation(True)[between]).max() < 0.25  # 5 standard errors
 
 
 def test_a_picture_is_drawn_again_from_its_row(tmp_path):
