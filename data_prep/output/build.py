@@ -127,7 +127,8 @@ def build_synthetic(
     """Build a data folder of the built-in faces, with their factors. Returns the content of its prep.json."""
     from data_prep.synthetic import faces
 
-    drawn = dict(subjects=subjects, seed=seed, stills=stills, clips=clips, levels=levels, independent=independent)
+    drawn: dict[str, Any] = {"subjects": subjects, "seed": seed, "stills": stills, "clips": clips, "levels": levels}
+    drawn["independent"] = independent
     plan = Plan("synthetic", options=drawn | {"split_seed": split_seed}, split_seed=split_seed, overwrite=overwrite)
     items = (Item(key, record) for key, record in faces.records(**drawn, workers=workers or core_count()))
     return build_folder(out, items, plan, finish=lambda folder: write_factors(folder, faces.factors(**drawn)))

@@ -16,7 +16,7 @@ GROUPS = {"smile": "way of smiling"}
 def blocks_by_factors(metrics: dict) -> Image.Image:
     """Factors down, codes and probes across. metrics: the content of disentangle/metrics.json."""
     columns = [(block, kind) for block, kinds in metrics["blocks"].items() for kind in kinds]
-    factors = [factor for factor in metrics["factors"] if factor["name"] != "subject"]
+    factors: list[dict[str, str]] = [factor for factor in metrics["factors"] if factor["name"] != "subject"]
     values = [[metrics["blocks"][block][kind][factor["name"]] for block, kind in columns] for factor in factors]
     people = metrics["subject"]
     person = {block: above_chance(**people[block]) for block in people if people[block]["accuracy"] is not None}
