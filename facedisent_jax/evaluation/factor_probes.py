@@ -102,7 +102,7 @@ def probe(
         guess, sizes = _held_out_guesses(code[rows], np.concatenate(targets, axis=1), fold[rows], is_linear)
         for k, target, first, last in zip(chosen, targets, starts[:-1], starts[1:], strict=True):
             score[k] = score_of(guess[:, first:last], target, factors[k].is_category)
-            importance[:, k] = importance_of(sizes[: code.shape[1], first:last], score[k])
+            importance[:, k] = importance_of(sizes[: code.shape[1], first:last])
     return Probe(score, importance)
 
 
@@ -147,13 +147,13 @@ def score_of(guess: Float[np.ndarray, "n c"], target: Float[np.ndarray, "n c"], 
     return float(max(0.0, 1 - np.square(guess - target).sum() / np.square(target - target.mean(0)).sum()))
 
 
-def importance_of(weight: Float[np.ndarray, "d c"], score: float) -> Float[np.ndarray, "d"]:
-    """Each dimension's share of the sizes of the weights, times the score: where nothing is read, weights are noise.
+def importance_of(weight: Float[np.ndarray, "d c"]) -> Float[np.ndarray, "d"]:
+    """Each dimension's share of the sizes of the weights. Of a factor that is not read, all have a share.
 
     weight: of the standardized dimensions in the regression of a number, or of the columns of a category.
     """
     size = np.sqrt(np.square(weight).sum(1))
-    return score * size / max(size.sum(), 1e-12)
+    return size / max(size.sum(), 1e-12)
 
 
 def above_chance(accuracy: float, chance: float) -> float:

@@ -119,7 +119,7 @@ def linear_probe(code: Code, factors: list[Factor], fold: Int[np.ndarray, "n"], 
         score[k] = above_chance(*metrics.subject_probe(code, factors[k].values, subject_split.fit, subject_split.test))
         columns = factors[k].columns()
         regression = Ridge.of(code, columns)
-        importance[:, k] = importance_of(regression.weight(regression.best_strength(columns)), score[k])
+        importance[:, k] = importance_of(regression.weight(regression.best_strength(columns)))
     return Probe(score, importance)
 
 

@@ -28,13 +28,13 @@ def test_a_linear_probe_reads_what_is_planted_and_nothing_else():
     code = TRAITS[:, :2] @ RNG.standard_normal((2, 8)) + NOISE
     score, importance = probe(code, FACTORS, fold_of_people(SUBJECT))
     assert score[:2].min() > 0.98 and score[2:].max() < 0.05
-    assert importance.shape == (8, 4) and importance.sum(0) == pytest.approx(score)
+    assert importance.shape == (8, 4) and importance.sum(0) == pytest.approx(1)
 
 
 def test_a_dimension_is_important_for_what_it_holds():
     code = np.column_stack([TRAITS[:, 0], RNG.standard_normal(len(SUBJECT)), INTENSITY])
     importance = probe(code, FACTORS, fold_of_people(SUBJECT)).importance
-    assert importance[0, 0] > 0.95 and importance[2, 3] > 0.95 and importance.sum() < 2.1
+    assert importance[0, 0] > 0.95 and importance[2, 3] > 0.95 and importance[:, 1].max() < 0.8
 
 
 def test_only_the_nonlinear_probe_reads_a_square():
