@@ -55,7 +55,7 @@ def draw(
     axis.imshow(1 - share * (1 - ground), aspect="auto")
     for row, column in np.argwhere(np.isfinite(values)):
         value = values[row, column]
-        colour = "white" if value > 0.55 else COLOURS[marks[row][column]]
+        colour = "white" if value > 0.55 else figures.INK if value > 0.15 else COLOURS[marks[row][column]]
         axis.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7.5, color=colour)
     axis.grid(False)
     axis.tick_params(length=0, labelsize=8.5)
