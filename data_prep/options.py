@@ -118,6 +118,9 @@ class Synthetic:
     """Number of stills of each person."""
     clips: int = 0
     """Number of takes of each person, from neutral to smile and back."""
+    independent: Annotated[bool, FlagCreatePairsOff] = False
+    """Draw all factors of a person independently of each other, evenly from their ranges. By default sex, skin tone,
+    hair and age go together as in people."""
     split_seed: int = 0
     """Seed of the draw of people for test and validation."""
     workers: int = 0

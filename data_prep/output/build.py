@@ -17,6 +17,7 @@ from data_prep.intensity import IntensityMethod
 from data_prep.layouts.scan import Rejected, ScanResult
 from data_prep.output import splits, staging
 from data_prep.output.spool import CropStore, Item, Selection, Spool, items_from_crops, items_from_reasons
+from facedisent_jax.data.factors import write_factors
 from facedisent_jax.data.reading import read_info
 from facedisent_jax.data.record import PREP_FILE, SPLITS, content_hash
 from facedisent_jax.errors import UserError
@@ -118,17 +119,19 @@ def build_synthetic(
     stills: bool = True,
     clips: int = 0,
     levels: int = 11,
+    independent: bool = False,
     split_seed: int = 0,
     workers: int = 0,
     overwrite: bool = False,
 ) -> dict:
-    """Build a data folder of the built-in faces. Returns the content of its prep.json."""
+    """Build a data folder of the built-in faces, with their factors. Returns the content of its prep.json."""
     from data_prep.synthetic import faces
 
-    options = dict(subjects=subjects, seed=seed, stills=stills, clips=clips, levels=levels, split_seed=split_seed)
-    plan = Plan("synthetic", options=options, split_seed=split_seed, overwrite=overwrite)
-    records = faces.records(subjects, seed, stills, clips, levels, workers or core_count())
-    return build_folder(out, (Item(key, record) for key, record in records), plan)
+    drawn: dict[str, Any] = {"subjects": subjects, "seed": seed, "stills": stills, "clips": clips, "levels": levels}
+    drawn["independent"] = independent
+    plan = Plan("synthetic", options=drawn | {"split_seed": split_seed}, split_seed=split_seed, overwrite=overwrite)
+    items = (Item(key, record) for key, record in faces.records(**drawn, workers=workers or core_count()))
+    return build_folder(out, items, plan, finish=lambda folder: write_factors(folder, faces.factors(**drawn)))
 
 
 def core_count() -> int:
@@ -144,6 +147,7 @@ def build_folder(
     left_out: dict[str, int] | None = None,
     notes: Iterable[str] = (),
     store: Callable[[Path, re.Pattern[str] | None], CropStore] = Spool,
+    finish: Callable[[Path], None] = lambda folder: None,
 ) -> dict:
     """Build a data folder from finished crops. Returns the content of its prep.json.
 
@@ -151,6 +155,7 @@ def build_folder(
     left_out: counts of files that the layout passed over, by kind.
     notes:    sentences for the user.
     store:    makes the crop store from a folder and the subject pattern.
+    finish:   writes what else belongs into the folder.
     """
     out = staging.check_output_folder(out, plan.overwrite)
     pattern, fixed = plan.compiled_pattern, _read_splits(plan.split_like)
@@ -165,6 +170,7 @@ def build_folder(
             selection = Selection(split_by_subject, summary.copies, _image_counts(summary.images, split_by_subject))
             finished, digests = crops.write(selection)
         info = _describe(plan, summary, selection, digests, left_out or {}, [*notes, *split_notes])
+        finish(finished)
         _write_reports(finished, info, summary)
         staging.move_into_place(finished, out, folder)
     return info

@@ -188,7 +188,7 @@ def compare_with_truth(curves: dict[TakeName, Curve], truth: Truth) -> str:
 
     A measure that is scaled to the apex of each take can match the truth only where the true apex is a full expression.
     """
-    from scipy.stats import spearmanr  # evaluation has its own, but data_prep may not import it
+    from scipy.stats import spearmanr  # takes a second to import
 
     rows_by_take: dict[str, list[tuple[float, float, float]]] = {}  # Spearman, error, true apex
     for name, curve in curves.items():

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_prep.layouts.scan import decode_file_name
-from facedisent_jax.data.record import NAME, PREP_FILE
+from facedisent_jax.data.record import FACTORS_FILE, NAME, PREP_FILE
 from facedisent_jax.errors import UserError
 
 REJECTED_FILE = "rejected.csv"
@@ -22,7 +22,7 @@ SHEET_FILE = "contact_sheet.png"
 CURVES_FILE = "intensity_curves.png"
 OWN_FILES = re.compile(
     rf"{NAME}-.*\.tfrecord-.*|dataset_info\.json|features\.json"
-    rf"|{PREP_FILE}|{REJECTED_FILE}|{REMARKS_FILE}|{SHEET_FILE}|{CURVES_FILE}"
+    rf"|{PREP_FILE}|{FACTORS_FILE}|{REJECTED_FILE}|{REMARKS_FILE}|{SHEET_FILE}|{CURVES_FILE}"
 )
 STALE_AFTER_SECONDS = 24 * 3600  # a run on another machine that has written nothing for so long has died
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from facedisent_jax.data.factors import read_factors, values_of
 from facedisent_jax.data.reading import read_info, read_split
 from facedisent_jax.data.record import NAME, SPLITS, Faces, Record, content_hash, digest
 from facedisent_jax.errors import UserError
@@ -30,11 +31,14 @@ def verify_folder(folder: Path) -> Verified:
     """Read and check every byte of a data folder. Raises UserError for the first damage."""
     info = read_info(folder)
     _check_files(folder)
+    factors = read_factors(folder)
     counts: dict[str, tuple[int, int, int]] = {}
     digests: list[bytes] = []
     split_by_subject: dict[str, str] = {}
     for split in SPLITS:
         faces = read_split(folder, split, in_memory=False)
+        if factors is not None:
+            values_of(factors, faces)
         subjects = set(faces.subject.tolist()) - {""}
         for subject in sorted(subjects):
             first_split = split_by_subject.setdefault(subject, split)

@@ -8,11 +8,22 @@ import numpy as np
 
 from data_prep.cropping.workers import Lost, run_jobs
 from data_prep.synthetic.drawing import draw, draw_levels, draw_task
+from data_prep.synthetic.factors import factors_of, person_identity
 from data_prep.synthetic.identity import Identity, random_identity
+from facedisent_jax.data.factors import Factors
 from facedisent_jax.data.record import NEUTRAL, Record
 from facedisent_jax.errors import UserError
 
-__all__ = ["Identity", "draw", "draw_levels", "random_identity", "records", "subject_records", "take_intensities"]
+__all__ = [
+    "Identity",
+    "draw",
+    "draw_levels",
+    "factors",
+    "random_identity",
+    "records",
+    "subject_records",
+    "take_intensities",
+]
 
 ACTION = "smile"
 TIMEOUT_SECONDS = 600.0  # a worker that takes longer to draw a person is killed
@@ -36,12 +47,14 @@ def records(
     clips: int = 0,
     levels: int = 11,
     workers: int = 1,
+    independent: bool = False,
 ) -> Iterator[tuple[str, Record]]:
     """Keys and records of persons 0 .. subjects - 1, in that order, the same for any number of workers.
 
     stills:  whether to draw `levels` images of each person, in equal steps of intensity from 0 (neutral) to 1 (smile).
     clips:   number of takes of each person, neutral to smile and back; all their frames have the expression smile.
     workers: number of processes that draw.
+    independent: whether the factors of a person are drawn independently of each other.
 
     Raises UserError for numbers that make no sense.
     """
@@ -53,19 +66,30 @@ def records(
         raise UserError(f"--levels must be at least 2 (neutral and smile), got {levels}.")
     if clips < 0 or not (stills or clips):
         raise UserError(f"--clips must be at least {0 if stills else '1 with --no-stills'}, got {clips}.")
-    plans = (_undrawn_records(subject, seed, stills, levels, clips) for subject in range(subjects))
+    identities = [person_identity(seed, subject, independent) for subject in range(subjects)]
+    plans = [_undrawn_records(subject, seed, stills, levels, clips) for subject in range(subjects)]
     if workers > 1:
-        yield from _draw_in_workers(list(plans), seed, min(workers, subjects))
+        yield from _draw_in_workers(plans, identities, min(workers, subjects))
     else:
-        for subject, plan in enumerate(plans):
-            yield from _draw(plan, seed, subject)
+        for plan, identity in zip(plans, identities, strict=True):
+            yield from _draw(plan, identity)
 
 
 def subject_records(
     subject: int, *, seed: int = 0, stills: bool = True, levels: int = 11, clips: int = 0
 ) -> list[tuple[str, Record]]:
     """Keys and records of one person."""
-    return _draw(_undrawn_records(subject, seed, stills, levels, clips), seed, subject)
+    return _draw(_undrawn_records(subject, seed, stills, levels, clips), random_identity(seed, subject))
+
+
+def factors(subjects: int, seed: int, stills: bool, clips: int, levels: int, independent: bool) -> Factors:
+    """The factors of the records that `records` draws with the same arguments."""
+    undrawn, identities = [], []
+    for subject in range(subjects):
+        plan = _undrawn_records(subject, seed, stills, levels, clips)
+        undrawn += [record for _, record in plan]
+        identities += [person_identity(seed, subject, independent)] * len(plan)
+    return factors_of(undrawn, identities)
 
 
 def _undrawn_records(subject: int, seed: int, stills: bool, levels: int, clips: int) -> list[tuple[str, Record]]:
@@ -84,23 +108,21 @@ def _undrawn_records(subject: int, seed: int, stills: bool, levels: int, clips: 
     return out
 
 
-def _draw(plan: list[tuple[str, Record]], seed: int, subject: int) -> list[tuple[str, Record]]:
-    images = draw_levels(random_identity(seed, subject), [record.intensity for _, record in plan])
-    return _with_images(plan, images)
+def _draw(plan: list[tuple[str, Record]], identity: Identity) -> list[tuple[str, Record]]:
+    return _with_images(plan, draw_levels(identity, [record.intensity for _, record in plan]))
 
 
 def _with_images(plan: list[tuple[str, Record]], images: np.ndarray) -> list[tuple[str, Record]]:
     return [(key, record._replace(image=image)) for (key, record), image in zip(plan, images, strict=True)]
 
 
-def _draw_in_workers(plans: list[list[tuple[str, Record]]], seed: int, workers: int) -> Iterator[tuple[str, Record]]:
+def _draw_in_workers(
+    plans: list[list[tuple[str, Record]]], identities: list[Identity], workers: int
+) -> Iterator[tuple[str, Record]]:
     """The records of all plans (one for each person) in order, drawn by several processes."""
     # A worker imports data_prep.synthetic.drawing, which needs nothing but numpy, so it starts at once.
     tasks = iter(
-        [
-            (subject, random_identity(seed, subject), [record.intensity for _, record in plan])
-            for subject, plan in enumerate(plans)
-        ]
+        [(subject, identities[subject], [record.intensity for _, record in plan]) for subject, plan in enumerate(plans)]
     )
     retries = deque()
     next_task = lambda: retries.popleft() if retries else next(tasks, None)  # noqa: E731

@@ -86,6 +86,21 @@ def video(
     print(folder / html.PAGE)
 
 
+def disentangle(
+    run: Run, data: Data = (), split: Split = "test", step: Step = "best", out: ReportFolder = None
+) -> None:
+    """Which code holds which factor (MIG, SAP, DCI, IRS, probes): RUN/disentangle/index.html, metrics.json, figure."""
+    from facedisent_jax.reporting import disentanglement_report, html
+
+    folder = _report_folder(out, run / disentanglement_report.FOLDER)
+    metrics = disentanglement_report.write(run, data, split, parse_step(step), folder)
+    about = metrics["data"]
+    print(f"{len(metrics['factors'])} factors, {about['pictures']} images of {about['subjects']} held-out people")
+    for row in disentanglement_report.metric_rows(metrics):
+        print(f"{row.name:58s}{row.value:>9s}   chance {row.reference}")
+    print(folder / html.PAGE)
+
+
 def compare(
     runs: Annotated[
         Positional[tuple[str, ...]],
@@ -147,6 +162,7 @@ def table1(
 COMMANDS: dict[str, Callable[..., None]] = {
     "report": report,
     "video": video,
+    "disentangle": disentangle,
     "compare": compare,
     "table1": table1,
     "interpolate": photographs.interpolate,

@@ -12,6 +12,7 @@ USAGE = """usage: facedisent COMMAND [OPTIONS]
   train        train a network and write its report (train.py)
   report       evaluate a run on people it never saw (eval.py)
   video        compare decoded paths with real clips
+  disentangle  which code holds which factor
   compare      several runs in one table
   table1       the poster's Table 1
   interpolate  move from one face to another, or towards a smile

@@ -27,6 +27,7 @@ APEX_ABOVE = 0.95  # an image above it counts as the full expression
 SPLITS = ("train", "validation", "test")
 NAME = "faces"  # the TFDS name of a data folder, and so the beginning of the names of its shards
 PREP_FILE = "prep.json"  # source, detector, margin, splits, what was left out and why; beside TFDS's dataset_info.json
+FACTORS_FILE = "factors.npz"  # what each image was drawn from; in folders of the built-in faces alone
 
 
 class Record(NamedTuple):

@@ -1,4 +1,4 @@
-"""Metrics as pure functions of arrays: PSNR, SSIM, swaps with a truth, probes, leakage, bootstrap over people.
+"""Metrics as pure functions of arrays: PSNR, SSIM, means over people, swaps with a truth, probes, leakage.
 
 Images are float in [0, 1]; columns (subject, take, ...) are as in data/record.py.
 """
@@ -49,10 +49,8 @@ def _window(size: int, width: int = 11, sigma: float = 1.5) -> np.ndarray:
     return out
 
 
-def subject_mean(
-    values: np.ndarray, subject: np.ndarray, seed: int = SEED, draws: int = 2000
-) -> tuple[float, float, float]:
-    """Mean over subjects of each subject's mean, and its 95 % interval by bootstrap over subjects.
+def subject_mean(values: np.ndarray, subject: np.ndarray) -> tuple[float, float, float]:
+    """Mean over subjects of each subject's mean, and its 95 % interval over subjects.
 
     values, subject: [n]. Values without a subject ("") are left out.
 
@@ -61,9 +59,19 @@ def subject_mean(
     means = np.array([values[subject == name].mean() for name in np.unique(subject[subject != ""])])
     if len(means) < 2:
         return (float(means[0]) if len(means) else np.nan), np.nan, np.nan
-    bootstrap = means[np.random.default_rng(seed).integers(0, len(means), (draws, len(means)))].mean(1)
-    low, high = np.percentile(bootstrap, [2.5, 97.5])
-    return float(means.mean()), float(low), float(high)
+    return float(means.mean()), *student_interval(means)
+
+
+def student_interval(values: Float[np.ndarray, "n"]) -> tuple[float, float]:
+    """95 % interval of the mean of n >= 2 independent values, by Student's t distribution.
+
+    It covers for few people, where a bootstrap does not: tests/evaluation/test_intervals.py. It may reach beyond the
+    bounds of a metric, such as a correlation of 1.
+    """
+    from scipy.special import stdtrit  # scipy.stats has it too, and takes a second to import
+
+    half = stdtrit(len(values) - 1, 0.975) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
 
 
 def shuffle_in_turns(subject: list[str], seed: int = SEED) -> list[int]:
@@ -144,13 +152,9 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     """Spearman's rank correlation, ties sharing their mean rank; NaN where one side is constant or has a NaN."""
     if len(a) < 2 or not (np.ptp(a) > 0 and np.ptp(b) > 0):
         return np.nan
-    return float(np.corrcoef(_ranks(a), _ranks(b))[0, 1])
+    from scipy.stats import spearmanr  # takes a second to import
 
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """[n] ranks from 1, ties sharing their mean rank. (scipy.stats does this too, and takes 1.3 s to import.)"""
-    _, index, count = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(count) - (count - 1) / 2)[index]
+    return float(spearmanr(a, b)[0])  # type: ignore[arg-type]
 
 
 def spearman_ceiling(truth: np.ndarray) -> float:
@@ -220,17 +224,49 @@ def ridge(x: np.ndarray, y: np.ndarray, x_test: np.ndarray) -> np.ndarray:
 
     The strength is the one with the least leave-one-out error on x, y.
     """
-    mean, scale = x.mean(0), x.std(0)
-    scale = np.where(scale > 1e-6, scale, np.inf)  # a dimension that never changes says nothing
-    x, x_test = (x - mean) / scale, (x_test - mean) / scale
-    centre = y.mean(0)
-    u, s, vt = np.linalg.svd(x, full_matrices=False)
-    target = u.T @ (y - centre)
-    best = (np.inf, np.zeros((x.shape[1], y.shape[1])))
-    for strength in np.logspace(-2, 4, 13) * len(x) / x.shape[1]:
-        shrink = s**2 / (s**2 + strength)
-        left = 1 - (u**2 * shrink).sum(1) - 1 / len(x)  # leave-one-out: residual / (1 - leverage)
-        error = np.square((y - centre - u @ (shrink[:, None] * target)) / np.maximum(left, 1e-9)[:, None]).mean()
-        if error < best[0]:
-            best = (error, vt.T @ ((s / (s**2 + strength))[:, None] * target))
-    return x_test @ best[1] + centre
+    fit = Ridge.of(x, y)
+    return fit.predict(x_test, fit.best_strength(y))
+
+
+class Ridge(NamedTuple):
+    """Ridge regression of y [n, k] on x [n, d] at any strength, a number or one for each of the k.
+
+    mean, scale: [d], of x; weights are those of the standardized x. centre: [k], of y.
+    """
+
+    mean: np.ndarray
+    scale: np.ndarray
+    centre: np.ndarray
+    u: np.ndarray
+    s: np.ndarray
+    vt: np.ndarray
+    target: np.ndarray
+
+    @classmethod
+    def of(cls, x: np.ndarray, y: np.ndarray) -> "Ridge":
+        mean, scale, centre = x.mean(0), x.std(0), y.mean(0)
+        scale = np.where(scale > 1e-6, scale, np.inf)  # a dimension that never changes says nothing
+        u, s, vt = np.linalg.svd((x - mean) / scale, full_matrices=False)
+        return cls(mean, scale, centre, u, s, vt, u.T @ (y - centre))
+
+    @property
+    def strengths(self) -> np.ndarray:
+        """From hardly any to one that leaves nothing but the mean."""
+        return np.logspace(-2, 4, 13) * len(self.u) / len(self.mean)
+
+    def weight(self, strength: np.ndarray | float) -> Float[np.ndarray, "d k"]:
+        shrink = self.s[:, None] / (self.s[:, None] ** 2 + strength)
+        return self.vt.T @ (shrink * self.target)
+
+    def predict(self, x: np.ndarray, strength: np.ndarray | float) -> Float[np.ndarray, "m k"]:
+        return (x - self.mean) / self.scale @ self.weight(strength) + self.centre
+
+    def best_strength(self, y: np.ndarray) -> float:
+        """The strength with the least leave-one-out error on the y that it was fitted on."""
+        errors = []
+        for strength in self.strengths:
+            shrink = self.s**2 / (self.s**2 + strength)
+            left = 1 - (self.u**2 * shrink).sum(1) - 1 / len(self.u)  # residual / (1 - leverage)
+            residual = y - self.centre - self.u @ (shrink[:, None] * self.target)
+            errors.append(np.square(residual / np.maximum(left, 1e-9)[:, None]).mean())
+        return float(self.strengths[np.argmin(errors)])

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -233,10 +234,10 @@ def load_held_out(
     if split not in SPLITS:
         raise UserError(f'--split must be one of {", ".join(SPLITS)}, got "{split}".')
     parts = []
-    for folder in folders:
+    for number, folder in enumerate(folders):
         part = reading.read_split(folder, split, in_memory=False)
         check_unseen(model, run, folder, split, sorted(set(part.subject.tolist()) - {""}))
-        parts.append(part)
+        parts.append(replace(part, folder=np.full(len(part), number)))
     total = sum(map(len, parts))
     if not total:
         names = ", ".join(map(str, folders)) or "no data folder"

@@ -26,7 +26,7 @@ from facedisent_jax.evaluation.training_statistics import TrainingStatistics, fi
 from facedisent_jax.models import Codes, Params
 from facedisent_jax.trained_model import TrainedModel
 
-VERSION = 3  # of the metrics and their definitions; metrics of another version are measured anew
+VERSION = 4  # of the metrics and their definitions; metrics of another version are measured anew
 MAX_CLIPS = 32
 MAX_IMAGES = 40_000  # among which clips are looked for
 
@@ -303,7 +303,7 @@ def summarize_methods(entries: list[dict], subject: np.ndarray) -> dict:
 
 
 def summarize(by_clip: list[dict[str, float]], subject: np.ndarray) -> dict[str, dict]:
-    """Each metric's mean over people of their clips' means, with its 95 % bootstrap interval over people."""
+    """Each metric's mean over people of their clips' means, with its 95 % interval over people."""
     out = {}
     for name in dict.fromkeys(name for clip in by_clip for name in clip):
         values = np.array([clip.get(name, np.nan) for clip in by_clip], float)

@@ -1,7 +1,7 @@
 """Several runs on the same clips in one table, with intervals over people and paired differences to the first run.
 
-Several seeds of one kind form a group. A person's metric is first averaged over the seeds; then comes the bootstrap
-over people.
+Several seeds of one kind form a group. A person's metric is first averaged over the seeds; then come mean and
+interval over people.
 """
 
 import csv
@@ -203,7 +203,7 @@ def seed_means(seeds: list[PersonValues]) -> PersonValues:
 
 
 def mean_and_interval(people: PersonValues) -> tuple[float, float, float]:
-    """Mean over people and 95 % bootstrap interval, with the same draws for all metrics of the same people."""
+    """Mean over people and its 95 % interval."""
     return metrics.subject_mean(np.array(list(people.values()), float), np.array(list(people), str))
 
 
@@ -253,7 +253,8 @@ def row_lines(rows: list[Row]) -> list[str]:
         if any(cell.people for cell in row.cells):
             lines.append(line("    difference to the first", [difference_text(cell, row) for cell in row.cells]))
     legend = (
-        "[...]: 95 % bootstrap interval over people; sd: over seeds; difference: * better, ! worse (interval without 0)"
+        "[...]: Student's 95 % interval over people; sd: over seeds; difference over n people: * better, ! worse "
+        "(interval without 0)"
     )
     return [*lines, "", legend]
 
@@ -263,7 +264,7 @@ def difference_text(cell: Cell, row: Row) -> str:
         return ""
     bounds = cell.difference, cell.difference_low, cell.difference_high
     mark = significance_mark(cell, row.better) if round(cell.difference, row.digits) else ""
-    return with_interval(*bounds, row.digits, sign=True) + mark
+    return with_interval(*bounds, row.digits, sign=True) + f"{mark} n={cell.people}"
 
 
 def with_interval(mean: float, low: float, high: float, digits: int, spread: float = np.nan, sign: bool = False) -> str:

@@ -156,7 +156,7 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Image.Image | Non
     panels = [panel for panel in panels if panel[0]]
     if not panels:
         return None
-    figure, axes = _axes(len(panels), (5.6 * len(panels), 3.8))
+    figure, axes = new_axes(len(panels), (5.6 * len(panels), 3.8))
     for axis, (lines, title, log) in zip(axes, panels, strict=True):
         for k, (name, (xs, ys)) in enumerate(lines.items()):
             style = ("-", "--", ":")[k // 10 % 3]
@@ -166,14 +166,14 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Image.Image | Non
         if log:
             axis.set_yscale("log")
         axis.legend(fontsize=7.5, frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.02))
-    return _render(figure)
+    return render(figure)
 
 
 def intensity_scatter(
     truth: Float[np.ndarray, "n"], read: Float[np.ndarray, "n"], actions: Shaped[np.ndarray, "n"]
 ) -> Image.Image:
     """Intensity read from the expression code against the true intensity, one colour per action."""
-    figure, (axis,) = _axes(1, (4.6, 4.2))
+    figure, (axis,) = new_axes(1, (4.6, 4.2))
     axis.plot([0, 1], [0, 1], color=FAINT, linewidth=1)
     jitter = np.random.default_rng(0).uniform(-0.012, 0.012, len(truth))  # many images share one intensity
     for action in np.unique(actions):
@@ -185,7 +185,7 @@ def intensity_scatter(
     axis.set_xlim(-0.05, 1.05)
     axis.set_ylim(min(-0.05, read.min() - 0.05), max(1.05, read.max() + 0.05))
     axis.legend(fontsize=8, frameon=False, loc="upper left")
-    return _render(figure)
+    return render(figure)
 
 
 class Line(NamedTuple):
@@ -202,7 +202,7 @@ class Line(NamedTuple):
 
 def line_charts(panels: Sequence[tuple[str, Sequence[Line]]], x_label: str, y_label: str) -> Image.Image:
     """Panels of lines side by side, each (title, lines), with one legend at the right."""
-    figure, axes = _axes(len(panels), (4.1 * len(panels) + 2.3, 3.8))
+    figure, axes = new_axes(len(panels), (4.1 * len(panels) + 2.3, 3.8))
     legend = {}
     for axis, (title, lines) in zip(axes, panels, strict=True):
         for line in lines:
@@ -215,10 +215,10 @@ def line_charts(panels: Sequence[tuple[str, Sequence[Line]]], x_label: str, y_la
         axis.set_xlabel(x_label)
     axes[0].set_ylabel(y_label)
     figure.legend(list(legend.values()), list(legend), loc="outside right upper", fontsize=8, frameon=False)
-    return _render(figure)
+    return render(figure)
 
 
-def _axes(count: int, size: tuple[float, float]):
+def new_axes(count: int, size: tuple[float, float]):
     import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -233,7 +233,7 @@ def _axes(count: int, size: tuple[float, float]):
     return figure, axes
 
 
-def _render(figure) -> Image.Image:
+def render(figure) -> Image.Image:
     figure.canvas.draw()
     return Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3].copy())
 

@@ -11,16 +11,16 @@ from facedisent_jax.evaluation.judged_swaps import judge_swaps
 from facedisent_jax.evaluation.judges import FaceMesh, still_judges
 from facedisent_jax.evaluation.one_picture import STRENGTHS, decode_one_picture, one_picture_metrics
 from facedisent_jax.evaluation.stills import evaluate_stills, load_held_out, provenance, to_json
-from facedisent_jax.reporting import gallery, html
+from facedisent_jax.reporting import disentanglement_report, gallery, html
 from facedisent_jax.reporting.figures import ReportFigure
 from facedisent_jax.reporting.html import MetricRow, number, percent
 
-DEFINITIONS = """PSNR: 10 log10(1 / MSE) of 64x64 images with values in [0, 1], averaged over images. The interval is a
-95 % bootstrap over people, each with the mean of their images. SSIM: Wang et al. 2004, Gaussian window of 11x11 (sigma
-1.5), averaged over the colour channels. Swap: the target is a real image of a person. The identity code comes from the
-image of this person, in the same sequence and condition, that differs most in expression. The expression code comes
-from images of up to five other people with the target's expression and intensity, drawn by seed. In the table of swaps,
-"real image" gives the value for the target itself in place of the swap. Intensity along the label vector: the
+DEFINITIONS = """PSNR: 10 log10(1 / MSE) of 64x64 images with values in [0, 1], averaged over images. The 95 %
+interval is Student's over people, each with the mean of their images. SSIM: Wang et al. 2004, Gaussian window of 11x11
+(sigma 1.5), averaged over the colour channels. Swap: the target is a real image of a person. The identity code comes
+from the image of this person, in the same sequence and condition, that differs most in expression. The expression code
+comes from images of up to five other people with the target's expression and intensity, drawn by seed. In the table of
+swaps, "real image" gives the value for the target itself in place of the swap. Intensity along the label vector: the
 expression code is projected onto the label vector. Probes are linear (ridge regression; its strength is chosen by
 leave-one-out on the images it is fitted on). All these numbers, and more, are in <a
 href="metrics.json">metrics.json</a>."""
@@ -65,7 +65,8 @@ def write(
         model, faces, evaluation.codes, evaluation.swaps, one_picture, smile_judge, history(run)
     )
     text = json.dumps(metrics, indent=2, allow_nan=False)
-    html.publish(out or run / "report", render(run.name, metrics, drawings, notes), text, drawings)
+    earlier = disentanglement_report.earlier_rows(run, metrics["data"])
+    html.publish(out or run / "report", render(run.name, metrics, drawings, notes, earlier), text, drawings)
     return json.loads(text)
 
 
@@ -83,14 +84,24 @@ def history(run: Path) -> list[dict]:
     return entries
 
 
-def render(run: str, metrics: dict, drawings: Sequence[ReportFigure], notes: Sequence[str]) -> str:
-    """The page. metrics: the content of metrics.json, where None is a metric that the data does not allow."""
+def render(
+    run: str,
+    metrics: dict,
+    drawings: Sequence[ReportFigure],
+    notes: Sequence[str],
+    disentanglement: Sequence[MetricRow] = (),
+) -> str:
+    """The page. metrics: the content of metrics.json, where None is a metric that the data does not allow.
+
+    disentanglement: what an earlier `eval.py disentangle` has measured.
+    """
     data = metrics["data"]
     body = [
         html.provenance_list(data),
         "<h2>Metrics</h2>",
         image_table(metrics),
         code_table(metrics),
+        html.metric_table(disentanglement, "disentanglement") if disentanglement else "",
         judge_table(metrics["judged_swaps"]),
         one_picture_table(metrics["one_picture"]),
         html.notes(notes),

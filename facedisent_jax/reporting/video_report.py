@@ -17,7 +17,7 @@ IMAGE_METRICS = (("psnr", "PSNR, dB", 2), ("ssim", "SSIM", 3), ("lpips", "LPIPS"
 DEFINITIONS = """Onset: from the last frame below 5 % of the take's range of intensity to the first above 95 %, at least
 8 frames. Alpha: position between the two end frames, by intensity. Every method gets the two end frames only ("one
 picture": only the neutral one). Means are over the frames in between, then over the clips of a person, then over
-people; intervals are 95 % bootstrap over people. Mouth: rows 38-59, columns 14-49. Smoothness: max|ds| / |s1 - s0| -
+people; 95 % intervals are Student's over people. Mouth: rows 38-59, columns 14-49. Smoothness: max|ds| / |s1 - s0| -
 1 / (K - 1) for the smile s measured at K = 11 equal steps of alpha; 0 is an even path. R2: of a straight line fitted to
 s over alpha. Inversions: steps in the wrong direction. Range: s1 - s0, divided by that of the real clip. LPIPS steps:
 the sum over neighbouring images, divided by the LPIPS of the two ends. LPIPS is a squared distance, so even steps in a

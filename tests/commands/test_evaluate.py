@@ -184,6 +184,7 @@ def test_where_no_face_is_looked_for_that_is_said_of_photographs_and_not_of_crop
         (["interpolate", "{run}", "{photo}", "{photo}", "--like", "{photo}"], "--like must be given without B"),
         (["interpolate", "{run}", "{photo}", "--like", "{photo}"], "--like must go to a model whose expression code"),
         (["video", "{run}"], "no clips in"),
+        (["disentangle", "{run}"], "labelled images of at least 5 people, got 2"),
         (["video", "{run}", "--split", "train"], "was trained on 3 of the 3 subjects"),
         pytest.param(
             ["video", "{run}", "--landmarker", "{folder}/nothing.task"],

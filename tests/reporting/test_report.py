@@ -16,6 +16,7 @@ from facedisent_jax.evaluation.metrics import psnr
 from facedisent_jax.evaluation.stills import subsample_takes
 from facedisent_jax.reporting import figures, html, report
 from facedisent_jax.reporting.figures import ReportFigure
+from facedisent_jax.reporting.html import MetricRow
 
 FIGURES = {
     "triplets", "one_picture", "swap", "swap_truth", "interpolation_both", "interpolation_expression",
@@ -99,6 +100,11 @@ def test_no_text_becomes_a_tag(run, metrics):
     page = report.render(HARM, harmful(metrics), harmful_figures, [HARM])
     assert tags(page) == tags(report.render("run", metrics, plain_figures, ["note"]))
     assert page.count("&lt;script&gt;") > 15
+
+
+def test_rows_of_an_earlier_disentangle_are_shown(metrics):
+    rows = [MetricRow("MIG", "0.123")]
+    assert "MIG" in report.render("run", metrics, [], [], rows) and "MIG" not in report.render("run", metrics, [], [])
 
 
 def test_actions_and_people_can_have_any_name():
