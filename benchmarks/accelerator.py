@@ -75,7 +75,7 @@ def run_parts(options: argparse.Namespace) -> None:
     if not options.out.is_dir():
         raise UserError(f"--out must be an existing folder for the trained weights, got {options.out}.")
     parts = [options.part] if options.part else list(PIECES)
-    result = read_result(options.json, parts)
+    result = read_result(options.json, parts) | {"rehearsal": options.rehearse}
     for part in parts:
         end = time.monotonic()
         for name, limit in PIECES[part].items():

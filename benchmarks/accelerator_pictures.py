@@ -41,7 +41,7 @@ def pack(folder: Path, out: Path) -> None:
         f"{split}/{field.name}": getattr(faces, field.name) for split, faces in parts.items() for field in fields(Faces)
     }
     with replacing(out) as partial:
-        np.savez_compressed(partial, allow_pickle=False, **columns)
+        np.savez_compressed(partial, **columns)
     counts = ", ".join(f"{len(faces)} {split}" for split, faces in parts.items())
     print(f"{out}: {counts} images, {out.stat().st_size / 1e6:.1f} MB.")
 

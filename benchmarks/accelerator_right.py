@@ -121,9 +121,9 @@ class Comparison:
         self.programs = {
             name: compiled(setting.pool, device, config, self.first_state, self.batches[0])
             for name, device, config in (
-                ("cpu", cpu, self.config),
-                ("float32", accelerator, self.config),
-                ("bfloat16", accelerator, bfloat16),
+                ("cpu", self.cpu, self.config),
+                ("float32", self.accelerator, self.config),
+                ("bfloat16", self.accelerator, bfloat16),
             )
         }
 

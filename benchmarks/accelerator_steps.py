@@ -74,6 +74,7 @@ ROWS = [  # most important first
     Row("intensity", preset="intensity"),
     Row("poster", preset="poster"),
 ]
+REHEARSED = [TWINS, SMALL, SMALL_RESIDENT, LARGE_BFLOAT16]
 
 
 class Rates(NamedTuple):
@@ -98,7 +99,7 @@ def measure(piece: Piece) -> None:
         on_disk = base.with_faces(ON_DISK, pictures.mapped(faces, Path(folder) / "images"))
         seconds[ON_DISK] = on_disk.report(rates)
         programs = {}
-        for row in ROWS:
+        for row in REHEARSED if piece.rehearse else ROWS:
             with plain_twins() if row.twins else ExitStack():
                 programs[row] = Program(piece, row, faces, states)
             programs[row].compiling = pool.submit(programs[row].compile)
@@ -134,13 +135,13 @@ class Program:
         self.in_flight: list[dict] = []
         self.wait_seconds = 0.0
         self.compiling: Future | None = None
-        step = train_step if row.steps_per_call == 1 else train_steps
+        step = train_step if self.config.steps_per_call == 1 else train_steps
         start = time.perf_counter()
         with jax.default_matmul_precision(row.precision):
             traced = step.trace(self.config, self.state, self._next_batch(), self.images)
             self.lowered = traced.lower()
         self.trace_seconds = time.perf_counter() - start
-        self.flops = floor.count_flops(traced.jaxpr.jaxpr) / row.steps_per_call
+        self.flops = floor.count_flops(traced.jaxpr.jaxpr) / self.config.steps_per_call
 
     def compile(self) -> None:
         start = time.perf_counter()
@@ -156,7 +157,7 @@ class Program:
         return program
 
     def _next_batch(self) -> Batch:
-        return distributed.shard_batch(next(self.batches), leading_axes=int(self.row.steps_per_call > 1))
+        return distributed.shard_batch(next(self.batches), leading_axes=int(self.config.steps_per_call > 1))
 
     def run(self, calls: int) -> None:
         """Make calls as the training loop does, and wait for the last. Adds to `wait_seconds` what the device waits."""
@@ -178,14 +179,14 @@ class Program:
         self.wait_seconds, start = 0.0, time.perf_counter()
         self.run(calls)
         seconds = time.perf_counter() - start
-        return seconds / calls / self.row.steps_per_call, self.wait_seconds / seconds
+        return seconds / calls / self.config.steps_per_call, self.wait_seconds / seconds
 
     def prepare(self) -> None:
         """Wait for the compiler, and find out how many calls make a round."""
         if self.compiling:
             self.compiling.result()
         self.calls = 1
-        seconds = min(self.round()[0] for _ in range(2)) * self.row.steps_per_call
+        seconds = min(self.round()[0] for _ in range(2)) * self.config.steps_per_call
         self.calls = 2 if self.rehearse else max(2, int(ROUND_SECONDS / seconds))
 
     def report(self, rates: Rates) -> float:
@@ -205,7 +206,7 @@ class Program:
             "most_ms": 1e3 * max(value for value, _ in rounds),
         }
         note = f"{3 * batch / seconds:,.0f} images/s; {details['share_of_product_rate']:.0%} of the product rate"
-        if self.row.steps_per_call == 1 and "bytes accessed" in cost:  # of a loop they are counted once
+        if self.config.steps_per_call == 1 and "bytes accessed" in cost:  # of a loop they are counted once
             details["bytes"] = cost["bytes accessed"]
             details["share_of_copy_rate"] = cost["bytes accessed"] / seconds / rates.copy
             note += f"; {details['share_of_copy_rate']:.0%} of the copy rate"

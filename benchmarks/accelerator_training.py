@@ -133,12 +133,8 @@ def save_weights(path: Path, config: Config, params: Params) -> None:
     """Write the weights and their config; float16 is exact to 1 in 2,000, and half as large."""
     flat = flatten_dict(jax.device_get(params), sep="/")
     with replacing(path) as partial:
-        np.savez(
-            partial,
-            allow_pickle=False,
-            config=json.dumps(to_dict(config)),
-            **{name: value.astype(np.float16) for name, value in flat.items()},
-        )
+        arrays = {name: value.astype(np.float16) for name, value in flat.items()}
+        np.savez(partial, config=json.dumps(to_dict(config)), **arrays)
 
 
 def load_weights(path: Path) -> tuple[Config, Params]:

@@ -123,19 +123,32 @@ def test_all_of_it_can_be_rehearsed_on_a_cpu(packed, bare, tmp_path):
     assert len(list(tmp_path.glob("accelerator-*.npz"))) == 4
 
 
-def test_a_piece_that_takes_too_long_is_stopped_and_its_figures_stay(tmp_path, monkeypatch, packed):
-    (tmp_path / "accelerator_endless.py").write_text(
-        "import time\nfrom accelerator_figures import report\n"
-        "def measure(piece):\n    report('first', 1.0, device='none')\n    time.sleep(600)\n"
-    )
+@pytest.fixture
+def figures_of(tmp_path, monkeypatch, packed):
+    """A function of what a piece does after its first figure, and of its limit in seconds: all that is reported."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
-    monkeypatch.setattr(accelerator, "NO_TIME", 1)
-    options = Namespace(pictures=packed, rehearse=False, out=tmp_path)
-    figures = list(accelerator.figures_of("endless", options, time.monotonic() + 3))
-    assert [(figure["what"], figure["note"]) for figure in figures] == [
-        ("first", ""),
-        ("endless, the rest", "out of time"),
-    ]
+    monkeypatch.setattr(accelerator, "NO_TIME", 0.1)
+
+    def figures_of(code: str, seconds: float) -> list[tuple[str, str]]:
+        (tmp_path / "accelerator_tried.py").write_text(
+            "import os, time\nfrom accelerator_figures import report\n"
+            f"def measure(piece):\n    report('first', 1.0, device='none')\n    {code}\n"
+        )
+        options = Namespace(pictures=packed, rehearse=False, out=tmp_path)
+        figures = accelerator.figures_of("tried", options, time.monotonic() + seconds)
+        return [(figure["what"], figure["note"]) for figure in figures]
+
+    return figures_of
+
+
+def test_a_piece_that_fails_keeps_its_figures(figures_of):
+    assert figures_of("os._exit(3)", 600) == [("first", ""), ("tried, the rest", "it ended with status 3")]
+
+
+def test_a_piece_that_takes_too_long_is_stopped(figures_of):
+    start = time.monotonic()
+    assert figures_of("time.sleep(600)", 1)[-1] == ("tried, the rest", "out of time")
+    assert time.monotonic() - start < 300
 
 
 def test_figures_of_another_part_stay_in_the_file(tmp_path):
