@@ -74,7 +74,7 @@ ROWS = [  # most important first
     Row("intensity", preset="intensity"),
     Row("poster", preset="poster"),
 ]
-REHEARSED = [TWINS, SMALL, SMALL_RESIDENT, LARGE_BFLOAT16]
+REHEARSED = [TWINS, SMALL_RESIDENT, LARGE_BFLOAT16]
 
 
 class Rates(NamedTuple):

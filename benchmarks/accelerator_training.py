@@ -30,7 +30,8 @@ from facedisent_jax.training import distributed
 from facedisent_jax.training.step import TrainState, init_state, train_step, train_steps
 from facedisent_jax.training.validation import validate
 
-PRESETS = ("smile", "warp")
+PRESETS = {False: ("smile", "warp"), True: ("smile",)}
+"""By whether it is a rehearsal."""
 JUDGED_AFTER = {False: (30.0, 90.0), True: (0.5, 1.0)}
 """Seconds of training, by whether it is a rehearsal."""
 HOST_CORES = 4  # kept from the CPU's training, for the thread that feeds the device
@@ -70,7 +71,7 @@ def train_side(piece: Piece, side: str) -> None:
     if side == "cpu" and (cores := sorted(os.sched_getaffinity(0)))[2 * HOST_CORES :]:
         os.sched_setaffinity(0, cores[HOST_CORES:])
     faces, held_out = pictures.load(piece.pictures)
-    for preset in PRESETS:
+    for preset in PRESETS[piece.rehearse]:
         if piece.has(JUDGED_AFTER[False][-1] + SECONDS):
             train(piece, side, preset, faces, held_out)
         else:
@@ -92,9 +93,11 @@ def train(piece: Piece, side: str, preset: str, faces: Faces, held_out_faces: Fa
     pilot = Trainer(config, faces, first_state)
     pilot.run(1)  # compiles
     seconds_per_call = pilot.run(3) / 3
-    steps = int(judged_after[-1] / seconds_per_call) * config.steps_per_call
-    optim = replace(config.optim, decay_steps=max(steps, config.optim.warmup_steps + 1))
-    trainer = Trainer(replace(config, optim=optim), faces, first_state)
+    if not piece.rehearse:  # there the same program serves twice
+        steps = int(judged_after[-1] / seconds_per_call) * config.steps_per_call
+        optim = replace(config.optim, decay_steps=max(steps, config.optim.warmup_steps + 1))
+        config = replace(config, optim=optim)
+    trainer = Trainer(config, faces, first_state)
     trainer.run(1)
     trained = 0.0
     for seconds in judged_after:
@@ -106,7 +109,7 @@ def train(piece: Piece, side: str, preset: str, faces: Faces, held_out_faces: Fa
             if name.endswith("_psnr"):
                 kind = name.removeprefix("validation/").removesuffix("_psnr")
                 report(f"{preset} on the {side} for {seconds:g} s: {kind}", value, "dB", note)
-    save_weights(piece.out / f"accelerator-{preset}-{side}.npz", trainer.config, trainer.state.ema_params)
+    save_weights(piece.out / f"accelerator-{preset}-{side}.npz", config, trainer.state.ema_params)
 
 
 class Trainer:
