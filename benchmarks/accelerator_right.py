@@ -154,6 +154,7 @@ def relative_differences(before: TrainState, result: tuple, reference: tuple) ->
     error = norm(jax.tree.map(np.subtract, first_moment(state), momentum))
     gradient = norm(jax.tree.map(lambda new, old: new - ADAM_B1 * old, momentum, start))
     loss = float(reference_metrics["loss"])
+    # The moment takes up a share 1 - b1 of the gradient, and so of an error in it: both norms are of that share.
     return {"loss": abs(float(metrics["loss"]) - loss) / abs(loss), "gradient": error / gradient}
 
 

@@ -33,20 +33,20 @@ def count_collectives(program: str) -> dict[str, tuple[int, int]]:
     return {kind: (number, size) for kind, (number, size) in counts.items()}
 
 
-def compile_step(config: Any, faces: Any) -> tuple[str, int]:
+def compile_step(config: Any) -> tuple[str, int]:
     """The text of the compiled step on all devices, and the bytes of the weights."""
     import jax
-    from floor import size_in_bytes
+    from floor import abstract_state, example_batch, size_in_bytes
 
-    from facedisent_jax.data.triplets import Triplets
     from facedisent_jax.training import distributed
-    from facedisent_jax.training.step import init_state, train_step
+    from facedisent_jax.training.step import train_step
 
-    triplets = Triplets(faces, config.intensity_step, with_middle=config.model.kind == "warp")
-    state = init_state(config, faces)
-    batch = distributed.shard_batch(triplets.batch(config.seed, 0, config.batch))
-    program = train_step.lower(config, state, batch, None).compile().as_text()
-    return program, size_in_bytes(jax.eval_shape(lambda: state.params))
+    sharding = distributed.replicated_sharding()
+    state = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), abstract_state(config)
+    )
+    batch = distributed.shard_batch(example_batch(config))
+    return train_step.lower(config, state, batch, None).compile().as_text(), size_in_bytes(state.params)
 
 
 def main() -> None:
@@ -63,13 +63,10 @@ def main() -> None:
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
     os.environ["JAX_PLATFORMS"] = "cpu"
 
-    from data_prep.synthetic.faces import records
-    from facedisent_jax.data.record import Faces
-
     preset = PRESETS[options.preset].config
     width = options.width or preset.model.width
     config = replace(preset, batch=options.batch, model=replace(preset.model, width=width))
-    program, weight_bytes = compile_step(config, Faces.of(record for _, record in records(4, clips=1)))
+    program, weight_bytes = compile_step(config)
     collectives = count_collectives(program)
     rows = [("collective", "operations", "MB", "of the weights' bytes")]
     for kind, (number, size) in sorted(collectives.items()):

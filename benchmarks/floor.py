@@ -72,19 +72,35 @@ class Floor(NamedTuple):
     parameters: int
 
 
-def floor_of(config: Any, triplets: Any) -> Floor:
-    """The floor of one step of a config, without compiling it."""
+def abstract_state(config: Any) -> Any:
+    """The shapes of the state of a training."""
     import jax
 
     from facedisent_jax import models
-    from facedisent_jax.training.step import TrainState, optimizer, train_step
+    from facedisent_jax.training.step import TrainState, optimizer
 
     def new_state():
         params = models.init(config.model, jax.random.key(0))
         return TrainState(jax.numpy.int32(0), params, params, optimizer(config.optim).init(params))
 
-    state = jax.eval_shape(new_state)
-    batch = triplets.batch(config.seed, 0, config.batch)
+    return jax.eval_shape(new_state)
+
+
+def example_batch(config: Any) -> Any:
+    """A batch of the config's size, of a few drawn faces."""
+    from data_prep.synthetic.faces import records
+    from facedisent_jax.data.record import Faces
+    from facedisent_jax.data.triplets import Triplets
+
+    faces = Faces.of(record for _, record in records(4, levels=2))
+    return Triplets(faces, with_middle=config.model.kind == "warp").batch(config.seed, 0, config.batch)
+
+
+def floor_of(config: Any) -> Floor:
+    """The floor of one step of a config, without compiling it."""
+    from facedisent_jax.training.step import train_step
+
+    state, batch = abstract_state(config), example_batch(config)
     traced = train_step.trace(config, state, batch, None)
     return Floor(
         count_flops(traced.jaxpr.jaxpr),
@@ -104,13 +120,8 @@ def main() -> None:
     options = parser.parse_args()
     timing.settle_environment()
 
-    from data_prep.synthetic.faces import records
-    from facedisent_jax.data.record import Faces
-    from facedisent_jax.data.triplets import Triplets
-
     config = replace(PRESETS[options.preset].config, batch=options.batch)
-    faces = Faces.of(record for _, record in records(4, clips=1))
-    floor = floor_of(config, Triplets(faces, with_middle=config.model.kind == "warp"))
+    floor = floor_of(config)
     moved = floor.arguments + floor.results
     print(
         f"{options.preset}, {options.batch} triplets: {floor.flops / 1e9:.1f} GFLOP in matrix products and "

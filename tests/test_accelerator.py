@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +93,20 @@ def test_every_row_and_preset_finds_its_batches_in_packed_pictures(packed):
             assert not np.array_equal(first.images, second.images)
             np.testing.assert_array_equal(next(pictures.stream(config, triplets)).images, first.images)
     assert set(accelerator_right.PRESETS) == set(PRESETS)
+
+
+def test_a_difference_of_two_devices_is_relative_to_loss_and_gradient():
+    def result(gradient: float, loss: float) -> tuple:
+        """Of a step from the moment 2, whose gradient has the norm 5 * `gradient`."""
+        moment = {"a": np.array([0.9 * 2 + 0.1 * 3 * gradient]), "b": np.array([0.9 * 2 + 0.1 * 4 * gradient])}
+        return state(moment), {"loss": loss}
+
+    def state(moment: dict) -> SimpleNamespace:
+        return SimpleNamespace(opt_state=((), (SimpleNamespace(mu=moment),)))
+
+    before = state({"a": np.array([2.0]), "b": np.array([2.0])})
+    differences = accelerator_right.relative_differences(before, result(1.01, 2.02), result(1.0, 2.0))
+    assert differences == pytest.approx({"loss": 0.01, "gradient": 0.01})
 
 
 STEP_AND_EVALUATION = """
