@@ -3,7 +3,7 @@
 The default model and `warp` are trained for 90 seconds each, and judged after 30 and 90 on the people held out: PSNR
 of reconstructions, of swaps and, of `warp`, of images decoded from another image of the person. Seconds are those of
 the steps, without compilation and judging. Device and CPU train at the same time, each with what is fast there. The
-learning rate decays over the steps that fit the time. The averaged weights are written, rounded to float16.
+learning rate decays over the steps that fit the time. The averaged weights of the device's runs are written.
 """
 
 import json
@@ -109,7 +109,8 @@ def train(piece: Piece, side: str, preset: str, faces: Faces, held_out_faces: Fa
             if name.endswith("_psnr"):
                 kind = name.removeprefix("validation/").removesuffix("_psnr")
                 report(f"{preset} on the {side} for {seconds:g} s: {kind}", value, "dB", note)
-    save_weights(piece.out / f"accelerator-{preset}-{side}.npz", config, trainer.state.ema_params)
+    if side == "accelerator":
+        save_weights(piece.out / f"accelerator-{preset}.npz", config, trainer.state.ema_params)
 
 
 class Trainer:
