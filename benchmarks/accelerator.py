@@ -85,8 +85,8 @@ def run_parts(options: argparse.Namespace) -> None:
                 print(f"{name}: {figure['what']}: {figure['value']} {figure['unit']} {figure['note']}", file=sys.stderr)
                 if options.json:
                     write_atomically(options.json, json.dumps(result, indent=1) + "\n")
-    measured = [figure for figure in result["figures"] if figure["part"] in parts]
-    print(timing.table(accelerator_figures.rows(measured)))
+    part_figures = [figure for figure in result["figures"] if figure["part"] in parts]
+    print(timing.table(accelerator_figures.rows(part_figures)))
 
 
 def read_result(path: Path | None, parts: list[str]) -> dict:
@@ -113,12 +113,12 @@ def machine() -> dict:
 def figures_of(name: str, options: argparse.Namespace, end: float):
     """Yield the figures of a piece as it reports them. At `end` it is stopped."""
 
-    def missing(reason: str) -> dict:
+    def rest(reason: str) -> dict:
         return {"what": f"{name}, the rest", "value": None, "unit": "", "note": reason, "device_kind": ""}
 
     seconds = end - time.monotonic()
     if seconds < NO_TIME and not options.rehearse:
-        yield missing("no time left")
+        yield rest("no time left")
         return
     # A margin, in which the piece can say what it leaves out.
     piece = Piece(options.pictures, options.rehearse, end - NO_TIME / 2, options.out)
@@ -140,7 +140,7 @@ def figures_of(name: str, options: argparse.Namespace, end: float):
                 print(line, end="", file=sys.stderr)
         if process.wait():
             reason = "out of time" if time.monotonic() >= end else f"it ended with status {process.returncode}"
-            yield missing(reason)
+            yield rest(reason)
     finally:
         timer.cancel()
         stop(process)

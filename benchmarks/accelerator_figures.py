@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-STARTED = time.monotonic()
+START = time.monotonic()
 """When the process of this piece began, but for the start of Python."""
 MARK = "figure: "
 """How the line of a figure begins, on the standard output of a piece."""

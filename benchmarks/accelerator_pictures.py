@@ -65,7 +65,7 @@ def load(path: Path) -> tuple[Faces, Faces]:
     return train, Faces.join(held_out)
 
 
-def mapped(faces: Faces, path: Path) -> Faces:
+def map_images(faces: Faces, path: Path) -> Faces:
     """The same faces with images on disk, in a new file `path`, read as those of a large data folder are."""
     faces.image[:].tofile(path)
     n = len(faces)

@@ -27,9 +27,9 @@ def measure(piece: Piece) -> None:
         if len(digests) < 2 * count:
             report(title, None, note="a process failed")
             continue
-        alike_inside = all(digests[2 * k] == digests[2 * k + 1] for k in range(count))
+        equal_inside = all(digests[2 * k] == digests[2 * k + 1] for k in range(count))
         note = f"of {len(digests)}, after {STEPS[piece.rehearse]} steps; two runs of a process are "
-        report(title, len(set(digests)), "different", note + ("equal" if alike_inside else "different"))
+        report(title, len(set(digests)), "different", note + ("equal" if equal_inside else "different"))
 
 
 def start(piece: Piece, with_flag: bool) -> subprocess.Popen:

@@ -27,7 +27,7 @@ from facedisent_jax.training.step import TrainState, init_state, train_step, tra
 
 STEPS = 5
 PRESETS = ("smile", "warp", "poster", "intensity", "binary", "rotation", "clamping", "ranking", "autoencoder")
-REHEARSED = ("smile",)
+REHEARSAL = ("smile",)
 FLOAT32, BFLOAT16 = 1e-4, 1e-2
 """Largest relative difference that is right."""
 PRECISION = "highest"
@@ -54,17 +54,17 @@ def measure(piece: Piece) -> None:
     faces, _ = pictures.load(piece.pictures)
     cpu = jax.local_devices(backend="cpu")[0]
     setting = Setting(piece, faces, jax.devices()[0], cpu, ThreadPoolExecutor(8), {})
-    waiting: list[Comparison | CallComparison] = []  # compiled while earlier ones are compared
-    for preset in REHEARSED if piece.rehearse else PRESETS:
+    queue: list[Comparison | CallComparison] = []  # compiled while earlier ones are compared
+    for preset in REHEARSAL if piece.rehearse else PRESETS:
         if not piece.has(SECONDS):
             report(f"{preset}: device against CPU", None, note="no time left")
             continue
-        waiting.append(Comparison(setting, preset))
+        queue.append(Comparison(setting, preset))
         if preset == PRESETS[0]:
-            waiting.append(CallComparison(waiting[0], setting.pool))
-        if len(waiting) > AHEAD:
-            waiting.pop(0).report()
-    for comparison in waiting:
+            queue.append(CallComparison(queue[0], setting.pool))
+        if len(queue) > AHEAD:
+            queue.pop(0).report()
+    for comparison in queue:
         comparison.report()
     setting.pool.shutdown(wait=False, cancel_futures=True)
 
@@ -77,7 +77,7 @@ def on(device: jax.Device) -> Iterator[None]:
         yield
 
 
-def compiled(
+def submit_step(
     pool: ThreadPoolExecutor, device: jax.Device, config: Config, state: TrainState, batch: Batch, images: Any = None
 ) -> Future:
     """A program on this device for one step, or for as many as the config has in a call, compiled by the pool."""
@@ -119,7 +119,7 @@ class Comparison:
         self.batches = [draw(step) for step in range(STEPS)]
         bfloat16 = replace(self.config, model=replace(self.config.model, dtype="bfloat16"))
         self.programs = {
-            name: compiled(setting.pool, device, config, self.first_state, self.batches[0])
+            name: submit_step(setting.pool, device, config, self.first_state, self.batches[0])
             for name, device, config in (
                 ("cpu", self.cpu, self.config),
                 ("float32", self.accelerator, self.config),
@@ -177,8 +177,8 @@ class CallComparison:
         resident = replace(config, dataset_on_device=True)
         draw = pictures.draw_call(resident, single.triplets)
         self.rows = [draw(step) for step in range(STEPS)]
-        self.together = compiled(pool, device, together, single.first_state, self.stacked)
-        self.resident = compiled(pool, device, resident, single.first_state, self.rows[0], self.images)
+        self.together = submit_step(pool, device, together, single.first_state, self.stacked)
+        self.resident = submit_step(pool, device, resident, single.first_state, self.rows[0], self.images)
 
     def report(self) -> None:
         device, first = self.single.accelerator, self.single.first_state

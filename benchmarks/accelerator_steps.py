@@ -21,7 +21,7 @@ import floor
 import jax
 import jax.numpy as jnp
 import numpy as np
-from accelerator_figures import STARTED, Piece, report
+from accelerator_figures import START, Piece, report
 
 from facedisent_jax.data.record import Faces
 from facedisent_jax.data.triplets import Batch
@@ -74,7 +74,7 @@ ROWS = [  # most important first
     Row("intensity", preset="intensity"),
     Row("poster", preset="poster"),
 ]
-REHEARSED = [TWINS, SMALL_RESIDENT, LARGE_BFLOAT16]
+REHEARSAL = [TWINS, SMALL_RESIDENT, LARGE_BFLOAT16]
 
 
 class Rates(NamedTuple):
@@ -90,16 +90,16 @@ def measure(piece: Piece) -> None:
     base = Program(piece, BASE, faces, states)
     base.compile()
     base.run(1)
-    report("from the start to the end of the first step", time.monotonic() - STARTED, "s", at_most=30)
+    report("from the start to the end of the first step", time.monotonic() - START, "s", at_most=30)
     report("compiling the default step", base.compile_seconds, "s", f"tracing it before: {base.trace_seconds:.1f} s")
     report_memory()
     rates = measure_rates(piece)
     seconds = {BASE: base.report(rates)}
     with ThreadPoolExecutor(8) as pool, tempfile.TemporaryDirectory() as folder:
-        on_disk = base.with_faces(ON_DISK, pictures.mapped(faces, Path(folder) / "images"))
+        on_disk = base.with_faces(ON_DISK, pictures.map_images(faces, Path(folder) / "images"))
         seconds[ON_DISK] = on_disk.report(rates)
         programs = {}
-        for row in REHEARSED if piece.rehearse else ROWS:
+        for row in REHEARSAL if piece.rehearse else ROWS:
             with plain_twins() if row.twins else ExitStack():
                 programs[row] = Program(piece, row, faces, states)
             programs[row].compiling = pool.submit(programs[row].compile)
@@ -247,7 +247,7 @@ def report_memory() -> None:
 
 def measure_rates(piece: Piece) -> Rates:
     """Time large products and copies alone, and report them."""
-    size, copied = (256, 1 << 20) if piece.rehearse else (MATRIX, COPY_BYTES)
+    size, copy_bytes = (256, 1 << 20) if piece.rehearse else (MATRIX, COPY_BYTES)
     products = {}
     for dtype, precision, name in (
         ("float32", TF32, "TF32"),
@@ -259,12 +259,12 @@ def measure_rates(piece: Piece) -> Rates:
             multiply = jax.jit(lambda a, b: jax.lax.dot(a, b, preferred_element_type=jnp.float32)).lower(a, b).compile()
         products[dtype, precision] = 2 * size**3 / call_seconds(lambda: multiply(a, b))  # noqa: B023  (called here)
         report(f"product of {size}x{size} matrices, {name}", products[dtype, precision] / 1e12, "TFLOP/s")
-    values = jnp.zeros(copied // 4)
-    copy_rate = 2 * copied / call_seconds(lambda: negate(values))
-    report("copies on the device, read and written", copy_rate / 1e9, "GB/s", f"of {copied / 1e6:.0f} MB")
-    host_values = np.zeros(copied // 4, np.float32)
-    host_rate = copied / call_seconds(lambda: jax.device_put(host_values))
-    report("copies from the host", host_rate / 1e9, "GB/s", f"of {copied / 1e6:.0f} MB")
+    values = jnp.zeros(copy_bytes // 4)
+    copy_rate = 2 * copy_bytes / call_seconds(lambda: negate(values))
+    report("copies on the device, read and written", copy_rate / 1e9, "GB/s", f"of {copy_bytes / 1e6:.0f} MB")
+    host_values = np.zeros(copy_bytes // 4, np.float32)
+    host_rate = copy_bytes / call_seconds(lambda: jax.device_put(host_values))
+    report("copies from the host", host_rate / 1e9, "GB/s", f"of {copy_bytes / 1e6:.0f} MB")
     return Rates(products, copy_rate)
 
 

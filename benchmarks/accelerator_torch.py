@@ -41,11 +41,11 @@ WAYS = {
     for name, options in (("eager", (False, False)), ("compiled", (True, False)), ("CUDA graphs", (True, True)))
     for layout in ("contiguous", "channels_last")
 }
-REHEARSED = ("eager, channels_last",)
+REHEARSAL = ("eager, channels_last",)
 
 
 def measure(piece: Piece) -> None:
-    ways = REHEARSED if piece.rehearse else tuple(WAYS)
+    ways = REHEARSAL if piece.rehearse else tuple(WAYS)
     if importlib.util.find_spec("torch") is None:
         for way in ways:
             report(f"PyTorch, {way}", None, note="not installed", device="-")

@@ -99,12 +99,13 @@ def train(piece: Piece, side: str, preset: str, faces: Faces, held_out_faces: Fa
         config = replace(config, optim=optim)
     trainer = Trainer(config, faces, first_state)
     trainer.run(1)
-    trained = 0.0
+    training_seconds = 0.0
     for seconds in judged_after:
-        while trained < seconds:
-            trained += trainer.run(max(1, min(20, int((seconds - trained) / seconds_per_call))))
+        while training_seconds < seconds:
+            calls = int((seconds - training_seconds) / seconds_per_call)
+            training_seconds += trainer.run(max(1, min(20, calls)))
         metrics = validate(config, trainer.state.ema_params, held_out)
-        note = f"{int(trainer.state.step):,} steps of {config.batch} triplets in {trained:.1f} s"
+        note = f"{int(trainer.state.step):,} steps of {config.batch} triplets in {training_seconds:.1f} s"
         for name, value in metrics.items():
             if name.endswith("_psnr"):
                 kind = name.removeprefix("validation/").removesuffix("_psnr")

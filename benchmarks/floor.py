@@ -122,14 +122,15 @@ def main() -> None:
 
     config = replace(PRESETS[options.preset].config, batch=options.batch)
     floor = floor_of(config)
-    moved = floor.arguments + floor.results
+    total_bytes = floor.arguments + floor.results
     print(
         f"{options.preset}, {options.batch} triplets: {floor.flops / 1e9:.1f} GFLOP in matrix products and "
-        f"convolutions; {moved / 1e6:.0f} MB of arguments and results ({floor.parameters / 1e6:.0f} MB of weights)."
+        f"convolutions; {total_bytes / 1e6:.0f} MB of arguments and results "
+        f"({floor.parameters / 1e6:.0f} MB of weights)."
     )
     rows = [("card", "products TF32, ms", "bfloat16, ms", "bytes, ms", "at least, TF32, ms")]
     for name, card in CARDS.items():
-        tf32, bfloat16, memory = floor.flops / card.tf32, floor.flops / card.bfloat16, moved / card.memory
+        tf32, bfloat16, memory = floor.flops / card.tf32, floor.flops / card.bfloat16, total_bytes / card.memory
         rows.append((name, *(f"{1e3 * seconds:.3f}" for seconds in (tf32, bfloat16, memory, max(tf32, memory)))))
     print(timing.table(rows))
     timing.write_json(options.json, {"preset": options.preset, "batch": options.batch, **floor._asdict()})

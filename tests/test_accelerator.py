@@ -40,14 +40,14 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def packed(folder):
+def npz(folder):
     path = folder.parent / "pictures.npz"
     pictures.pack(folder, path)
     return path
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory):
+def bare_environment(tmp_path_factory):
     """The environment of a process that has nothing but JAX, Flax, Optax, Orbax, numpy, jaxtyping and PyTorch."""
     stubs = tmp_path_factory.mktemp("hidden")
     for name in HIDDEN:
@@ -55,15 +55,15 @@ def bare(tmp_path_factory):
     return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (stubs, ROOT, ROOT / "benchmarks")))}
 
 
-def run_bare(bare: dict, *arguments: object) -> str:
+def run_bare(environment: dict, *arguments: object) -> str:
     command = [sys.executable, *map(str, arguments)]
-    result = subprocess.run(command, env=bare, cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-4000:]
     return result.stdout
 
 
-def test_packed_pictures_are_the_records_of_the_folder(folder, packed):
-    train, held_out = pictures.load(packed)
+def test_packed_pictures_are_the_records_of_the_folder(folder, npz):
+    train, held_out = pictures.load(npz)
     for faces, splits in ((train, ["train"]), (held_out, ["validation", "test"])):
         parts = [read_split(folder, split) for split in splits]
         for name, column in vars(faces).items():
@@ -81,8 +81,8 @@ def test_a_file_that_is_not_packed_pictures_is_answered_in_a_sentence(tmp_path, 
         pictures.pack(folder, tmp_path / "pictures.zip")
 
 
-def test_every_row_and_preset_finds_its_batches_in_packed_pictures(packed):
-    train, _ = pictures.load(packed)
+def test_every_row_and_preset_finds_its_batches_in_packed_pictures(npz):
+    train, _ = pictures.load(npz)
     rows = [(row.preset, {"batch": row.batch, "steps_per_call": row.steps_per_call}) for row in accelerator_steps.ROWS]
     for preset, changes in [*rows, *((name, {}) for name in accelerator_right.PRESETS)]:
         for resident in (False, True):
@@ -133,17 +133,17 @@ print("hidden", sorted(set(sys.argv[2:]) & set(sys.modules)))
 
 
 @pytest.mark.slow
-def test_training_and_evaluation_need_no_tensorflow(packed, bare):
+def test_training_and_evaluation_need_no_tensorflow(npz, bare_environment):
     """A promise: model, losses, step, augmentation, triplets and the evaluation of stills run without these."""
-    output = run_bare(bare, "-c", STEP_AND_EVALUATION, packed, *HIDDEN)
+    output = run_bare(bare_environment, "-c", STEP_AND_EVALUATION, npz, *HIDDEN)
     assert "PSNR" in output and "hidden []" in output
 
 
 @pytest.mark.slow
-def test_all_of_it_can_be_rehearsed_on_a_cpu(packed, bare, tmp_path):
+def test_all_of_it_can_be_rehearsed_on_a_cpu(npz, bare_environment, tmp_path):
     out = tmp_path / "accelerator.json"
-    started = [packed, "--rehearse", "--json", out, "--out", tmp_path]
-    output = run_bare(bare, "benchmarks/accelerator.py", *started)
+    options = [npz, "--rehearse", "--json", out, "--out", tmp_path]
+    output = run_bare(bare_environment, "benchmarks/accelerator.py", *options)
     result = json.loads(out.read_text())
     figures = {(figure["piece"], figure["what"]): figure for figure in result["figures"]}
     pieces = [name for part in accelerator.PIECES.values() for name in part]
@@ -160,30 +160,30 @@ def test_all_of_it_can_be_rehearsed_on_a_cpu(packed, bare, tmp_path):
 
 
 @pytest.fixture
-def figures_of(tmp_path, monkeypatch, packed):
+def figures_of(tmp_path, monkeypatch, npz):
     """A function of what a piece does after its first figure, and of its limit in seconds: all that is reported."""
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
     monkeypatch.setattr(accelerator, "NO_TIME", 0.1)
 
     def figures_of(code: str, seconds: float) -> list[tuple[str, str]]:
-        (tmp_path / "accelerator_tried.py").write_text(
+        (tmp_path / "accelerator_example.py").write_text(
             "import os, time\nfrom accelerator_figures import report\n"
             f"def measure(piece):\n    report('first', 1.0, device='none')\n    {code}\n"
         )
-        options = Namespace(pictures=packed, rehearse=False, out=tmp_path)
-        figures = accelerator.figures_of("tried", options, time.monotonic() + seconds)
+        options = Namespace(pictures=npz, rehearse=False, out=tmp_path)
+        figures = accelerator.figures_of("example", options, time.monotonic() + seconds)
         return [(figure["what"], figure["note"]) for figure in figures]
 
     return figures_of
 
 
 def test_a_piece_that_fails_keeps_its_figures(figures_of):
-    assert figures_of("os._exit(3)", 600) == [("first", ""), ("tried, the rest", "it ended with status 3")]
+    assert figures_of("os._exit(3)", 600) == [("first", ""), ("example, the rest", "it ended with status 3")]
 
 
 def test_a_piece_that_takes_too_long_is_stopped(figures_of):
     start = time.monotonic()
-    assert figures_of("time.sleep(600)", 1)[-1] == ("tried, the rest", "out of time")
+    assert figures_of("time.sleep(600)", 1)[-1] == ("example, the rest", "out of time")
     assert time.monotonic() - start < 300
 
 
@@ -232,5 +232,5 @@ def test_devices_exchange_the_gradient_and_little_else(tmp_path):
     options = ["smile", "--batch", "16", "--width", "128", "--json", str(out)]
     subprocess.run([sys.executable, "benchmarks/collectives.py", *options], cwd=ROOT, check=True, capture_output=True)
     result = json.loads(out.read_text())
-    reduced = result["collectives"]["all-reduce"][1]
-    assert 0.9 * result["weights"] < reduced < 1.1 * result["weights"]
+    all_reduce_bytes = result["collectives"]["all-reduce"][1]
+    assert 0.9 * result["weights"] < all_reduce_bytes < 1.1 * result["weights"]
