@@ -126,7 +126,7 @@ triplets = pictures.triplets_of(config, train)
 state, metrics = train_step(config, init_state(config, train), next(pictures.stream(config, triplets)))
 assert 0 < float(metrics["loss"]) < 10
 validate(config, state.ema_params, Triplets(held_out, with_middle=False))
-model = TrainedModel(state.ema_params, config, {"expressions": ["smile"]}, 1)
+model = TrainedModel(state.ema_params, config, {"expressions": ["smile"], "data": ["not here"]}, 1)
 print("PSNR", evaluate_stills(model, held_out).metrics["reconstruction"]["psnr"])
 print("hidden", sorted(set(sys.argv[2:]) & set(sys.modules)))
 """
