@@ -25,7 +25,10 @@ class Piece(NamedTuple):
 
     def has(self, seconds: float) -> bool:
         """Whether so much time is left. A rehearsal does not hurry."""
-        return self.rehearse or self.end - time.monotonic() > seconds
+        return self.rehearse or self.left() > seconds
+
+    def left(self) -> float:
+        return max(0.0, self.end - time.monotonic())
 
     def arguments(self) -> list[str]:
         """For the command line of another process of this piece."""

@@ -92,9 +92,9 @@ def submit_step(
 
 
 def run(program: Program, device: jax.Device, *arguments: Any) -> tuple[TrainState, dict]:
-    """The results of a program as numpy arrays."""
+    """The results of a program. arguments: numpy arrays, or arrays on any device."""
     with on(device):
-        return jax.device_get(program(*map(distributed.replicated, arguments)))
+        return program(*map(distributed.replicated, arguments))
 
 
 def first_state(setting: Setting, config: Config) -> TrainState:
@@ -140,7 +140,7 @@ class Comparison:
                 differences = relative_differences(state, results[name], results[reference])
                 for what, value in differences.items():
                     largest[name, what] = max(largest.get((name, what), 0.0), value)
-            state = results["cpu"][0]
+            state = jax.device_get(results["cpu"][0])
         for (name, what), value in largest.items():
             title = "float32 against the CPU" if name == "float32" else "bfloat16 against float32"
             limit = FLOAT32 if name == "float32" else BFLOAT16
@@ -159,11 +159,11 @@ def relative_differences(before: TrainState, result: tuple, reference: tuple) ->
 
 
 def first_moment(state: TrainState) -> Any:
-    return state.opt_state[1][0].mu
+    return jax.device_get(state.opt_state[1][0].mu)
 
 
 def norm(tree: Any) -> float:
-    return float(np.sqrt(sum(np.sum(np.square(leaf, dtype=np.float64)) for leaf in jax.tree.leaves(tree))))
+    return float(np.sqrt(sum(float(np.vdot(leaf, leaf)) for leaf in jax.tree.leaves(tree))))
 
 
 class CallComparison:
