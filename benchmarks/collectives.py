@@ -1,36 +1,41 @@
 """What the devices of a step send each other: `python benchmarks/collectives.py [PRESET] [--devices N]`.
 
 Compiles the step for N virtual devices of a CPU, and counts the collective operations in the compiled program and the
-bytes of their results. The compiler splits the same program on GPUs and TPUs; it may join or divide operations there.
+bytes of their results on each device. For GPUs and TPUs the compiler splits the same step, but for the operations of
+models/cpu.py that differ there.
 """
 
 import argparse
 import math
 import os
 import re
-from collections import defaultdict
+from collections import Counter
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import timing
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+LARGEST = 10  # operations that are listed
 ITEM_BYTES = {"pred": 1, "u8": 1, "s8": 1, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8}
 
 
-def count_collectives(program: str) -> dict[str, tuple[int, int]]:
-    """Number and bytes of each kind of collective in the text of a compiled program.
+class Collective(NamedTuple):
+    """One operation of a compiled program. arrays: type and shape of its results, such as f32[512]. size: in bytes."""
 
-    An operation on several arrays counts once, its bytes are those of all its results.
-    """
-    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    kind: str
+    arrays: tuple[str, ...]
+    size: int
+
+
+def find_collectives(program: str) -> list[Collective]:
+    """The collective operations in the text of a compiled program."""
+    collectives = []
     for results, kind in re.findall(rf"= (\([^)]*\)|\S+) ({'|'.join(KINDS)})(?:-start)?\(", program):
-        shapes = re.findall(r"([a-z]+\d*)\[([\d,]*)\]", results)
-        counts[kind][0] += 1
-        counts[kind][1] += sum(
-            ITEM_BYTES[item] * math.prod(int(size) for size in shape.split(",") if size) for item, shape in shapes
-        )
-    return {kind: (number, size) for kind, (number, size) in counts.items()}
+        arrays = re.findall(r"([a-z]+\d*)\[([\d,]*)\]", results)
+        sizes = [ITEM_BYTES[item] * math.prod(int(n) for n in shape.split(",") if n) for item, shape in arrays]
+        collectives.append(Collective(kind, tuple(f"{item}[{shape}]" for item, shape in arrays), sum(sizes)))
+    return collectives
 
 
 def compile_step(config: Any) -> tuple[str, int]:
@@ -67,16 +72,22 @@ def main() -> None:
     width = options.width or preset.model.width
     config = replace(preset, batch=options.batch, model=replace(preset.model, width=width))
     program, weight_bytes = compile_step(config)
-    collectives = count_collectives(program)
+    collectives = find_collectives(program)
+    totals = {}
     rows = [("collective", "operations", "MB", "of the weights' bytes")]
-    for kind, (number, size) in sorted(collectives.items()):
-        rows.append((kind, str(number), f"{size / 1e6:.2f}", f"{size / weight_bytes:.3f}"))
+    for kind in sorted({collective.kind for collective in collectives}):
+        sizes = [collective.size for collective in collectives if collective.kind == kind]
+        totals[kind] = {"operations": len(sizes), "bytes": sum(sizes)}
+        rows.append((kind, str(len(sizes)), f"{sum(sizes) / 1e6:.2f}", f"{sum(sizes) / weight_bytes:.3f}"))
     print(
         f"{options.preset}, {options.batch} triplets on {options.devices} devices, "
         f"{weight_bytes / 1e6:.1f} MB of weights."
     )
-    print(timing.table(rows))
-    timing.write_json(options.json, {"weights": weight_bytes, "collectives": collectives})
+    print(timing.table(rows) + "\n\nThe largest:")
+    for collective in sorted(collectives, key=lambda collective: -collective.size)[:LARGEST]:
+        arrays = Counter(collective.arrays).most_common(LARGEST)
+        print(f"{collective.kind}, {collective.size / 1e6:.1f} MB:", ", ".join(f"{n} x {name}" for name, n in arrays))
+    timing.write_json(options.json, {"weights": weight_bytes, "collectives": totals})
 
 
 if __name__ == "__main__":

@@ -222,15 +222,22 @@ def test_collectives_are_counted_with_the_bytes_of_their_results():
   %c = bf16[8,2]{1,0} all-gather(%z), dimensions={0}
   %d = f32[9]{0} add(%x, %y)
 """
-    assert collectives.count_collectives(program) == {"all-reduce": (2, 32 + 17), "all-gather": (1, 32)}
+    operations = collectives.find_collectives(program)
+    assert [(operation.kind, operation.size) for operation in operations] == [
+        ("all-reduce", 32),
+        ("all-reduce", 17),
+        ("all-gather", 32),
+    ]
+    assert operations[1].arrays == ("f32[3]", "u8[5]")
 
 
 @pytest.mark.slow
+@pytest.mark.xfail(strict=True, reason="XLA also sends images: merging the axes [3, B] loses that B is split")
 def test_devices_exchange_the_gradient_and_little_else(tmp_path):
-    """On eight devices a step reduces about as many bytes as there are weights. (Activations are split, not sent.)"""
+    """On eight devices a step reduces about as many bytes as there are weights, and sends little else."""
     out = tmp_path / "collectives.json"
-    options = ["smile", "--batch", "16", "--width", "128", "--json", str(out)]
-    subprocess.run([sys.executable, "benchmarks/collectives.py", *options], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run([sys.executable, "benchmarks/collectives.py", "--json", str(out)], cwd=ROOT, check=True)
     result = json.loads(out.read_text())
-    all_reduce_bytes = result["collectives"]["all-reduce"][1]
-    assert 0.9 * result["weights"] < all_reduce_bytes < 1.1 * result["weights"]
+    sizes = {kind: operations["bytes"] / result["weights"] for kind, operations in result["collectives"].items()}
+    assert 0.9 < sizes.pop("all-reduce") < 1.1
+    assert sum(sizes.values()) < 0.1
