@@ -149,17 +149,22 @@ def settle_torch() -> None:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 
+def processor() -> str:
+    """The name of the CPU."""
+    cpu = platform.processor()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
+    return cpu
+
+
 def machine() -> dict:
     """Processor, cores, versions and load, for the JSON file."""
     import jax
     import torch
 
-    cpu = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), cpu)
     return {
-        "processor": cpu,
+        "processor": processor(),
         "cores": CORES,
         "jax": jax.__version__,
         "torch": torch.__version__,

@@ -190,7 +190,7 @@ def decode(config: ModelConfig, params: Any, codes: Codes, channels_last: bool) 
 def warp_image(images: Tensor, flow: Tensor) -> Tensor:
     """Images [n, 3, h, w] read `flow` pixels (rows, columns) [n, h, w, 2] away, bilinearly."""
     size = images.shape[-1]
-    axis = torch.arange(size, dtype=torch.float32) * (2 / (size - 1)) - 1
+    axis = torch.arange(size, dtype=torch.float32, device=images.device) * (2 / (size - 1)) - 1
     positions = torch.stack(torch.meshgrid(axis, axis, indexing="xy"), dim=-1)  # columns first, as in grid_sample
     grid = positions + flow.flip(-1) * (2 / (size - 1))
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=True)
@@ -199,13 +199,14 @@ def warp_image(images: Tensor, flow: Tensor) -> Tensor:
 def head_motion(first: Tensor, second: Tensor) -> Tensor:
     """`alignment.head_motion`: images [n, 3, h, w] each -> flow [n, h, w, 2]."""
     first, second = standardize(first), standardize(second)
-    size, coefficients = first.shape[-1], torch.zeros(len(first), 4)
+    size, coefficients = first.shape[-1], torch.zeros(len(first), 4, device=first.device)
     for factor, steps in PYRAMID.items():
-        basis, start, end = similarity_basis(size, factor), F.avg_pool2d(first, factor), F.avg_pool2d(second, factor)
+        basis = similarity_basis(size, factor, first.device)
+        start, end = F.avg_pool2d(first, factor), F.avg_pool2d(second, factor)
         for _ in range(steps):
             warped = warp_image(start, torch.einsum("hwdk,nk->nhwd", basis, coefficients))
             coefficients = coefficients - gauss_newton_step(basis, warped, end)
-    flow = torch.einsum("hwdk,nk->nhwd", similarity_basis(size), coefficients)
+    flow = torch.einsum("hwdk,nk->nhwd", similarity_basis(size, 1, first.device), coefficients)
     before, after = ((x - second).abs().mean((1, 2, 3)) for x in (first, warp_image(first, flow)))
     return ((before - after) / (MIN_IMPROVEMENT * before + 1e-6)).clamp(0, 1)[:, None, None, None] * flow
 
@@ -217,9 +218,9 @@ def standardize(images: Tensor) -> Tensor:
     return grey / ((grey**2).mean((2, 3), keepdim=True).sqrt() + 0.01)
 
 
-def similarity_basis(size: int, factor: int = 1) -> Tensor:
+def similarity_basis(size: int, factor: int, device: torch.device) -> Tensor:
     """`alignment.similarity_basis`."""
-    axis = (2 * torch.arange(size // factor) + 1) * (factor / size) - 1
+    axis = (2 * torch.arange(size // factor, device=device) + 1) * (factor / size) - 1
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     ones, zeros = torch.ones_like(y), torch.zeros_like(y)
     rows, columns = torch.stack([ones, zeros, y, x], -1), torch.stack([zeros, ones, x, -y], -1)
@@ -237,7 +238,7 @@ def gauss_newton_step(basis: Tensor, start: Tensor, end: Tensor) -> Tensor:
     jacobian, weighted_jacobian = jacobian.flatten(1, 2), weighted_jacobian.flatten(1, 2)
     hessian = weighted_jacobian.transpose(1, 2) @ jacobian
     damping = 1e-6 + 1e-4 * hessian.diagonal(dim1=1, dim2=2).sum(-1)
-    hessian = hessian + damping[:, None, None] * torch.eye(4)
+    hessian = hessian + damping[:, None, None] * torch.eye(4, device=start.device)
     rhs = weighted_jacobian.transpose(1, 2) @ difference.flatten(1)[..., None]
     return torch.linalg.solve(hessian, rhs)[..., 0]
 
@@ -285,7 +286,7 @@ def change_features(expression: Tensor, sources: tuple[Source, ...]) -> tuple[Te
     change_norm = torch.sqrt((change**2).mean(-1) + EPSILON**2) - EPSILON
     change_direction = change / (change_norm[..., None] + CHANGE_SOFTENING)
     source_expression = torch.stack([2 * source.expression - 1 for source in sources])
-    has_other_source = torch.full((k, n, 1), float(k - 1))
+    has_other_source = torch.full((k, n, 1), float(k - 1), device=expression.device)
     condition = [change_direction, source_expression, 2 * change_of_other_source, has_other_source]
     return torch.cat(condition, dim=-1).flatten(0, 1), change_norm.reshape(k * n, 1, 1, 1)
 
@@ -301,7 +302,7 @@ def decode_from_sources(
     """`models.decode_from_sources` with bilinear sampling, as training uses it."""
     identity, expression = codes
     k, n = len(sources), len(expression)
-    source_weight = torch.ones(1, n)
+    source_weight = torch.ones(1, n, device=expression.device)
     if alpha is not None:
         source_weight = torch.stack([1 - alpha.clamp(0, 1), alpha.clamp(0, 1)])
         identity = source_weight[0][:, None] * sources[0].identity + source_weight[1][:, None] * sources[1].identity

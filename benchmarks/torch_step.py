@@ -32,7 +32,7 @@ def mse(prediction: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def multiscale_charbonnier(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
-    difference, total = prediction - target, torch.zeros(len(target))
+    difference, total = prediction - target, torch.zeros(len(target), device=target.device)
     for scale in range(4):
         if scale:
             difference, weight = F.avg_pool2d(difference, 2), F.avg_pool2d(weight, 2)
@@ -58,6 +58,11 @@ def cosine_embedding(a: Tensor, b: Tensor, same: bool) -> Tensor:
 
 def triplet_margin(anchor: Tensor, positive: Tensor, negative: Tensor, margin: Any) -> Tensor:
     return F.relu(distance(anchor, positive) - distance(anchor, negative) + margin)
+
+
+def image_weights(mouth_weight: float, device: torch.device) -> Tensor:
+    """`functions.pixel_weights`, [1, 1, 64, 64]."""
+    return torch.from_numpy(pixel_weights(mouth_weight)).to(device)[None, None]
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -86,7 +91,7 @@ def loss_terms(config: Config, channels_last: bool, params: Any, batch: Batch) -
     decoded = net.decode(model, params, codes, channels_last).reshape(len(pairs), *images.shape[1:])
     has_image = torch.stack([torch.ones_like(batch.has_b), batch.has_b, batch.has_c])
     mouth_weight = objective.mouth_weight
-    weight = None if mouth_weight == 1 else torch.from_numpy(pixel_weights(mouth_weight))[None, None]
+    weight = None if mouth_weight == 1 else image_weights(mouth_weight, images.device)
     error = torch.stack([mse(decoded[k], images[pair.target], weight) for k, pair in enumerate(pairs)])
     mask = torch.stack(
         [has_image[pair.identity] * has_image[pair.expression] * has_image[pair.target] for pair in pairs]
@@ -178,7 +183,7 @@ def warp_terms(
     sources_half = tuple(Source._make(part[half] for part in source) for source in (source_a, source_b))
     from_two = net.decode_from_sources(model, params, interpolated_half, sources_half, channels_last, batch.alpha[half])
 
-    pixel_weight = torch.from_numpy(pixel_weights(config.objective.mouth_weight))[None, None]
+    pixel_weight = image_weights(config.objective.mouth_weight, a.device)
     error = multiscale_charbonnier(from_one.images, torch.cat([one_target, a]), pixel_weight)
     weight = torch.cat([batch.has_b, batch.has_b * batch.has_c])
     flow = torch.cat([from_one.flow[0], *from_two.flow])
@@ -223,12 +228,35 @@ def leaves(params: Any, path: str = "") -> dict[str, Tensor]:
     return {p: leaf for name, value in params.items() for p, leaf in leaves(value, f"{path}/{name}").items()}
 
 
-class Training:
-    """The training state, starting from our weights. `step(batch)` makes one step."""
+def to_device(params: Any, device: str) -> Any:
+    """The weights there, in the same memory layout."""
+    if isinstance(params, dict):
+        return {name: to_device(value, device) for name, value in params.items()}
+    return params.to(device)
 
-    def __init__(self, config: Config, params: Any, channels_last: bool, compiled: bool):
-        self.config, self.steps_done = config, 0
-        self.params = net.tensors(params, channels_last)
+
+def on_device(batch: Batch, device: str) -> Batch:
+    """The batch as tensors there."""
+    return Batch._make(torch.as_tensor(field, device=device) for field in batch)
+
+
+class Training:
+    """The training state, starting from our weights. `step(batch)` makes one step.
+
+    cuda_graphs: the compiled loss and its gradient are recorded once, and later started as a whole.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        params: Any,
+        channels_last: bool,
+        compiled: bool,
+        cuda_graphs: bool = False,
+        device: str = "cpu",
+    ):
+        self.config, self.device, self.steps_done = config, device, 0
+        self.params = to_device(net.tensors(params, channels_last), device)
         weight_by_path = leaves(self.params)
         self.weights = list(weight_by_path.values())
         for weight in self.weights:
@@ -244,11 +272,13 @@ class Training:
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
         loss_function = partial(loss, config, channels_last)
-        self.loss: Callable = torch.compile(loss_function) if compiled else loss_function
+        mode = "reduce-overhead" if cuda_graphs else None
+        self.loss: Callable = torch.compile(loss_function, mode=mode) if compiled else loss_function
 
     def step(self, batch: Batch) -> dict[str, Tensor]:
-        """One step on a batch of numpy arrays. Returns every term, the "loss" and the "gradient_norm"."""
-        total, terms = self.loss(self.params, Batch._make(torch.from_numpy(field) for field in batch))
+        """One step on a batch of numpy arrays or tensors. Returns every term, the "loss" and the "gradient_norm"."""
+        torch.compiler.cudagraph_mark_step_begin()
+        total, terms = self.loss(self.params, on_device(batch, self.device))
         total.backward()
         gradient_norm = self.update()
         self.optimizer.zero_grad()

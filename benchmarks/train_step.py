@@ -86,7 +86,7 @@ def weights(config, faces) -> Any:
     return jax.tree.map(replace_zeros, init_state(config, faces).params)
 
 
-def equality(config, params, faces, batches) -> dict:
+def equality(config, params, faces, batches, torch_device: str = "cpu") -> dict:
     """Compare loss and gradient norm of the first steps. Ends the script if the two sides differ."""
     from torch_step import Training
 
@@ -95,7 +95,8 @@ def equality(config, params, faces, batches) -> dict:
     # A tenth of the learning rate, without warm-up: during the warm-up the weights would hardly move, and at the full
     # rate rounding errors grow from step to step (kind warp, whose samples jump between pixels).
     config = replace(config, optim=replace(config.optim, warmup_steps=1, lr=config.optim.lr / 10))
-    state, torch_training = init_state(config, faces, params), Training(config, params, True, False)
+    state = init_state(config, faces, params)
+    torch_training = Training(config, params, True, False, device=torch_device)
     rows = [("step", "loss", "torch", "difference", "gradient norm", "torch", "difference")]
     largest_difference = dict.fromkeys(TOLERANCE, 0.0)
     for step, batch in enumerate(batches[:EQUAL_STEPS], 1):

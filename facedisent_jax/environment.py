@@ -11,6 +11,7 @@ from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 # TensorFlow only reads and writes files here. These settings keep its notices off the screen.
 TF_ENVIRONMENT = {
@@ -45,6 +46,19 @@ def quiet_tensorflow() -> None:
     """Call before TensorFlow is imported. Does not change what the user has set."""
     for name, value in TF_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+
+
+def import_tensorflow() -> Any:
+    """TensorFlow, quiet and without the GPU, which belongs to JAX: here it only reads and writes files.
+
+    Its first operation would take nearly all memory of the GPU, and after that it can no longer be told.
+    """
+    quiet_tensorflow()
+    import tensorflow as tf
+
+    with suppress(RuntimeError):  # somebody has used it in this process before
+        tf.config.set_visible_devices([], "GPU")
+    return tf
 
 
 def import_matplotlib() -> None:

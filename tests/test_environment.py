@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jax
 import pytest
-from tiny_run import ROOT
+from tiny_run import ROOT, person, write_folder
 
 from facedisent_jax import environment
 from facedisent_jax.training.run import _use_compilation_cache
@@ -139,3 +139,46 @@ def test_windows_is_answered_in_a_sentence(monkeypatch):
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(SystemExit, match="Linux, macOS and WSL2"):
         environment.start_command()
+
+
+TELLING = """
+import sys
+import tensorflow as tf
+
+def note_when_told(devices, kind):
+    try:
+        tf.config.threading.set_inter_op_parallelism_threads(2)  # refused once TensorFlow has begun to compute
+    except RuntimeError:
+        print("told too late")
+    else:
+        print("told in time", devices, kind)
+
+tf.config.set_visible_devices = note_when_told
+"""
+READ = "from facedisent_jax.data.reading import read_split; read_split(sys.argv[1], 'train')"
+STREAM = """
+from facedisent_jax.data.stream import batches
+from facedisent_jax.data.triplets import Triplets
+from tiny_run import person
+from facedisent_jax.data.record import Faces
+next(batches(Triplets(Faces.of(person(0)), with_middle=False), 0, 0, 1, 2))
+"""
+LOG = """
+from facedisent_jax.config import Config
+from facedisent_jax.training.log import MetricsLog
+MetricsLog(Config(run=sys.argv[1]))
+"""
+WRITE = """
+from pathlib import Path
+from data_prep.output.writer import write_shards
+from tiny_run import person
+write_shards(Path(sys.argv[1]) / "written", {"train": lambda: enumerate(person(0))})
+"""
+
+
+@pytest.mark.parametrize("use", [READ, *(pytest.param(code, marks=pytest.mark.slow) for code in (STREAM, LOG, WRITE))])
+def test_tensorflow_is_told_to_leave_the_gpu_alone_before_it_could_take_memory(tmp_path, use):
+    folder = write_folder(tmp_path / "data", {"train": person(0)})
+    result = run_python("-c", TELLING + use, folder, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[0] == "told in time [] GPU"

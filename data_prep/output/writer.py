@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from facedisent_jax.data.record import NAME, Record, features
-from facedisent_jax.environment import quiet_tensorflow
+from facedisent_jax.environment import import_tensorflow
 
 VERSION = "1.0.0"
 Stream = Iterator[tuple[str, Record]]
@@ -43,7 +43,7 @@ def write_shards_with_beam(folder: Path, splits: Callable[[Any], Mapping[str, An
 
 
 def _prepare(folder: Path, generators: Callable, **settings) -> Path:
-    quiet_tensorflow()
+    import_tensorflow()
     import tensorflow_datasets as tfds
 
     class Faces(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -15,7 +15,7 @@ from jaxtyping import Float32, Int64, UInt8
 
 from facedisent_jax.config import IMAGE_SIZE
 from facedisent_jax.data.mapped_images import MappedImages
-from facedisent_jax.environment import quiet_tensorflow
+from facedisent_jax.environment import import_tensorflow
 
 IMAGE_BYTES = IMAGE_SIZE * IMAGE_SIZE * 3
 MOUTH = (slice(38, 60), slice(14, 50))  # rows and columns of the mouth in a tight crop
@@ -100,7 +100,7 @@ _DTYPES = (np.uint8, str, str, str, str, np.int64, np.float32)
 
 def features():
     """The TFDS features of a record. Images are raw bytes: decoding PNG or JPEG costs 7 to 14 times more."""
-    quiet_tensorflow()
+    import_tensorflow()
     import tensorflow_datasets as tfds
 
     image = tfds.features.Tensor(

@@ -10,7 +10,7 @@ from jaxtyping import Int64, UInt8
 
 from facedisent_jax.data.record import IMAGE_BYTES, NAME, PREP_FILE, Record
 from facedisent_jax.data.stream import without_autotune
-from facedisent_jax.environment import quiet_tensorflow
+from facedisent_jax.environment import import_tensorflow
 from facedisent_jax.errors import UserError
 
 CHUNK_RECORDS = 128  # records read at a time: more do not stay in the processor's cache
@@ -71,9 +71,7 @@ def list_shards(folder: Path, split: str, expected: int) -> list[Path]:
 
 def read_chunks(path: Path, size: int = CHUNK_RECORDS) -> Iterator[Chunk]:
     """The records of a shard, `size` at a time. Raises RecordFault for a damaged record."""
-    quiet_tensorflow()
-    import tensorflow as tf
-
+    tf = import_tensorflow()
     spec = {name: tf.io.FixedLenFeature([], tf.string) for name in Record._fields}
     spec["frame"] = tf.io.FixedLenFeature([], tf.int64)
     spec["intensity"] = tf.io.FixedLenFeature([], tf.float32)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from facedisent_jax.data.triplets import Batch, Triplets
-from facedisent_jax.environment import quiet_tensorflow
+from facedisent_jax.environment import import_tensorflow
 from facedisent_jax.errors import UserError
 
 GATHER_TRIPLETS = 128  # triplets gathered at once, over several steps: handing them over then costs little
@@ -23,10 +23,7 @@ def batches(
     Step k always gets `triplets.batch(seed, k, batch, rows, with_images)`, wherever the stream starts, so a resumed
     run needs no iterator state. Raises UserError for an image on disk that was damaged after the folder was opened.
     """
-    quiet_tensorflow()
-    import tensorflow as tf
-
-    tf.config.set_visible_devices([], "GPU")  # the GPU belongs to JAX
+    tf = import_tensorflow()
     image_type = tf.uint8 if with_images else tf.int32
     types = Batch(*[image_type if name in ("images", "middle") else tf.float32 for name in Batch._fields])
     errors: list[UserError] = []
@@ -64,8 +61,7 @@ def without_autotune(dataset):
     Our datasets leave it nothing to tune, and closing one would wait until the tuner wakes up: the longer the longer
     the dataset was open (9 s after 11).
     """
-    import tensorflow as tf
-
+    tf = import_tensorflow()
     options = tf.data.Options()
     options.autotune.enabled = False
     return dataset.with_options(options)

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from facedisent_jax.config import Config
-from facedisent_jax.environment import quiet_tensorflow
+from facedisent_jax.environment import import_tensorflow
 from facedisent_jax.errors import UserError
 from facedisent_jax.files import write_atomically
 
@@ -15,10 +15,9 @@ class MetricsLog:
     """The log of process 0. `rewind` comes before anything else."""
 
     def __init__(self, config: Config):
-        quiet_tensorflow()
-        import tensorflow as tf
         from tqdm import tqdm
 
+        tf = import_tensorflow()
         self.path = Path(config.run) / "metrics.jsonl"
         self._bar = tqdm(total=config.steps, unit="step", dynamic_ncols=True)
         self._events, self._scalar = tf.summary.create_file_writer(config.run), tf.summary.scalar
