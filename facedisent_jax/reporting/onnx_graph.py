@@ -247,9 +247,9 @@ class _Graph:
         """Whole rows of a matrix, by their numbers; or one slice at a place that is known."""
         numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
         if isinstance(index, np.ndarray) and index.ndim == 1:
-            axes = numbers.start_index_map
-            ends = index + [sizes[k] for k in axes]
-            return self.reshape(self.add("Slice", x, index, ends, np.array(axes)), equation.outvars[0].aval.shape)
+            axes, index = np.array(numbers.start_index_map), index.astype(np.int64)
+            part = self.add("Slice", x, index, index + [sizes[k] for k in axes], axes)
+            return self.reshape(part, equation.outvars[0].aval.shape)
         if numbers.collapsed_slice_dims != (0,) or sizes[1:] != equation.invars[0].aval.shape[1:]:
             raise NotImplementedError("ONNX export knows no gather but that of whole rows, or of one slice.")
         return self.add("Gather", x, self.reshape(index, equation.invars[1].aval.shape[:-1]), axis=0)
@@ -302,6 +302,11 @@ class _Graph:
 
     def _square(self, equation, x):
         return self.add("Mul", x, x)
+
+    def _stack(self, equation, *x):
+        axis, shape = equation.params["axis"], list(equation.outvars[0].aval.shape)
+        shape[axis] = 1
+        return self.add("Concat", *(self.reshape(value, shape) for value in x), axis=axis)
 
     def _transpose(self, equation, x):
         return self.add("Transpose", x, perm=equation.params["permutation"])
