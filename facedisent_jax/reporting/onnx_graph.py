@@ -282,6 +282,17 @@ class _Graph:
     def _rsqrt(self, equation, x):
         return self.add("Reciprocal", self.add("Sqrt", x))
 
+    def _scatter(self, equation, x, index, update):
+        """One slice at a place that is known, written over."""
+        numbers, shape = equation.params["dimension_numbers"], list(equation.invars[0].aval.shape)
+        axes = numbers.scatter_dims_to_operand_dims
+        if not isinstance(index, np.ndarray) or index.size != 1 or axes != numbers.inserted_window_dims:
+            raise NotImplementedError("ONNX export knows no scatter but that to one slice.")
+        (axis,) = axes
+        is_written = (np.arange(shape[axis]) == index).reshape([-1 if k == axis else 1 for k in range(len(shape))])
+        shape[axis] = 1
+        return self.add("Where", is_written, self.reshape(update, shape), x)
+
     def _select_n(self, equation, which, *cases):
         return self.add("Where", which, cases[1], cases[0])
 
