@@ -100,7 +100,13 @@ def write(
             config = json.dumps(describe(model, run), indent=1, allow_nan=False)
             (partial_folder / CONFIG).write_text(config + "\n", encoding="utf-8")
             for part in progress(parts):
-                proto = onnx_graph.to_onnx(part.function, part.inputs, part.outputs, f"{name}: {part.about}")
+                try:
+                    proto = onnx_graph.to_onnx(part.function, part.inputs, part.outputs, f"{name}: {part.about}")
+                except NotImplementedError as error:  # a JAX that traces the network as other operations
+                    raise UserError(
+                        f"{part.file} cannot be written with JAX {jax.__version__}: {error} Nothing was written; "
+                        "please report this."
+                    ) from error
                 (partial_folder / part.file).write_bytes(proto.SerializeToString())
                 differences[part.file] = difference_to_jax(partial_folder / part.file, part)
                 if not differences[part.file] <= TOLERANCE:

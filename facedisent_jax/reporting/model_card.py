@@ -45,9 +45,9 @@ def render(
     """
     config, people = model.config, len(model.info["train_subjects"])
     expressions = ", ".join(model.expressions) or "no labelled expression"
-    known = [folder for folder in folders if folder]
-    sources = ", ".join(dict.fromkeys(SOURCE_NAMES.get(folder["source"], folder["source"]) for folder in known))
-    pictures = sum(folder["splits"].get("train", 0) for folder in known)
+    existing = [folder for folder in folders if folder]
+    sources = ", ".join(dict.fromkeys(SOURCE_NAMES.get(folder["source"], folder["source"]) for folder in existing))
+    pictures = sum(folder["splits"].get("train", 0) for folder in existing)
     dims = config.model.code_dims
     return "\n\n".join(
         [
@@ -63,7 +63,7 @@ def render(
                 ("", ""),
                 [
                     ("people", str(people)),
-                    ("images", str(pictures) if len(known) == len(folders) else "not known: the data is gone"),
+                    ("images", str(pictures) if len(existing) == len(folders) else "not known: the data is gone"),
                     ("source", _text(sources) or "not known: the data is gone"),
                     ("expressions", _text(expressions)),
                     ("crop", _text(describe_crop(model.info["crop"]))),
