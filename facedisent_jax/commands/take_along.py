@@ -101,9 +101,8 @@ def export(
     from facedisent_jax import trained_model
 
     model = trained_model.load(run, parse_step(step))
-    differences = export_folder.write(out, model, run, data_licence, lambda parts: progress(parts, "ONNX file"))
-    for file, difference in differences.items():
-        print(f"{file:20s} ONNX Runtime gives what JAX gives, to {difference:.0e}")
+    for sentence in export_folder.write(out, model, run, data_licence, lambda parts: progress(parts, "ONNX file")):
+        print(sentence)
     if export_folder.report_metrics(model, run) is None:
         print("The model card has no metrics: `python eval.py report RUN` measures them for this checkpoint.")
     print(out)

@@ -76,22 +76,20 @@ def onnx_parts(config: ModelConfig, params: Params) -> list[OnnxPart]:
     return parts
 
 
-def write(
-    folder: Path, model: TrainedModel, run: Path, licence: str | None, progress: Callable = iter
-) -> dict[str, float]:
-    """Write a new folder with all files, or none. Returns the largest difference to JAX of each ONNX file.
+def write(folder: Path, model: TrainedModel, run: Path, licence: str | None, progress: Callable = iter) -> list[str]:
+    """Write a new folder with all files, or none. Returns a sentence on each ONNX file.
 
     licence: of the training data, for the card.
 
-    Raises UserError.
+    An ONNX file whose operations are not translated is left out. Raises UserError.
     """
     from safetensors.numpy import save_file
 
     from facedisent_jax.reporting import onnx_graph
 
     params, name = jax.tree.map(np.asarray, model.params), run.resolve().name
-    parts = onnx_parts(model.config.model, params)
-    differences: dict[str, float] = {}
+    written: list[OnnxPart] = []
+    sentences: list[str] = []
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTIAL) as temporary:
             partial_folder = Path(temporary) / folder.name
@@ -99,26 +97,26 @@ def write(
             save_file(flatten(params), partial_folder / PARAMETERS, {"format": "facedisent-jax"})
             config = json.dumps(describe(model, run), indent=1, allow_nan=False)
             (partial_folder / CONFIG).write_text(config + "\n", encoding="utf-8")
-            for part in progress(parts):
+            for part in progress(onnx_parts(model.config.model, params)):
                 try:
                     proto = onnx_graph.to_onnx(part.function, part.inputs, part.outputs, f"{name}: {part.about}")
-                except NotImplementedError as error:  # a JAX that traces the network as other operations
-                    raise UserError(
-                        f"{part.file} cannot be written with JAX {jax.__version__}: {error} Nothing was written; "
-                        "please report this."
-                    ) from error
+                except NotImplementedError as error:  # another JAX may trace a network as other operations
+                    sentences.append(f"{part.file} was left out, with JAX {jax.__version__}: {error}")
+                    continue
                 (partial_folder / part.file).write_bytes(proto.SerializeToString())
-                differences[part.file] = difference_to_jax(partial_folder / part.file, part)
-                if not differences[part.file] <= TOLERANCE:
+                difference = difference_to_jax(partial_folder / part.file, part)
+                if not difference <= TOLERANCE:
                     raise UserError(
-                        f"{part.file} must give what JAX gives to {TOLERANCE:g}, got a difference of "
-                        f"{differences[part.file]:.1g}. Nothing was written; please report this."
+                        f"{part.file} must give what JAX gives to {TOLERANCE:g}, got a difference of {difference:.1g}. "
+                        "Nothing was written; please report this."
                     )
-            (partial_folder / CARD).write_text(card(model, run, licence, parts, differences), encoding="utf-8")
+                written.append(part)
+                sentences.append(f"{part.file}: ONNX Runtime gives what JAX gives, to {difference:.0e}.")
+            (partial_folder / CARD).write_text(card(model, run, licence, written, sentences), encoding="utf-8")
             partial_folder.rename(folder)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror or error}): give another --out.") from error
-    return differences
+    return sentences
 
 
 def flatten(params: Params) -> dict[str, Float[np.ndarray, "..."]]:
@@ -148,18 +146,15 @@ def difference_to_jax(file: Path, part: OnnxPart, batch: int = 3) -> float:
 
 
 def card(
-    model: TrainedModel, run: Path, licence: str | None, parts: Sequence[OnnxPart], differences: dict[str, float]
+    model: TrainedModel, run: Path, licence: str | None, parts: Sequence[OnnxPart], sentences: Sequence[str]
 ) -> str:
-    """The model card."""
+    """The model card. parts: the ONNX files that are there. sentences: on all of them."""
     files = [
         (PARAMETERS, "the parameters, float32"),
         (CONFIG, "the settings, the expressions, the mean codes and the calibration"),
         *((part.file, f"ONNX, batches of any size: {part.about}") for part in parts),
     ]
-    largest = max(differences.values())
-    remarks = [
-        f"Images are RGB, [batch, 64, 64, 3], float32 in [0, 1]. ONNX Runtime gives what JAX gives to {largest:.0e}."
-    ]
+    remarks = ["Images are RGB, [batch, 64, 64, 3], float32 in [0, 1].", *sentences]
     if model.config.model.dtype != "float32":
         remarks.append("The model was trained with bfloat16 products; the ONNX files compute in float32.")
     folders = [_read_info(Path(folder)) for folder in model.info["data"]]

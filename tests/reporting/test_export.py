@@ -184,3 +184,18 @@ def test_without_a_run_or_with_another_result_than_jax_nothing_is_written(run, t
     with pytest.raises(UserError, match="must give what JAX gives to 0.0001, got a difference of nan"):
         export_folder.write(tmp_path / "out", load(run), run, None)
     assert not list(tmp_path.iterdir())
+
+
+@exports
+def test_an_onnx_file_whose_operations_are_not_translated_is_left_out_and_that_is_said(run, tmp_path, monkeypatch):
+    from facedisent_jax.reporting import onnx_graph
+
+    def refuse(*_):
+        raise NotImplementedError("ONNX export knows no operation sort.")
+
+    monkeypatch.setattr(onnx_graph, "to_onnx", refuse)
+    sentences = export_folder.write(tmp_path / "out", load(run), run, None)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"README.md", "config.json", "model.safetensors"}
+    assert sentences[1].startswith("decoder.onnx was left out") and sentences[1].endswith("no operation sort.")
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert sentences[1] in card and "| `decoder.onnx`" not in card
