@@ -1,4 +1,5 @@
-"""`python eval.py COMMAND`: evaluate trained runs, or use one on photographs (`photographs.py`).
+"""`python eval.py COMMAND`: evaluate trained runs, use one on photographs (`photographs.py`) or take it along
+(`take_along.py`).
 
 Heavy imports are inside the commands, so that --help and mistakes are answered at once.
 """
@@ -12,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from facedisent_jax.commands import photographs
+from facedisent_jax.commands import photographs, take_along
 from facedisent_jax.commands.options import (
     Data,
     FaceMesh,
@@ -170,7 +171,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "encode": photographs.encode,
     "decode": photographs.decode,
     "stimuli": photographs.stimuli,
-    "explore": photographs.explore,
+    "explore": take_along.explore,
+    "export": take_along.export,
 }
 
 

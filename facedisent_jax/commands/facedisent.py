@@ -21,6 +21,7 @@ USAGE = """usage: facedisent COMMAND [OPTIONS]
   decode       a table of latent codes becomes images
   stimuli      images at equal steps of the measured smile
   explore      a page with a slider from neutral to full expression
+  export       a model for other programs: safetensors, ONNX and a model card
 
 `facedisent COMMAND --help` lists the options of a command."""
 

@@ -65,8 +65,8 @@ def check_files(out: Path, *photos: Path) -> None:
     check_out(out, photos)
 
 
-def progress(items: Any, unit: str) -> Any:
-    """The items, with a bar."""
+def progress(items: Any, unit: str, total: int | None = None) -> Any:
+    """The items, with a bar. total: how many there are, if `items` does not know."""
     from tqdm import tqdm
 
-    return tqdm(items, unit=f" {unit}", dynamic_ncols=True)
+    return tqdm(items, unit=f" {unit}", total=total, dynamic_ncols=True)

@@ -11,10 +11,8 @@ from tyro.conf import Positional, arg
 
 from facedisent_jax.commands.options import (
     CropMesh,
-    Data,
     FaceMesh,
     Run,
-    Split,
     Step,
     check_files,
     parse_step,
@@ -134,6 +132,7 @@ def encode(
     """Write the latent codes of images as a table, one row an image."""
     from data_prep.cropping import user_photos
     from data_prep.layouts.scan import list_images
+    from data_prep.output.build import core_count
     from facedisent_jax import trained_model
     from facedisent_jax.data.record import PREP_FILE
     from facedisent_jax.evaluation import code_table
@@ -149,16 +148,21 @@ def encode(
     check_files(out, *photos)
     check_out(out, images)
     model = trained_model.load(run, parse_step(step))
-    crops, names = [], []
-    for photo in progress(photos, "image"):
-        try:
-            crops.append(user_photos.crop_photos([photo], model.info["crop"], landmarker)[0])
-            names.append(str(photo))
-        except UserError as error:
-            print(f"Left out: {error}", file=sys.stderr)
-    table = code_table.encode(model, names, crops, data)
+    left_out: list[str] = []
+
+    def usable_crops():
+        crops = user_photos.crop_in_workers(photos, model.info["crop"], landmarker, core_count())
+        for k, crop in progress(crops, "image", len(photos)):
+            if isinstance(crop, str):
+                left_out.append(f"{photos[k]}: {crop}")
+            else:
+                yield k, crop
+
+    table = code_table.encode(model, list(map(str, photos)), usable_crops(), data)
+    for line in sorted(left_out):
+        print(f"Left out: {line}", file=sys.stderr)
     code_table.write(table, out)
-    print(f"{len(table.path)} images, {len(photos) - len(crops)} left out")
+    print(f"{len(table.path)} images, {len(left_out)} left out")
     print(out)
 
 
@@ -255,45 +259,4 @@ def stimuli(
     else:
         chosen = stimuli_folder.read_recipe(recipe, model, faces)
     stimuli_folder.write(out, model, names, faces, chosen)
-    print(out)
-
-
-def explore(
-    run: Run,
-    photos: Annotated[
-        Positional[tuple[Path, ...]],
-        arg(
-            metavar="[PHOTO ...]",
-            help="Photographs, one a person, at most eight. Cropped as the training data was, unless they have 64x64 "
-            "pixels. None: people of --data.",
-        ),
-    ] = (),
-    out: Annotated[Path, arg(help=".html: one file, which opens from disk.")] = Path("explore.html"),
-    data: Data = (),
-    split: Split = "test",
-    expression: Annotated[
-        str | None, arg(help="The expression of the slider. None: the only one of the training data.")
-    ] = None,
-    landmarker: FaceMesh = None,
-    step: Step = "best",
-) -> None:
-    """A page with a slider from neutral to full expression for each person, and what judges measure on each image."""
-    from data_prep.cropping import user_photos
-    from facedisent_jax import trained_model
-    from facedisent_jax.evaluation.judges import still_judges
-    from facedisent_jax.evaluation.stills import load_held_out
-    from facedisent_jax.reporting import explorer
-
-    check_suffix(out, (".html",))
-    check_files(out, *photos)
-    model = trained_model.load(run, parse_step(step))
-    folders = [Path(folder) for folder in data or model.info["data"]]
-    check_out(out, folders)
-    if photos:
-        faces = user_photos.crop_photos(photos, model.info["crop"], landmarker)
-        names = [path.stem for path in photos]
-    else:
-        names, faces = explorer.held_out_people(model, load_held_out(model, run, folders, split)[0])
-    judges = still_judges(model, float(model.info["crop"]["margin"] or 0), smile_mesh(model, expression, landmarker)[0])
-    explorer.write(model, names, faces, judges, expression, out)
     print(out)

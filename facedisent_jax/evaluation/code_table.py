@@ -1,24 +1,26 @@
 """Latent codes as a table, one row an image: .csv for people and other programs, .npz for NumPy."""
 
 import csv
-import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from facedisent_jax.config import IMAGE_SIZE
 from facedisent_jax.data import reading
-from facedisent_jax.data.record import SPLITS, Faces, Record
+from facedisent_jax.data.record import SPLITS
 from facedisent_jax.errors import UserError
-from facedisent_jax.files import check_suffix, replacing, write_atomically
+from facedisent_jax.files import check_suffix, replacing
 from facedisent_jax.models import Codes
 from facedisent_jax.trained_model import TrainedModel
 
 SUFFIXES = (".csv", ".npz")
 LABELS = ("path", "subject", "expression", "intensity")
+CHUNK = 256  # images in memory at a time
 PREFIXES = {"identity": "id_", "expression": "ex_"}  # of the columns id_00, id_01, ..., ex_00, ...
 
 
@@ -40,31 +42,61 @@ class CodeTable(NamedTuple):
 
 
 def encode(
-    model: TrainedModel, names: Sequence[str], crops: Sequence[UInt8[np.ndarray, "64 64 3"]], data: Sequence[Path] = ()
+    model: TrainedModel,
+    names: Sequence[str],
+    crops: Iterable[tuple[int, UInt8[np.ndarray, "64 64 3"]]],
+    data: Sequence[Path] = (),
 ) -> CodeTable:
-    """The codes of crops, by name, and of all images of data folders, which are called FOLDER/SPLIT/number.
+    """The codes of photographs, and of all images of data folders, which are called FOLDER/SPLIT/number.
+
+    names: of all photographs. crops: the position of a photograph in `names` and its crop, in any order. A photograph
+    without a crop is left out. Only some crops are in memory at a time.
 
     Raises UserError if there is no image, or if a folder was cropped with another margin than the training data.
     """
-    parts = [Faces.of([Record(crop) for crop in crops])]
-    names = list(names)
+    check_margins(model, data)
+    position, codes = _encode_crops(model, crops)
+    order = np.argsort(position)
+    path = [names[position[k]] for k in order]
+    subject, expression = [""] * len(path), [""] * len(path)
+    intensity = [np.full(len(path), np.nan, np.float32)]
+    parts = [Codes._make(code[order] for code in codes)]
+    for folder in data:
+        for split in SPLITS:
+            faces = reading.read_split(folder, split, in_memory=False)
+            path += [f"{folder}/{split}/{k}" for k in range(len(faces))]
+            subject += map(str, faces.subject)
+            expression += map(str, faces.expression)
+            intensity.append(faces.intensity)
+            parts += [model.encode(faces.image[k : k + CHUNK]) for k in range(0, len(faces), CHUNK)]
+    if not path:
+        raise UserError("There must be an image to encode, got none.")
+    codes = _join(parts)
+    readings = {action: model.intensity(codes.expression, action) for action in model.expressions}
+    return CodeTable(path, subject, expression, np.concatenate(intensity), codes, readings)
+
+
+def check_margins(model: TrainedModel, data: Sequence[Path]) -> None:
+    """Raises UserError for a data folder that was cropped with another margin than the training data."""
     for folder in data:
         margin, expected = reading.crop_of([folder])["margin"], model.info["crop"]["margin"]
         if margin != expected:
             raise UserError(f"{folder} must be cropped as the training data (--margin {expected}), got {margin}.")
-        for split in SPLITS:
-            parts.append(reading.read_split(folder, split, in_memory=False))
-            names += [f"{folder}/{split}/{k}" for k in range(len(parts[-1]))]
-    if not names:
-        raise UserError("There must be an image to encode, got none.")
-    encoded = [model.encode(part.image[:]) for part in parts if len(part)]
-    codes = Codes._make(np.concatenate(code) for code in zip(*encoded, strict=True))
-    subject, expression = (
-        [str(text) for part in parts for text in getattr(part, name)] for name in ("subject", "expression")
-    )
-    intensity = np.concatenate([part.intensity for part in parts])
-    readings = {action: model.intensity(codes.expression, action) for action in model.expressions}
-    return CodeTable(names, subject, expression, intensity, codes, readings)
+
+
+def _encode_crops(
+    model: TrainedModel, crops: Iterable[tuple[int, UInt8[np.ndarray, "64 64 3"]]]
+) -> tuple[list[int], Codes]:
+    crops, position = iter(crops), []
+    parts = [model.encode(np.empty((0, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8))]
+    while chunk := list(islice(crops, CHUNK)):
+        position += [k for k, _ in chunk]
+        parts.append(model.encode(np.stack([crop for _, crop in chunk])))
+    return position, _join(parts)
+
+
+def _join(parts: Sequence[Codes]) -> Codes:
+    return Codes._make(np.concatenate(code) for code in zip(*parts, strict=True))
 
 
 def write(table: CodeTable, path: Path) -> None:
@@ -79,18 +111,18 @@ def write(table: CodeTable, path: Path) -> None:
         with replacing(path) as partial:
             np.savez(partial, allow_pickle=False, **arrays)
         return
-    columns = {name: [*getattr(table, name)] for name in LABELS}
-    columns["intensity"] = ["" if math.isnan(value) else _digits(value) for value in table.intensity]
-    columns |= {f"reading_{action}": [*map(_digits, values)] for action, values in table.readings.items()}
+    header = [*LABELS, *(f"reading_{action}" for action in table.readings)]
     for name, code in table.codes._asdict().items():
         width = len(str(code.shape[1] - 1))
-        for k in range(code.shape[1]):
-            columns[f"{PREFIXES[name]}{k:0{width}}"] = [*map(_digits, np.asarray(code)[:, k])]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    write_atomically(path, text.getvalue())
+        header += [f"{PREFIXES[name]}{k:0{width}}" for k in range(code.shape[1])]
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        numbers = np.column_stack([*table.readings.values(), *table.codes])
+        for *labels, intensity, values in zip(
+            table.path, table.subject, table.expression, table.intensity, numbers, strict=True
+        ):
+            writer.writerow([*labels, "" if math.isnan(intensity) else _digits(intensity), *map(_digits, values)])
 
 
 def _digits(value: float) -> str:

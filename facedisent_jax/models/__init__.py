@@ -1,4 +1,7 @@
-"""The networks as pure functions of (config, params, inputs). All kinds of network are listed here, in KINDS."""
+"""The networks as pure functions of (config, params, inputs). All kinds of network are listed here, in KINDS.
+
+The batch size may be symbolic, as for ONNX: it is read as `x.shape[0]`, not as `len(x)`.
+"""
 
 from typing import NamedTuple
 

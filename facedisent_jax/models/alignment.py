@@ -23,7 +23,7 @@ def head_motion(
     pixels, but not of much more than a tenth of the image.
     """
     first, second = (_standardize(images) for images in (first, second))
-    coefficients = jnp.zeros((len(first), 4))
+    coefficients = jnp.zeros((first.shape[0], 4))
     for factor, steps in PYRAMID.items():
         basis = similarity_basis(first.shape[1], factor)
         start, end = (jnp.mean(space_to_depth(images, factor), axis=-1, keepdims=True) for images in (first, second))

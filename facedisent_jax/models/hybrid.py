@@ -34,7 +34,7 @@ class HybridEncoder(nn.Module):
         mean = self.param("mean", nn.initializers.constant(0.5), (PIXELS,))
         kernel = self.param("pixel_kernel", nn.initializers.normal(1.0), (PIXELS, width + 2 * code_dims))
         # The mean is not trained: the heads have biases, and its gradient would cost as much as another layer.
-        flat = (images.reshape(len(images), -1) - jax.lax.stop_gradient(mean)[None]) / PIXELS**0.5
+        flat = (images.reshape(images.shape[0], -1) - jax.lax.stop_gradient(mean)[None]) / PIXELS**0.5
         y = mixed_matmul(dtype, flat, kernel)
         y, linear = y[:, :width], y[:, width:]
 
@@ -45,7 +45,7 @@ class HybridEncoder(nn.Module):
         y = conv(dtype, width // 16)(space_to_depth(images - 0.5, 4))
         y = nn.silu(nn.GroupNorm(num_groups=8)(y))
         y = ConvBlock(dtype)(conv(dtype, width // 8)(space_to_depth(y, 2)))
-        y = nn.silu(nn.GroupNorm(num_groups=8)(y)).reshape(len(y), -1)
+        y = nn.silu(nn.GroupNorm(num_groups=8)(y)).reshape(y.shape[0], -1)
         y = dense(dtype, width // 4, kernel_init=nn.initializers.normal(1.0))(y / y.shape[-1] ** 0.5)
         y = nn.silu(nn.LayerNorm()(y))
         logits = dense(dtype, code_dims, kernel_init=HEAD_INIT, name="expression")(y)

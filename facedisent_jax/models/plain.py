@@ -22,7 +22,7 @@ class PlainEncoder(nn.Module):
             # Space-to-depth and a dense convolution: the gradient of a strided one is dilated, and slow in XLA on CPU.
             y = conv(dtype, self.config.width << scale)(space_to_depth(y, 2))
             y = nn.relu(nn.GroupNorm(num_groups=8)(y))
-        y = dense(dtype, 2 * self.config.code_dims)(y.reshape(len(y), -1))
+        y = dense(dtype, 2 * self.config.code_dims)(y.reshape(y.shape[0], -1))
         return EncoderOutput(*jnp.split(y, 2, axis=-1))
 
 

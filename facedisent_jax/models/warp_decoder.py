@@ -120,7 +120,7 @@ def warp_sources(
                     one alone is used.
     cubic:          sample the sources by cubic convolution, which costs more and blurs less.
     """
-    k, n = len(sources), len(expression)
+    k, n = len(sources), expression.shape[0]
     # 1. Align
     pose_flow = float(config.warp_ablation != "paint") * _merge(align(sources, target_decoded, alpha))
     # 2. Warp
@@ -199,7 +199,7 @@ def change_features(
     The condition has only the direction of the change, and with it the source's expression and the change from the
     other source. The norm multiplies the flow, which so grows in proportion along a straight line.
     """
-    k, n = len(sources), len(expression)
+    k, n = len(sources), expression.shape[0]
     change = jnp.stack([expression - source.expression for source in sources])
     change_of_other_source = change[::-1] if k == 2 else jnp.zeros_like(change)
     change_norm = rms(change)

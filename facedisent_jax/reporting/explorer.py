@@ -1,4 +1,4 @@
-"""The page of `eval.py explore`: one file with every image in it, which opens from disk and needs no network."""
+"""The page of `eval.py explore` and of a report: one file with all its images. It opens from disk, without network."""
 
 import base64
 import io
@@ -17,7 +17,6 @@ from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation.judges import Judge, StillJudges, to_uint8
 from facedisent_jax.evaluation.metrics import SEED
 from facedisent_jax.evaluation.one_picture import end_pairs
-from facedisent_jax.files import write_atomically
 from facedisent_jax.models import Codes
 from facedisent_jax.models.codes import lerp
 from facedisent_jax.models.pca import principal_components
@@ -38,24 +37,25 @@ class Choice(NamedTuple):
     weights: Float[np.ndarray, "strengths"]
 
 
-def held_out_people(model: TrainedModel, faces: Faces) -> tuple[list[str], UInt8[np.ndarray, "n 64 64 3"]]:
-    """Names and neutral images of people who also have a full expression, at most MAX_PEOPLE. Raises UserError."""
+def held_out_people(
+    model: TrainedModel, faces: Faces, count: int = MAX_PEOPLE
+) -> tuple[list[str], UInt8[np.ndarray, "n 64 64 3"]]:
+    """Names and neutral images of people who also have a full expression, at most `count`. Raises UserError."""
     neutral, _ = end_pairs(faces, model.expressions)
     if not len(neutral):
         raise UserError("--data must hold a neutral image and a full expression of somebody; or give photographs.")
-    rows = neutral[:MAX_PEOPLE]
+    rows = neutral[:count]
     return [str(faces.subject[row]) for row in rows], np.asarray(faces.image[rows])
 
 
-def write(
+def render(
     model: TrainedModel,
     names: Sequence[str],
     faces: UInt8[np.ndarray, "n 64 64 3"],
     judges: StillJudges,
     action: str | None,
-    out: Path,
-) -> None:
-    """Decode all images, measure them, and write the page. Raises UserError."""
+) -> str:
+    """Decode all images, measure them, and return the page. Raises UserError."""
     if len(names) > MAX_PEOPLE:
         raise UserError(f"The page must show at most {MAX_PEOPLE} people, got {len(names)}.")
     codes = Codes._make(map(np.asarray, model.encode(faces)))
@@ -84,7 +84,7 @@ def write(
         "people": people,
     }
     text = json.dumps(content, allow_nan=False).replace("<", "\\u003c")  # no name ends the script
-    write_atomically(out, TEMPLATE.read_text(encoding="utf-8").replace("@DATA@", text))
+    return TEMPLATE.read_text(encoding="utf-8").replace("@DATA@", text)
 
 
 def choices_of(

@@ -12,7 +12,7 @@ from facedisent_jax.files import PARTIAL
 from facedisent_jax.reporting import figures
 from facedisent_jax.reporting.figures import ReportFigure
 
-PAGE, METRICS = "index.html", "metrics.json"  # files of a report, beside the folder figures
+PAGE, METRICS, EXPLORER = "index.html", "metrics.json", "explore.html"  # files of a report, beside the folder figures
 
 STYLE = """
 :root { color-scheme: light; }
@@ -161,26 +161,35 @@ def check_out(folder: Path) -> None:
         raise UserError(f"--out must be a new folder, or that of an earlier report, got {folder}.")
 
 
-def publish(folder: Path, html: str, metrics: str, drawings: Sequence[ReportFigure]) -> None:
-    """Write index.html, metrics.json and figures/ beside `folder`, then move them into it, the page last.
+def publish(
+    folder: Path, html: str, metrics: str, drawings: Sequence[ReportFigure], explorer: str | None = None
+) -> None:
+    """Write index.html, metrics.json, figures/ and explore.html beside `folder`, then move them into it, the page last.
 
-    An older page is deleted first, together with its figures, so that no page ever stands beside another's figures.
-    metrics: as JSON. Raises UserError where the folder cannot be written.
+    An older page is deleted first, together with its files, so that no page ever stands beside another's figures.
+    metrics: as JSON. explorer: the page with sliders, None if there is none.
+
+    Raises UserError where the folder cannot be written.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTIAL) as partial:
-            _publish(folder, Path(partial), html, metrics, drawings)
+            _publish(folder, Path(partial), html, metrics, drawings, explorer)
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror or error}): give another --out.") from error
 
 
-def _publish(folder: Path, partial: Path, html: str, metrics: str, drawings: Sequence[ReportFigure]) -> None:
+def _publish(
+    folder: Path, partial: Path, html: str, metrics: str, drawings: Sequence[ReportFigure], explorer: str | None
+) -> None:
     (partial / "figures").mkdir()
-    names = [f"figures/{drawing.name}.png" for drawing in drawings]
-    for name, drawing in zip(names, drawings, strict=True):
+    names = [EXPLORER]
+    if explorer is not None:
+        (partial / EXPLORER).write_text(explorer, encoding="utf-8", errors="backslashreplace")
+    for drawing in drawings:
+        names.append(f"figures/{drawing.name}.png")
         if drawing.image is not None:
-            figures.save(drawing.image, partial / name)
+            figures.save(drawing.image, partial / names[-1])
     (partial / METRICS).write_text(metrics + "\n", encoding="utf-8")
     (partial / PAGE).write_text(html, encoding="utf-8", errors="backslashreplace")
 

@@ -7,13 +7,18 @@ from pathlib import Path
 
 from facedisent_jax import trained_model
 from facedisent_jax.data.reading import crop_of
+from facedisent_jax.data.record import Faces
+from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation.judged_swaps import judge_swaps
-from facedisent_jax.evaluation.judges import FaceMesh, still_judges
+from facedisent_jax.evaluation.judges import FaceMesh, StillJudges, still_judges
 from facedisent_jax.evaluation.one_picture import STRENGTHS, decode_one_picture, one_picture_metrics
 from facedisent_jax.evaluation.stills import evaluate_stills, load_held_out, provenance, to_json
-from facedisent_jax.reporting import disentanglement_report, gallery, html
+from facedisent_jax.reporting import disentanglement_report, explorer, gallery, html
 from facedisent_jax.reporting.figures import ReportFigure
 from facedisent_jax.reporting.html import MetricRow, number, percent
+from facedisent_jax.trained_model import TrainedModel
+
+EXPLORER_PEOPLE = 4  # of the page with sliders: 3 MB, and a few seconds to decode and to judge
 
 DEFINITIONS = """PSNR: 10 log10(1 / MSE) of 64x64 images with values in [0, 1], averaged over images. The 95 %
 interval is Student's over people, each with the mean of their images. SSIM: Wang et al. 2004, Gaussian window of 11x11
@@ -47,7 +52,8 @@ def write(
     folders = [Path(folder) for folder in data or model.info["data"]]
     faces, left_out = load_held_out(model, run, folders, split)
     evaluation = evaluate_stills(model, faces)
-    smile_judge, identity_judge, missing = still_judges(model, float(crop_of(folders)["margin"] or 0), face_mesh)
+    judges = still_judges(model, float(crop_of(folders)["margin"] or 0), face_mesh)
+    smile_judge, identity_judge, missing = judges
     evaluation.metrics["judged_swaps"] = judge_swaps(
         model, faces, evaluation.codes, evaluation.swaps, smile_judge, identity_judge
     )
@@ -65,9 +71,29 @@ def write(
         model, faces, evaluation.codes, evaluation.swaps, one_picture, smile_judge, history(run)
     )
     text = json.dumps(metrics, indent=2, allow_nan=False)
+    sliders, link = explorer_page(model, faces, judges, face_mesh)
     earlier = disentanglement_report.earlier_rows(run, metrics["data"])
-    html.publish(out or run / "report", render(run.name, metrics, drawings, notes, earlier), text, drawings)
+    page = render(run.name, metrics, drawings, notes, earlier, link)
+    html.publish(out or run / "report", page, text, drawings, sliders)
     return json.loads(text)
+
+
+def explorer_page(
+    model: TrainedModel, faces: Faces, judges: StillJudges, face_mesh: FaceMesh | None
+) -> tuple[str | None, str]:
+    """The page with sliders for some held-out people, None if it cannot be made; and the sentence about it, as HTML."""
+    command = "python eval.py explore RUN"
+    if len(model.expressions) != 1:
+        return None, f"For a page with sliders choose an expression: <code>{command} --expression NAME</code>."
+    if model.expressions != ["smile"] and face_mesh:  # it measures nothing but the smile
+        judges = judges._replace(smile=None)
+    try:
+        names, images = explorer.held_out_people(model, faces, EXPLORER_PEOPLE)
+    except UserError:
+        return None, f"For a page with sliders give photographs: <code>{command} A.jpg B.jpg</code>."
+    link = f'<a href="{html.EXPLORER}">Sliders for {len(names)} of these people</a>'
+    page = explorer.render(model, names, images, judges, None)
+    return page, f"{link}, from neutral to the full expression and beyond."
 
 
 def history(run: Path) -> list[dict]:
@@ -90,14 +116,18 @@ def render(
     drawings: Sequence[ReportFigure],
     notes: Sequence[str],
     disentanglement: Sequence[MetricRow] = (),
+    link: str = "",
 ) -> str:
-    """The page. metrics: the content of metrics.json, where None is a metric that the data does not allow.
+    """The page.
 
+    metrics:         the content of metrics.json, where None is a metric that the data does not allow.
     disentanglement: what an earlier `eval.py disentangle` has measured.
+    link:            a sentence about the page with sliders, as HTML.
     """
     data = metrics["data"]
     body = [
         html.provenance_list(data),
+        f"<p>{link}</p>",
         "<h2>Metrics</h2>",
         image_table(metrics),
         code_table(metrics),

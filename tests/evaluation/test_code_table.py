@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from facedisent_jax.config import Config
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import code_table
 from facedisent_jax.evaluation.code_table import CodeTable
 from facedisent_jax.models import Codes
+from facedisent_jax.trained_model import TrainedModel
 
 CODES = Codes(*np.random.default_rng(0).normal(size=(2, 3, 64)).astype(np.float32))
 NAMES = ["a, b.jpg", "José.png", '"c".png']
@@ -30,6 +32,30 @@ def test_the_columns_are_labels_readings_and_codes(tmp_path):
     assert columns[:6] == ["path", "subject", "expression", "intensity", "reading_smile", "id_00"]
     assert columns[-1] == "ex_63" and len(columns) == 5 + 2 * 64
     assert second.startswith("José.png,,,,")  # what is unknown is empty
+
+
+class MeanModel(TrainedModel):
+    """Every number of a code is the mean of the image."""
+
+    def __init__(self):
+        super().__init__({}, Config(), {"expressions": []}, 7)
+
+    def encode(self, images):
+        assert len(images) <= code_table.CHUNK
+        return Codes._make(2 * [np.repeat(images.reshape(len(images), 64 * 64 * 3).mean(1, keepdims=True), 64, 1)])
+
+
+def test_rows_are_in_the_order_of_the_names_in_whatever_order_the_crops_come(monkeypatch):
+    monkeypatch.setattr(code_table, "CHUNK", 2)
+    crops = [(k, np.full((64, 64, 3), 10 * k, np.uint8)) for k in (3, 0, 4, 1)]  # 2 could not be read
+    table = code_table.encode(MeanModel(), list("abcde"), crops)
+    assert table.path == list("abde")
+    assert np.asarray(table.codes.identity)[:, 0].tolist() == [0, 10, 30, 40]
+
+
+def test_no_image_at_all_is_refused():
+    with pytest.raises(UserError, match="must be an image to encode, got none"):
+        code_table.encode(MeanModel(), ["a"], [])
 
 
 @pytest.mark.parametrize(

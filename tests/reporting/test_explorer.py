@@ -51,7 +51,7 @@ def to_float(images):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "page.html"
-    explorer.write(FlatModel(), NAMES, FACES, StillJudges(SMILE, None, []), None, path)
+    path.write_text(explorer.render(FlatModel(), NAMES, FACES, StillJudges(SMILE, None, []), None), encoding="utf-8")
     return path
 
 
@@ -90,9 +90,9 @@ def test_nothing_on_the_page_comes_from_elsewhere(page):
     assert not re.search(r"(?:src|href)\s*=\s*[\"']?(?:https?:)?//", text)
 
 
-def test_more_people_than_a_page_can_show_are_refused(tmp_path):
+def test_more_people_than_a_page_can_show_are_refused():
     with pytest.raises(UserError, match="at most 8 people, got 9"):
-        explorer.write(FlatModel(), 9 * ["a"], FACES, StillJudges(SMILE, None, []), None, tmp_path / "page.html")
+        explorer.render(FlatModel(), 9 * ["a"], FACES, StillJudges(SMILE, None, []), None)
 
 
 STEPS = """

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from facedisent_jax.config import ModelConfig
 from facedisent_jax.data import reading
 from facedisent_jax.data.record import Faces, Record
 from facedisent_jax.errors import UserError
+from facedisent_jax.evaluation.judges import StillJudges
 from facedisent_jax.evaluation.metrics import psnr
 from facedisent_jax.evaluation.stills import subsample_takes
 from facedisent_jax.reporting import figures, html, report
@@ -91,6 +93,25 @@ def test_names_are_escaped(run, metrics, tmp_path):
         evil_folder.rename(run.parent / "data")
     assert "<script>" not in page and "&lt;script&gt;x&lt;" in page
     assert "No baselines" in page  # the training images of the run have moved
+
+
+def test_the_page_links_sliders_for_people_who_were_not_trained_on(run, metrics):
+    page, sliders = ((run / "report" / name).read_text() for name in ("index.html", "explore.html"))
+    assert '<a href="explore.html">Sliders for 4 of these people</a>' in page
+    names = set(re.findall(r'"name": "(.*?)"', sliders))
+    assert len(names) == 4 and not names & {f"p{k:03d}" for k in range(4)}
+
+
+def test_without_sliders_the_page_says_how_to_make_them_and_links_none_of_an_earlier_report(tmp_path):
+    class Several:
+        expressions = ["smile", "surprise"]
+
+    sliders, link = report.explorer_page(Several(), Faces.of([]), StillJudges(None, None, []), None)  # type: ignore[arg-type]
+    assert sliders is None and "explore RUN --expression NAME" in link and "href" not in link
+    html.publish(tmp_path / "report", "page", "{}", [], "sliders")
+    assert (tmp_path / "report" / "explore.html").read_text() == "sliders"
+    html.publish(tmp_path / "report", "page", "{}", [])
+    assert not (tmp_path / "report" / "explore.html").exists()
 
 
 def test_no_text_becomes_a_tag(run, metrics):
