@@ -140,6 +140,7 @@ def test_training_and_evaluation_need_no_tensorflow(npz, bare_environment):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_all_of_it_can_be_rehearsed_on_a_cpu(npz, bare_environment, tmp_path):
     out = tmp_path / "accelerator.json"
     options = [npz, "--rehearse", "--json", out, "--out", tmp_path]

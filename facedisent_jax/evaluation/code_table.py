@@ -57,7 +57,7 @@ def encode(
     check_margins(model, data)
     position, codes = _encode_crops(model, crops)
     order = np.argsort(position)
-    path = [names[position[k]] for k in order]
+    path = [names[int(position[k])] for k in order]
     subject, expression = [""] * len(path), [""] * len(path)
     intensity = [np.full(len(path), np.nan, np.float32)]
     parts = [Codes._make(code[order] for code in codes)]

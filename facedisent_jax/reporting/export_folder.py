@@ -24,7 +24,6 @@ from facedisent_jax.reporting import html, model_card
 from facedisent_jax.trained_model import TrainedModel
 
 PARAMETERS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-TOLERANCE = 1e-4  # largest difference between ONNX Runtime and JAX
 IMAGE = (IMAGE_SIZE, IMAGE_SIZE, 3)
 
 
@@ -33,6 +32,7 @@ class OnnxPart(NamedTuple):
 
     function:        of the inputs, float32; returns the outputs.
     inputs, outputs: names, and shapes without the batch axis.
+    tolerance:       largest difference between ONNX Runtime and JAX.
     """
 
     file: str
@@ -40,6 +40,7 @@ class OnnxPart(NamedTuple):
     function: Callable[..., Sequence[Any]]
     inputs: dict[str, tuple[int, ...]]
     outputs: tuple[str, ...]
+    tolerance: float = 1e-4
 
 
 def check_installed() -> None:
@@ -51,8 +52,8 @@ def check_installed() -> None:
 
 def onnx_parts(config: ModelConfig, params: Params) -> list[OnnxPart]:
     """The functions that are exported. Products are in float32, whatever they were in training."""
-    config = replace(config, dtype="float32")
-    codes = {"identity": (config.code_dims,), "expression": (config.code_dims,)}
+    config, params = replace(config, dtype="float32"), jax.tree.map(jnp.asarray, params)
+    codes: dict[str, tuple[int, ...]] = {"identity": (config.code_dims,), "expression": (config.code_dims,)}
 
     def encode(images):
         return tuple(models.encode(config, params, images))
@@ -72,7 +73,8 @@ def onnx_parts(config: ModelConfig, params: Params) -> list[OnnxPart]:
     if models.KINDS[config.kind].uses_source:
         about = "identity, expression, source -> images, from an image of each person"
         inputs = codes | {"source": IMAGE}
-        parts.append(OnnxPart("source_decoder.onnx", about, decode_with_source, inputs, ("images",)))
+        # The head motion is estimated in rounds, which make more of a rounding error.
+        parts.append(OnnxPart("source_decoder.onnx", about, decode_with_source, inputs, ("images",), tolerance=2e-3))
     return parts
 
 
@@ -83,18 +85,18 @@ def write(folder: Path, model: TrainedModel, run: Path, licence: str | None, pro
 
     An ONNX file whose operations are not translated is left out. Raises UserError.
     """
-    from safetensors.numpy import save_file
+    from safetensors.numpy import save
 
     from facedisent_jax.reporting import onnx_graph
 
-    params, name = jax.tree.map(np.asarray, model.params), run.resolve().name
+    params, name = model.params, run.resolve().name
     written: list[OnnxPart] = []
     sentences: list[str] = []
     try:
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=PARTIAL) as temporary:
             partial_folder = Path(temporary) / folder.name
             partial_folder.mkdir()
-            save_file(flatten(params), partial_folder / PARAMETERS, {"format": "facedisent-jax"})
+            (partial_folder / PARAMETERS).write_bytes(save(flatten(params), {"format": "facedisent-jax"}))
             config = json.dumps(describe(model, run), indent=1, allow_nan=False)
             (partial_folder / CONFIG).write_text(config + "\n", encoding="utf-8")
             for part in progress(onnx_parts(model.config.model, params)):
@@ -105,10 +107,10 @@ def write(folder: Path, model: TrainedModel, run: Path, licence: str | None, pro
                     continue
                 (partial_folder / part.file).write_bytes(proto.SerializeToString())
                 difference = difference_to_jax(partial_folder / part.file, part)
-                if not difference <= TOLERANCE:
+                if not difference <= part.tolerance:
                     raise UserError(
-                        f"{part.file} must give what JAX gives to {TOLERANCE:g}, got a difference of {difference:.1g}. "
-                        "Nothing was written; please report this."
+                        f"{part.file} must give what JAX gives to {part.tolerance:g}, got a difference of "
+                        f"{difference:.1g}. Nothing was written; please report this."
                     )
                 written.append(part)
                 sentences.append(f"{part.file}: ONNX Runtime gives what JAX gives, to {difference:.0e}.")
@@ -122,7 +124,7 @@ def write(folder: Path, model: TrainedModel, run: Path, licence: str | None, pro
 def flatten(params: Params) -> dict[str, Float[np.ndarray, "..."]]:
     """Arrays by their path in the tree, such as decoder.DenseBlock_0.Dense_1.kernel."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
-    return {".".join(str(key.key) for key in path): np.ascontiguousarray(leaf) for path, leaf in leaves}
+    return {".".join(str(key.key) for key in path): np.ascontiguousarray(np.asarray(leaf)) for path, leaf in leaves}
 
 
 def describe(model: TrainedModel, run: Path) -> dict:

@@ -46,7 +46,7 @@ def render(
     config, people = model.config, len(model.info["train_subjects"])
     expressions = ", ".join(model.expressions) or "no labelled expression"
     existing = [folder for folder in folders if folder]
-    sources = ", ".join(dict.fromkeys(SOURCE_NAMES.get(folder["source"], folder["source"]) for folder in existing))
+    sources = ", ".join(dict.fromkeys(str(SOURCE_NAMES.get(folder["source"], folder["source"])) for folder in existing))
     pictures = sum(folder["splits"].get("train", 0) for folder in existing)
     dims = config.model.code_dims
     return "\n\n".join(

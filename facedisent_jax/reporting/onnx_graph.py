@@ -154,7 +154,9 @@ class _Graph:
         values |= dict(zip(jaxpr.invars, inputs, strict=True))
 
         def read(atom: Any) -> Value:
-            return np.asarray(atom.val, atom.aval.dtype) if isinstance(atom, Literal) else values[atom]
+            if isinstance(atom, Literal):
+                return np.asarray(atom.val, atom.aval.dtype)  # type: ignore[attr-defined]
+            return values[atom]
 
         for equation in jaxpr.eqns:
             results = self._translate(equation, [read(atom) for atom in equation.invars])
@@ -176,10 +178,10 @@ class _Graph:
             for _ in range(params["length"]):
                 carry = self.evaluate(params["jaxpr"], [*consts, *carry])
             return carry
-        shapes = [variable.aval.shape for variable in equation.outvars]  # type: ignore[attr-defined]
-        is_static = all(isinstance(size, int) for shape in shapes for size in shape)
-        if is_static and all(0 in shape for shape in shapes):  # of a padding of no width
-            return [np.zeros(variable.aval.shape, variable.aval.dtype) for variable in equation.outvars]
+        outputs: list[Any] = [variable.aval for variable in equation.outvars]
+        is_static = all(isinstance(size, int) for output in outputs for size in output.shape)
+        if is_static and all(0 in output.shape for output in outputs):  # of a padding of no width
+            return [np.zeros(output.shape, output.dtype) for output in outputs]
         if is_static and name != "dim_as_value" and all(isinstance(value, np.ndarray) for value in x):
             results = equation.primitive.bind(*map(jnp.asarray, x), **params)
             return [np.asarray(value) for value in (results if equation.primitive.multiple_results else [results])]
@@ -256,12 +258,12 @@ class _Graph:
 
     def _integer_pow(self, equation, x):
         power = equation.params["y"]
-        return self.add("Mul", x, x) if power == 2 else self.add("Pow", x, np.float32(power))
+        return self.add("Mul", x, x) if power == 2 else self.add("Pow", x, np.array(power, np.float32))
 
     def _iota(self, equation):
         shape, axis = equation.outvars[0].aval.shape, equation.params["dimension"]
         length = self.reshape(self.sizes([shape[axis]]), [])
-        steps = self.add("Range", np.int64(0), length, np.int64(1))
+        steps = self.add("Range", np.array(0), length, np.array(1))
         steps = self.add("Cast", steps, to=helper.np_dtype_to_tensor_dtype(equation.outvars[0].aval.dtype))
         return self.broadcast(steps, [shape[axis]], shape, [axis])
 
@@ -278,6 +280,11 @@ class _Graph:
         return self.reshape(x, equation.outvars[0].aval.shape)
 
     _squeeze = _reshape
+
+    def _rev(self, equation, x):
+        axes = np.array(equation.params["dimensions"])
+        backwards = np.full(len(axes), -1)
+        return self.add("Slice", x, backwards, -MAX_INDEX * np.ones(len(axes), np.int64), axes, backwards)
 
     def _rsqrt(self, equation, x):
         return self.add("Reciprocal", self.add("Sqrt", x))

@@ -24,6 +24,8 @@ def names_on(page: Path) -> list[str]:
     return [entry["name"] for entry in json.loads(match.group(1))["people"]]
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_without_photographs_held_out_people_are_shown_and_drawn_ones_where_the_data_is_gone(run, tmp_path, capsys):
     evaluate.run(["explore", str(run), "--out", str(tmp_path / "a.html")])
     assert sorted(names_on(tmp_path / "a.html")) == ["p004", "p005"]

@@ -69,7 +69,7 @@ def test_onnx_runtime_gives_what_the_model_gives_for_batches_of_any_size(tmp_pat
         assert np.mean((decoded > 0) & (decoded < 1)) > 0.2  # not all is clipped
         if model.uses_source:
             (decoded,) = sessions["source_decoder.onnx"].run(["images"], feed | {"source": images(count)})
-            assert decoded == pytest.approx(model.decode((identity, 1 - expression), images(count)), abs=1e-4)
+            assert decoded == pytest.approx(model.decode((identity, 1 - expression), images(count)), abs=2e-3)
 
 
 @needs("export", "safetensors")
