@@ -212,6 +212,7 @@ def validate(config: Config) -> None:
         "model.blocks": (config.model.blocks, 0),
         "model.code-dims": (config.model.code_dims, 8),
         "objective.label-dims": (config.objective.label_dims, 8),
+        "objective.style-dims": (config.objective.style_dims, 1),
         "optim.warmup-steps": (warmup, 0),
         "optim.decay-steps": (config.optim.decay_steps, warmup + 1),
     }

@@ -227,12 +227,12 @@ class TrainedModel:
         """
         label, means = self._label(action), self.info.get("mean_expressions", {})
         neutral, full = (means.get(name) for name in (NEUTRAL, action or self.expressions[0]))
-        if like is not None and (neutral is None or len(label) == self.config.model.code_dims):
-            raise UserError(
-                "--like must go to a model whose expression code has dimensions for the style and that saw neutral "
-                "faces (presets intensity, ranking and warp), got one without."
-            )
-        if like is not None and neutral is not None:
+        if like is not None:
+            if neutral is None or len(label) == self.config.model.code_dims:
+                raise UserError(
+                    "--like must go to a model whose expression code has dimensions for the style and that saw neutral "
+                    "faces (presets intensity, ranking and warp), got one without."
+                )
             full = like[: len(neutral)]
         neutral, full = (None if code is None else np.asarray(code, np.float32) for code in (neutral, full))
         return move_to_intensity(np.asarray(expression), self.calibrated(intensity, action), label, neutral, full)

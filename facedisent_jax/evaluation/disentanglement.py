@@ -106,8 +106,8 @@ def modularity(information: Float[np.ndarray, "d k"]) -> float:
     """
     squared = np.square(information)
     largest = squared.max(1)
-    others = (squared.sum(1) - largest) / np.where(largest > 0, largest, 1) / (information.shape[1] - 1)
-    return float(np.mean(np.where(largest > 0, 1 - others, 0)))
+    remainder = (squared.sum(1) - largest) / np.where(largest > 0, largest, 1) / (information.shape[1] - 1)
+    return float(np.mean(np.where(largest > 0, 1 - remainder, 0)))
 
 
 def irs(code: Float[np.ndarray, "n d"], factor: Int[np.ndarray, "n k"]) -> float:

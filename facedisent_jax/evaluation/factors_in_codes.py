@@ -113,9 +113,9 @@ def dimension_scores(code: Code, factors: list[Factor], fold: Int[np.ndarray, "n
 def linear_probe(code: Code, factors: list[Factor], fold: Int[np.ndarray, "n"], subject_split: ProbeSplit) -> Probe:
     """The linear probe of each factor; of the person, who cannot be guessed from others, one fitted on everybody."""
     score, importance = np.zeros(len(factors)), np.zeros((code.shape[1], len(factors)))
-    others = [k for k, factor in enumerate(factors) if not factor.is_person]
-    score[others], importance[:, others] = probe(code, [factors[k] for k in others], fold)
-    for k in set(range(len(factors))) - set(others):
+    guessable = [k for k, factor in enumerate(factors) if not factor.is_person]
+    score[guessable], importance[:, guessable] = probe(code, [factors[k] for k in guessable], fold)
+    for k in set(range(len(factors))) - set(guessable):
         score[k] = above_chance(*metrics.subject_probe(code, factors[k].values, subject_split.fit, subject_split.test))
         columns = factors[k].columns()
         regression = Ridge.of(code, columns)

@@ -165,7 +165,8 @@ def one_image(inputs: Inputs) -> Method | None:
     if model.config.method == "triplet":
         full = model.with_intensity(inputs.expression[:1], 1.0, onset.action)[0]
     elif onset.action in model.info["mean_expressions"]:
-        full = np.array(model.info["mean_expressions"][onset.action], np.float32)
+        mean = np.array(model.info["mean_expressions"][onset.action], np.float32)
+        full = np.concatenate([mean, inputs.expression[0][len(mean) :]])
     else:
         return None
     move = _move(inputs, inputs.identity[0], full, inputs.clip.real[0])

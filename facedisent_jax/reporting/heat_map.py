@@ -67,7 +67,7 @@ def draw(
         axis.axhline(last - 0.5, color=figures.FAINT, linewidth=0.8)
         axis.text(columns - 0.4, (first + last - 1) / 2, groups[first], va="center", fontsize=8.5, color=figures.FAINT)
     labels = {"expected": "should be here", "unexpected": "should not be here", "": "no claim"}
-    shown = [mark for mark in labels if any(mark in row for row in marks)]
-    handles = [Patch(color=COLOURS[mark], label=labels[mark]) for mark in shown]
+    used_marks = [mark for mark in labels if any(mark in row for row in marks)]
+    handles = [Patch(color=COLOURS[mark], label=labels[mark]) for mark in used_marks]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8.5, frameon=False)
     return figures.render(figure)
