@@ -55,6 +55,12 @@ def parse_step(step: str) -> str | int:
     return int(step) if step.isdecimal() else step
 
 
+def check_new_folder(out: Path) -> None:
+    """Raises UserError for an --out that exists."""
+    if out.exists():
+        raise UserError(f"--out must be a new folder, got {out}, which exists.")
+
+
 def check_files(out: Path, *photos: Path) -> None:
     """Raises UserError before any work is done."""
     if not out.parent.is_dir():

@@ -15,6 +15,7 @@ from facedisent_jax.commands.options import (
     Run,
     Step,
     check_files,
+    check_new_folder,
     parse_step,
     progress,
     smile_mesh,
@@ -187,8 +188,7 @@ def decode(
     from facedisent_jax.evaluation import code_table
     from facedisent_jax.reporting import figures
 
-    if out.exists():
-        raise UserError(f"--out must be a new folder, got {out}, which exists.")
+    check_new_folder(out)
     check_files(out, codes, *filter(None, [source]))
     model = trained_model.load(run, parse_step(step))
     _, pairs = code_table.read(codes, model.config.model.code_dims)
@@ -238,8 +238,7 @@ def stimuli(
     from facedisent_jax.evaluation.judges import still_judges
     from facedisent_jax.reporting import stimuli_folder
 
-    if out.exists():
-        raise UserError(f"--out must be a new folder, got {out}, which exists.")
+    check_new_folder(out)
     if scale < 1:
         raise UserError(f"--scale must be at least 1, got {scale}.")
     check_files(out, *photos, *filter(None, [recipe]))

@@ -16,11 +16,11 @@ from facedisent_jax.commands.options import (
     Split,
     Step,
     check_files,
+    check_new_folder,
     parse_step,
     progress,
     smile_mesh,
 )
-from facedisent_jax.errors import UserError
 from facedisent_jax.files import check_out, check_suffix
 
 DRAWN_SEED = 1  # of the drawn people on a page. The built-in faces have seed 0, so nobody here was trained on
@@ -94,8 +94,7 @@ def export(
     """Write a model for use without this project: parameters (safetensors), encoder and decoder (ONNX), model card."""
     from facedisent_jax.reporting import export_folder
 
-    if out.exists():
-        raise UserError(f"--out must be a new folder, got {out}, which exists.")
+    check_new_folder(out)
     check_files(out)
     export_folder.check_installed()
     from facedisent_jax import trained_model

@@ -62,6 +62,12 @@ def intensity_step(intensity: np.ndarray, step: float = INTENSITY_STEP) -> Int[n
     return np.where(is_known, np.rint(np.where(is_known, intensity, 0) / step), -1).astype(np.int64)
 
 
+def draw_labelled(intensity: np.ndarray, most: int, seed: int) -> Int[np.ndarray, "k"]:
+    """The rows whose intensity is known (not NaN), in order; of more than `most`, that many, drawn by seed."""
+    rows = np.flatnonzero(~np.isnan(intensity))
+    return rows if len(rows) <= most else np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+
+
 def group_ids(*columns: np.ndarray) -> Int[np.ndarray, "n"]:
     """An id, from 0, for each distinct combination of the columns' values; [n] each."""
     ids = np.zeros(len(columns[0]), np.int64)

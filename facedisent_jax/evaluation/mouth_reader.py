@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from facedisent_jax.data.labels import draw_labelled
 from facedisent_jax.data.record import MOUTH
 from facedisent_jax.models.pca import fit_pca
 
@@ -23,9 +24,7 @@ def fit(images: Any, intensity: np.ndarray, seed: int) -> Callable[[np.ndarray],
 
     Returns a function of float images [k, 64, 64, 3] -> [k].
     """
-    rows = np.flatnonzero(~np.isnan(intensity))
-    if len(rows) > MAX_FITTED:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_FITTED, replace=False))
+    rows = draw_labelled(intensity, MAX_FITTED, seed)
     mouths, target = mouth_region(np.asarray(images[rows])), intensity[rows]
     pca = fit_pca(mouths, COMPONENTS, seed)
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from facedisent_jax.data.labels import draw_labelled
+
 MAX_FITTED = 1000  # images
 REGION = slice(32, 64), slice(8, 56)  # rows and columns: the lower face
 CELL = 4  # pixels
@@ -25,9 +27,7 @@ def fit(images: Any, intensity: np.ndarray, seed: int) -> Callable[[np.ndarray],
 
     Returns a function of float images [k, 64, 64, 3] -> [k].
     """
-    rows = np.flatnonzero(~np.isnan(intensity))
-    if len(rows) > MAX_FITTED:
-        rows = np.sort(np.random.default_rng(seed).choice(rows, MAX_FITTED, replace=False))
+    rows = draw_labelled(intensity, MAX_FITTED, seed)
     x, target = edges(np.asarray(images[rows], np.float32) / 255), intensity[rows]
     x_mean, target_mean = x.mean(0), float(target.mean())
     x = (x - x_mean).astype(np.float64)
