@@ -233,7 +233,6 @@ def test_collectives_are_counted_with_the_bytes_of_their_results():
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="XLA cannot split the gather of warp_image over the images, and sends them all")
 def test_devices_exchange_the_gradient_and_little_else(tmp_path):
     """On eight devices a step reduces about as many bytes as there are weights, and sends little else."""
     out = tmp_path / "collectives.json"

@@ -89,38 +89,41 @@ def weighted_sum(config: Config, terms: dict[str, Float[Array, ""]]) -> Float[Ar
 def encode_triplet(config: Config, params: Params, images: Float[Array, "3 batch 64 64 3"]) -> EncoderOutput:
     """Identity codes and expression logits of a, b and c, [3, batch, dim] each, in one call of the encoder."""
     k, n = images.shape[:2]
-    encoded = encode_logits(config.model, params, images.reshape(k * n, *images.shape[2:]))
+    # One triplet after the other, not all a first: then each device keeps its share of the batch.
+    encoded = encode_logits(config.model, params, jnp.swapaxes(images, 0, 1).reshape(n * k, *images.shape[2:]))
     # Workaround for a bug of XLA on CPU (jaxlib 0.10): where the codes are used in two shapes, their gradient
     # overwrites a buffer before it has been read. So they are reshaped once, here. Regression test:
     # test_the_gradient_is_the_same_without_the_compilers_fusion.
-    return EncoderOutput(*(part.reshape(k, n, -1) for part in encoded))
+    return EncoderOutput(*(jnp.swapaxes(part.reshape(n, k, -1), 0, 1) for part in encoded))
 
 
-def decode_pairs(config: Config, params: Params, codes: Codes) -> Float[Array, "8 batch 64 64 3"]:
+def decode_pairs(config: Config, params: Params, codes: Codes) -> Float[Array, "batch 8 64 64 3"]:
     """The three reconstructions and the five swaps, in one call of the decoder. codes: [3, batch, dim] each."""
-    pairs = RECONSTRUCTIONS + SWAPS
-    identity = jnp.concatenate([codes.identity[pair.identity] for pair in pairs])
-    expression = jnp.concatenate([codes.expression[pair.expression] for pair in pairs])
-    decoded = decode(config.model, params, Codes(identity, expression))
-    return decoded.reshape(len(pairs), -1, *decoded.shape[1:])
+    pairs, dim = RECONSTRUCTIONS + SWAPS, codes.identity.shape[-1]
+    identity = jnp.stack([codes.identity[pair.identity] for pair in pairs], axis=1)
+    expression = jnp.stack([codes.expression[pair.expression] for pair in pairs], axis=1)
+    decoded = decode(config.model, params, Codes(identity.reshape(-1, dim), expression.reshape(-1, dim)))
+    return decoded.reshape(-1, len(pairs), *decoded.shape[1:])
 
 
 def image_terms(
     config: ObjectiveConfig,
-    decoded: Float[Array, "8 batch 64 64 3"],
+    decoded: Float[Array, "batch 8 64 64 3"],
     images: Float[Array, "3 batch 64 64 3"],
     batch: Batch,
 ) -> dict[str, Float[Array, ""]]:
     """reconstruction and swap."""
     pairs, n = RECONSTRUCTIONS + SWAPS, len(RECONSTRUCTIONS)
     weight = None if config.mouth_weight == 1 else jnp.asarray(pixel_weights(config.mouth_weight))
-    target = jnp.concatenate([images[pair.target] for pair in pairs])
-    error = mse(decoded.reshape(target.shape), target, weight).reshape(len(pairs), -1)
+    target = jnp.stack([images[pair.target] for pair in pairs], axis=1)
+    error = mse(decoded.reshape(-1, 64, 64, 3), target.reshape(-1, 64, 64, 3), weight).reshape(-1, len(pairs))
     has_image = image_mask(batch)
-    mask = jnp.stack([has_image[pair.identity] * has_image[pair.expression] * has_image[pair.target] for pair in pairs])
+    mask = jnp.stack(
+        [has_image[pair.identity] * has_image[pair.expression] * has_image[pair.target] for pair in pairs], axis=1
+    )
     return {
-        "reconstruction": masked_mean(error[:n].ravel(), mask[:n].ravel()),
-        "swap": masked_mean(error[n:].ravel(), mask[n:].ravel()),
+        "reconstruction": masked_mean(error[:, :n].ravel(), mask[:, :n].ravel()),
+        "swap": masked_mean(error[:, n:].ravel(), mask[:, n:].ravel()),
     }
 
 
@@ -190,12 +193,12 @@ def optional_terms(
     images: Float[Array, "k batch 64 64 3"],
     batch: Batch,
     codes: Codes,
-    decoded: Float[Array, "8 batch 64 64 3"],
+    decoded: Float[Array, "batch 8 64 64 3"],
 ) -> dict[str, Float[Array, ""]]:
     """The terms that only some models and methods have. codes: [3, batch, dim] each."""
     terms = {}
     if KINDS[config.model.kind].uses_source:
-        terms |= warp_terms(config, params, images, batch, codes, decoded[:2])
+        terms |= warp_terms(config, params, images, batch, codes, decoded[:, :2])
     if config.method == "rotation":
         terms |= rotation_terms(config, params, images[:3], batch, codes)
     if config.method == "clamping":

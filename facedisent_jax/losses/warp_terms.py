@@ -18,7 +18,7 @@ def warp_terms(
     images: Float[Array, "4 batch 64 64 3"],
     batch: Batch,
     codes: Codes,
-    decoded: Float[Array, "2 batch 64 64 3"],
+    decoded: Float[Array, "batch 2 64 64 3"],
 ) -> dict[str, Float[Array, ""]]:
     """one_source, two_sources, flow_tv, mask_area and cycle, unweighted.
 
@@ -49,8 +49,8 @@ def warp_terms(
     )
     middle_weight = batch.has_middle * jnp.abs(batch.intensity[0] - batch.intensity[1])
 
-    source_a = Source(a, identity_a, expression_a, decoded[0])
-    source_b = Source(b, identity_b, expression_b, decoded[1])
+    source_a = Source(a, identity_a, expression_a, decoded[:, 0])
+    source_b = Source(b, identity_b, expression_b, decoded[:, 1])
     sources = jax.tree.map(lambda *parts: jnp.concatenate(parts), source_a, source_b)
     has_middle = batch.has_middle[:, None] > 0
     codes_b = Codes(identity_b, expression_b)

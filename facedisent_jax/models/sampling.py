@@ -1,5 +1,6 @@
 """Images read at fractional positions, and warped by a flow."""
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -31,11 +32,11 @@ def sample_bilinear(
     top, dy = _floor_and_fraction(rows, height)
     left, dx = _floor_and_fraction(columns, width)
     dy, dx = dy[..., None], dx[..., None]
-    pixels = images.reshape(n * height * width, channels)
-    flat_index = (jnp.arange(n)[:, None, None] * height + top) * width + left
+    pixels = images.reshape(n, height * width, channels)
+    index = top * width + left
 
     def read(offset):
-        return pixels.at[flat_index + offset].get(mode="promise_in_bounds")
+        return _read_pixels(pixels, index + offset)
 
     upper = scale_pixels(read(0), 1 - dx) + scale_pixels(read(1), dx)
     lower = scale_pixels(read(width), 1 - dx) + scale_pixels(read(width + 1), dx)
@@ -51,15 +52,23 @@ def sample_cubic(
     n, height, width, channels = images.shape
     top, dy = _floor_and_fraction(rows, height)
     left, dx = _floor_and_fraction(columns, width)
-    pixels, first_row = images.reshape(n * height * width, channels), jnp.arange(n)[:, None, None] * height
+    pixels = images.reshape(n, height * width, channels)
 
     out = jnp.zeros_like(images)
     for i, row_weight in enumerate(_cubic_weights(dy)):
-        row_start = (first_row + jnp.clip(top + i - 1, 0, height - 1)) * width
+        row_start = jnp.clip(top + i - 1, 0, height - 1) * width
         for j, column_weight in enumerate(_cubic_weights(dx)):
-            flat_index = row_start + jnp.clip(left + j - 1, 0, width - 1)
-            out += (row_weight * column_weight)[..., None] * pixels.at[flat_index].get(mode="promise_in_bounds")
+            index = row_start + jnp.clip(left + j - 1, 0, width - 1)
+            out += (row_weight * column_weight)[..., None] * _read_pixels(pixels, index)
     return out
+
+
+@jax.vmap
+def _read_pixels(
+    pixels: Float[Array, "pixels channels"], index: Int[Array, "height width"]
+) -> Float[Array, "height width channels"]:
+    """The pixels of one image at `index`. Mapped over the images, the gather can be split over devices."""
+    return pixels.at[index].get(mode="promise_in_bounds")
 
 
 def _floor_and_fraction(

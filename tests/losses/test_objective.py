@@ -131,7 +131,8 @@ def test_unlabelled_images_train_reconstruction_only(params):
 
 def terms_of(batch, code, loss=POSTER_LOSS, **settings) -> dict:
     """Terms of a network whose expression codes are `code`, [3, 4], in all their dimensions."""
-    logit = jnp.repeat(jnp.log(code / (1 - code)).reshape(-1, 1), 64, axis=1)
+    by_triplet = code.T  # the order in which images are encoded
+    logit = jnp.repeat(jnp.log(by_triplet / (1 - by_triplet)).reshape(-1, 1), 64, axis=1)
     encode = lambda config, params, images: EncoderOutput(jnp.ones_like(logit), logit)  # noqa: E731
     config = replace(CONFIG, loss=loss, objective=ObjectiveConfig(**settings))
     with mock.patch.multiple(objective, encode_logits=encode, decode=exact_decode):
@@ -165,7 +166,7 @@ def test_ranking_moves_the_dimensions_of_its_own_expression_alone():
             return objective.loss_terms(CONFIG, {}, floats(batch), batch)["ranking"]
 
     gradient = jax.jit(jax.grad(loss))(jnp.zeros((12, 64)))
-    a, b, c = gradient.reshape(3, 4, 64)
+    a, b, c = jnp.moveaxis(gradient.reshape(4, 3, 64), 1, 0)
     assert (a[:, :10] > 0).all() and (b[:, :10] < 0).all() and not gradient[:, 10:].any() and not c.any()
 
 

@@ -38,7 +38,9 @@ def test_two_sources_learn_from_a_middle_frame_wherever_it_is_in_the_batch(place
             warp_terms, "encode", lambda config, params, images: Codes(codes.identity[0], codes.expression[0])
         ),
     ):
-        terms = jax.jit(partial(warp_terms.warp_terms, CONFIG, {}))(images, batch, codes, images[:2])
+        terms = jax.jit(partial(warp_terms.warp_terms, CONFIG, {}))(
+            images, batch, codes, jnp.swapaxes(images[:2], 0, 1)
+        )
     pixel_weight = jnp.asarray(pixel_weights(CONFIG.objective.mouth_weight))
     error = jax.jit(multiscale_charbonnier)(a[:1], a[:1] + 0.5, pixel_weight)[0]
     assert terms["two_sources"] == pytest.approx(float(error), rel=1e-5)
@@ -60,6 +62,6 @@ def test_the_change_to_another_intensity_is_learnt_without_the_details_of_the_ta
             warp_terms, "encode", lambda config, params, images: Codes(codes.identity[0], codes.expression[0])
         ),
     ):
-        warp_terms.warp_terms(config, {}, jnp.zeros((4, 4, 64, 64, 3)), batch_of(), codes, jnp.zeros((2, 4, 64, 64, 3)))
+        warp_terms.warp_terms(config, {}, jnp.zeros((4, 4, 64, 64, 3)), batch_of(), codes, jnp.zeros((4, 2, 64, 64, 3)))
     from_b = np.asarray(targets[0][4:])
     assert from_b == pytest.approx(np.repeat([[0.3] * 16 + [0.1] * 8 + [0.2] * 40], 4, axis=0))
