@@ -171,12 +171,13 @@ def warp_terms(
     )
     sources = Source._make(torch.cat(parts) for parts in zip(source_a, source_b, strict=True))
     has_middle = batch.has_middle[:, None] > 0
-    on_the_line = Codes(
-        torch.where(has_middle, interpolated.identity, identity_b),
+    from_a = Codes(
+        torch.where(has_middle, interpolated.identity, identity_a),
         torch.where(has_middle, interpolated.expression, expression_b),
     )
+    from_b = Codes(torch.where(has_middle, identity_a, identity_b), retargeted)
+    target_codes = Codes._make(torch.cat(parts) for parts in zip(from_a, from_b, strict=True))
     one_target = torch.where(has_middle[..., None, None], middle, b)
-    target_codes = Codes(torch.cat([on_the_line.identity, identity_a]), torch.cat([on_the_line.expression, retargeted]))
     from_one = net.decode_from_sources(model, params, target_codes, (sources,), channels_last)
     half = torch.argsort(-batch.has_middle, stable=True)[: (n + 1) // 2]
     interpolated_half = Codes._make(code[half] for code in interpolated)
@@ -189,7 +190,7 @@ def warp_terms(
     flow = torch.cat([from_one.flow[0], *from_two.flow])
     encoder = {"encoder": detach(params["encoder"])}
     re_encoded = net.encode(model, encoder, from_one.images[n:], channels_last)
-    cycle = l1(re_encoded.identity, identity_a.detach())
+    cycle = l1(re_encoded.identity, from_b.identity.detach())
     cycle = cycle + l1(re_encoded.expression[:, :details], retargeted[:, :details].detach())
     variation = [flow.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (1, 2)]
     return {

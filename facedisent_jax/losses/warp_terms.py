@@ -26,15 +26,19 @@ def warp_terms(
 
     | source | target expression | target identity | target image | weight |
     |---|---|---|---|---|
-    | a | b's, or between a and b, as m | the same | b, or m if there is one | has_b |
-    | b | c's intensity, in a's style, with b's details | a's | a | has_b * has_c |
+    | a, without m | b's | a's | b | has_b |
+    | a, with m | between a and b, as m | between a and b | m | has_b |
+    | b | c's intensity, in a's style, with b's details | b's, or a's with m | a | has_b * has_c |
     | a and b | between a and b, as m | between a and b | m | difference of intensities |
 
     The last row has half of the triplets, those with a middle frame first.
 
-    An expression code is the label, the style of the smile (`style_dims`) and details of one image. The second row
-    learns from label and style alone, as nobody can know the details of a smile that was never photographed. The
-    identity code also sets the head pose. a and b are drawn in either order.
+    An expression code is the label, the style of the smile (`style_dims`) and details of one image. The third row
+    learns from label and style alone, as nobody can know the details of a smile that was never photographed.
+
+    The target identity is the source's, as it is when a smile is asked for. From the target's own the decoder would
+    read what the smile looks like. But the identity code also sets the head pose, and with a middle frame the head
+    moves. a and b are drawn in either order.
     """
     a, b, _, middle = images
     (identity_a, identity_b, _), (expression_a, expression_b, expression_c) = codes
@@ -53,12 +57,13 @@ def warp_terms(
     source_b = Source(b, identity_b, expression_b, decoded[:, 1])
     sources = jax.tree.map(lambda *parts: jnp.concatenate(parts), source_a, source_b)
     has_middle = batch.has_middle[:, None] > 0
-    codes_b = Codes(identity_b, expression_b)
-    on_the_line = jax.tree.map(lambda m, b: jnp.where(has_middle, m, b), interpolated, codes_b)
-    one_target = jnp.where(has_middle[..., None, None], middle, b)
-    target_codes = Codes(
-        jnp.concatenate([on_the_line.identity, identity_a]), jnp.concatenate([on_the_line.expression, retargeted])
+    from_a = Codes(
+        jnp.where(has_middle, interpolated.identity, identity_a),
+        jnp.where(has_middle, interpolated.expression, expression_b),
     )
+    from_b = Codes(jnp.where(has_middle, identity_a, identity_b), retargeted)
+    target_codes = jax.tree.map(lambda *parts: jnp.concatenate(parts), from_a, from_b)
+    one_target = jnp.where(has_middle[..., None, None], middle, b)
     from_one = decode_from_sources(config.model, params, target_codes, sources)
     # Half a batch from two sources: most triplets of stills have no middle frame, and this call costs the most.
     half = jnp.argsort(-batch.has_middle, stable=True)[: (n + 1) // 2]
@@ -72,7 +77,7 @@ def warp_terms(
     flow = jnp.concatenate([from_one.flow, *from_two.flow[:, None]], axis=1)[0]
     # The encoder must not make the cycle easy, so only the decoder learns from it.
     re_encoded = encode(config.model, jax.lax.stop_gradient(params), from_one.images[n:])
-    cycle_target = jax.lax.stop_gradient(Codes(identity_a, retargeted[:, :details]))
+    cycle_target = jax.lax.stop_gradient(Codes(from_b.identity, retargeted[:, :details]))
     cycle = l1(re_encoded.identity, cycle_target.identity)
     cycle += l1(re_encoded.expression[:, :details], cycle_target.expression)
     return {

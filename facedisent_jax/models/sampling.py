@@ -6,6 +6,8 @@ from jaxtyping import Array, Float, Int
 
 from facedisent_jax.models.cpu import scale_pixels
 
+CUBIC_SLOPE = -0.75  # of cubic convolution one pixel away, as in OpenCV and PyTorch; -0.5 is smoother
+
 
 def warp_image(
     images: Float[Array, "batch height width channels"],
@@ -48,7 +50,7 @@ def sample_cubic(
     rows: Float[Array, "batch height width"],
     columns: Float[Array, "batch height width"],
 ) -> Float[Array, "batch height width channels"]:
-    """`sample_bilinear` by cubic convolution (Keys 1981, a = -1/2): sharper between pixels, 16 reads for 4."""
+    """`sample_bilinear` by cubic convolution (Keys 1981): sharper between pixels, 16 reads for 4."""
     n, height, width, channels = images.shape
     top, dy = _floor_and_fraction(rows, height)
     left, dx = _floor_and_fraction(columns, width)
@@ -82,9 +84,10 @@ def _floor_and_fraction(
 
 def _cubic_weights(t: Float[Array, "batch height width"]) -> tuple[Array, Array, Array, Array]:
     """Weights of the pixels at -1, 0, 1 and 2, for a position at t in [0, 1]."""
+    a = CUBIC_SLOPE
     return (
-        ((1 - t / 2) * t - 0.5) * t,
-        (1.5 * t - 2.5) * t * t + 1,
-        ((2 - 1.5 * t) * t + 0.5) * t,
-        (t - 1) * t * t / 2,
+        a * ((t - 2) * t + 1) * t,
+        ((a + 2) * t - (a + 3)) * t * t + 1,
+        ((-(a + 2) * t + 2 * a + 3) * t - a) * t,
+        a * (1 - t) * t * t,
     )

@@ -44,10 +44,10 @@ def augment(
             motion = head_motion(config, jax.random.fold_in(key, 7), (n, height, width))
             flows = flow[:, None] + motion_share.T[:, :, None, None, None] * motion[:, None]
             x = jnp.moveaxis(x.reshape(n, height, width, k, 3), 3, 1).reshape(n * k, height, width, 3)
-            x = warp_image(x, flows.reshape(n * k, height, width, 2)).reshape(n, k, height, width, 3)
+            x = warp_image(x, flows.reshape(n * k, height, width, 2), cubic=True).reshape(n, k, height, width, 3)
             x = jnp.moveaxis(x, 1, 3)
         else:
-            x = warp_image(x, flow)
+            x = warp_image(x, flow, cubic=True)
     x = jnp.moveaxis(x.reshape(n, height, width, k, 3), 3, 0)
     x = (x - 0.5) * (1 + config.light * jax.random.normal(contrast_key, (1, n, 1, 1, 1))) + 0.5
     factor = 1 + config.light * jax.random.normal(brightness_key, (1, n, 1, 1, 1))
