@@ -46,14 +46,14 @@ def test_two_sources_learn_from_a_middle_frame_wherever_it_is_in_the_batch(place
     assert terms["two_sources"] == pytest.approx(float(error), rel=1e-5)
 
 
-def test_the_change_to_another_intensity_is_learnt_without_the_details_of_the_target():
-    """Label of c, style of a, details of b, which is the source: those of a are never there when a smile is made."""
+def targets_of_one_source(**changes) -> tuple[np.ndarray, np.ndarray]:
+    """Identity and expression codes asked for, from a and then from b, of codes 0.1, 0.2 and 0.3 of a, b and c."""
     config = replace(CONFIG, objective=ObjectiveConfig(label_dims=16, style_dims=8))
-    expression = jnp.broadcast_to(jnp.array([0.1, 0.2, 0.3])[:, None, None], (3, 4, 64))  # of a, b, c
-    codes, targets = Codes(jnp.zeros((3, 4, 64)), expression), []
+    code = jnp.broadcast_to(jnp.array([0.1, 0.2, 0.3])[:, None, None], (3, 4, 64))
+    codes, targets = Codes(code, code), []
 
     def decode(config, params, codes, first, second=None, alpha=None):
-        targets.append(codes.expression)
+        targets.append(codes)
         return copy_of_the_first_source(config, params, codes, first, second, alpha)
 
     with (
@@ -62,6 +62,20 @@ def test_the_change_to_another_intensity_is_learnt_without_the_details_of_the_ta
             warp_terms, "encode", lambda config, params, images: Codes(codes.identity[0], codes.expression[0])
         ),
     ):
-        warp_terms.warp_terms(config, {}, jnp.zeros((4, 4, 64, 64, 3)), batch_of(), codes, jnp.zeros((4, 2, 64, 64, 3)))
-    from_b = np.asarray(targets[0][4:])
-    assert from_b == pytest.approx(np.repeat([[0.3] * 16 + [0.1] * 8 + [0.2] * 40], 4, axis=0))
+        batch, images = batch_of()._replace(**changes), jnp.zeros((4, 4, 64, 64, 3))
+        warp_terms.warp_terms(config, {}, images, batch, codes, jnp.zeros((4, 2, 64, 64, 3)))
+    return np.asarray(targets[0].identity), np.asarray(targets[0].expression)
+
+
+def test_the_change_to_another_intensity_is_learnt_without_the_details_of_the_target():
+    """Label of c, style of a, details of b, which is the source: those of a are never there when a smile is made."""
+    _, expression = targets_of_one_source()
+    assert expression[4:] == pytest.approx(np.repeat([[0.3] * 16 + [0.1] * 8 + [0.2] * 40], 4, axis=0))
+
+
+def test_a_smile_is_learnt_with_the_identity_code_of_the_source_unless_the_head_moves():
+    """From the identity code of the smiling image the decoder would read whether teeth show."""
+    still, _ = targets_of_one_source(has_middle=jnp.zeros(4))
+    assert still[:4] == pytest.approx(0.1) and still[4:] == pytest.approx(0.2)
+    moved, _ = targets_of_one_source(has_middle=jnp.ones(4), alpha=jnp.full(4, 0.5))
+    assert moved[:4] == pytest.approx(0.15) and moved[4:] == pytest.approx(0.1)
