@@ -246,15 +246,17 @@ class _Graph:
         return self.add("Einsum", a, b, equation=f"{''.join(axes_a)},{''.join(axes_b)}->{''.join(out)}")
 
     def _gather(self, equation, x, index):
-        """Whole rows of a matrix, by their numbers; or one slice at a place that is known."""
+        """Whole rows of a matrix, or of each matrix of a batch, by their numbers; or one slice at a place that is known."""
         numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
         if isinstance(index, np.ndarray) and index.ndim == 1:
             axes, index = np.array(numbers.start_index_map), index.astype(np.int64)
             part = self.add("Slice", x, index, index + [sizes[k] for k in axes], axes)
             return self.reshape(part, equation.outvars[0].aval.shape)
-        if numbers.collapsed_slice_dims != (0,) or sizes[1:] != equation.invars[0].aval.shape[1:]:
-            raise NotImplementedError("ONNX export knows no gather but that of whole rows, or of one slice.")
-        return self.add("Gather", x, self.reshape(index, equation.invars[1].aval.shape[:-1]), axis=0)
+        if sizes[1:] == equation.invars[0].aval.shape[1:] and tuple(numbers.collapsed_slice_dims) == (0,):
+            return self.add("Gather", x, self.reshape(index, equation.invars[1].aval.shape[:-1]), axis=0)
+        if tuple(numbers.operand_batching_dims) == (0,) and tuple(numbers.collapsed_slice_dims) == (1,):
+            return self.add("GatherND", x, self.add("Cast", index, to=onnx.TensorProto.INT64), batch_dims=1)
+        raise NotImplementedError("ONNX export knows no gather but that of whole rows, or of one slice.")
 
     def _integer_pow(self, equation, x):
         power = equation.params["y"]
