@@ -246,7 +246,7 @@ class _Graph:
         return self.add("Einsum", a, b, equation=f"{''.join(axes_a)},{''.join(axes_b)}->{''.join(out)}")
 
     def _gather(self, equation, x, index):
-        """Whole rows of a matrix, or of each matrix of a batch, by their numbers; or one slice at a place that is known."""
+        """Rows of a matrix, or of each matrix of a batch, by their numbers; or one slice at a place that is known."""
         numbers, sizes = equation.params["dimension_numbers"], equation.params["slice_sizes"]
         if isinstance(index, np.ndarray) and index.ndim == 1:
             axes, index = np.array(numbers.start_index_map), index.astype(np.int64)
