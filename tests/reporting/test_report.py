@@ -62,7 +62,7 @@ def test_metrics_have_the_promised_keys_and_are_numbers(run, metrics):
     assert data["train_subjects"] == 4
 
 
-@pytest.mark.parametrize("code_dims", [pytest.param(32, marks=pytest.mark.long), 256])
+@pytest.mark.parametrize("code_dims", [32, pytest.param(256, marks=pytest.mark.long)])
 def test_codes_of_another_length_give_the_same_report(run, metrics, tmp_path, code_dims):
     model = ModelConfig(width=128, blocks=1, code_dims=code_dims)
     other_metrics = report.write(write_run(tmp_path / "run", run.parent / "data", model=model), [run.parent / "data"])
@@ -171,6 +171,7 @@ def test_other_impossible_requests_are_explained(run, tmp_path):
         report.write(run, [tmp_path / "nowhere"])
 
 
+@pytest.mark.long
 def test_a_report_cut_short_leaves_the_older_one_whole(run, metrics, monkeypatch):
     def interrupt(*_):
         raise KeyboardInterrupt
