@@ -1,5 +1,5 @@
-"""`python eval.py COMMAND`: evaluate trained runs, use one on photographs (`photographs.py`) or take it along
-(`take_along.py`).
+"""`python eval.py COMMAND`: evaluate trained runs, use one on photographs (`photographs.py`), or make a page or model
+files of one for others (`explore_and_export.py`).
 
 Heavy imports are inside the commands, so that --help and mistakes are answered at once.
 """
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional, arg
 
-from facedisent_jax.commands import photographs, take_along
+from facedisent_jax.commands import explore_and_export, photographs
 from facedisent_jax.commands.options import (
     Data,
     FaceMesh,
@@ -171,8 +171,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "encode": photographs.encode,
     "decode": photographs.decode,
     "stimuli": photographs.stimuli,
-    "explore": take_along.explore,
-    "export": take_along.export,
+    "explore": explore_and_export.explore,
+    "export": explore_and_export.export,
 }
 
 

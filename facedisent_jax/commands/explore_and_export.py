@@ -1,4 +1,4 @@
-"""The commands of `eval.py` that make something to take along: a page with sliders, and a model for other programs.
+"""`eval.py explore` and `export`: a page with sliders, and a model for other programs.
 
 Heavy imports are inside the commands, so that --help and mistakes are answered at once.
 """
