@@ -42,6 +42,15 @@ def multiscale_charbonnier(prediction: Tensor, target: Tensor, weight: Tensor) -
     return total
 
 
+def texture_error(prediction: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    total = torch.zeros(len(target), device=target.device)
+    for axis in (2, 3):
+        energies = (F.avg_pool2d((x - x.roll(1, axis)).abs(), 4) for x in (prediction, target))
+        difference = torch.sub(*energies)
+        total = total + ((torch.sqrt(difference**2 + 0.01**2) - 0.01) * F.avg_pool2d(weight, 4)).mean((1, 2, 3))
+    return total
+
+
 def l1(a: Tensor, b: Tensor) -> Tensor:
     return (a - b).abs().mean(-1)
 
@@ -185,7 +194,8 @@ def warp_terms(
     from_two = net.decode_from_sources(model, params, interpolated_half, sources_half, channels_last, batch.alpha[half])
 
     pixel_weight = image_weights(config.objective.mouth_weight, a.device)
-    error = multiscale_charbonnier(from_one.images, torch.cat([one_target, a]), pixel_weight)
+    target = torch.cat([one_target, a])
+    error = multiscale_charbonnier(from_one.images, target, pixel_weight)
     weight = torch.cat([batch.has_b, batch.has_b * batch.has_c])
     flow = torch.cat([from_one.flow[0], *from_two.flow])
     encoder = {"encoder": detach(params["encoder"])}
@@ -195,6 +205,7 @@ def warp_terms(
     variation = [flow.diff(dim=axis).abs().mean((1, 2, 3)) for axis in (1, 2)]
     return {
         "one_source": masked_mean(error, weight),
+        "texture": masked_mean(texture_error(from_one.images, target, pixel_weight), weight),
         "two_sources": masked_mean(
             multiscale_charbonnier(from_two.images, middle[half], pixel_weight), middle_weight[half]
         ),

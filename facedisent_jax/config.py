@@ -57,6 +57,8 @@ class LossWeights:
     """The frame of a take that shows more must have the larger expression code."""
     one_source: float = 0.0
     """warp: error of images decoded from one other image of the person."""
+    texture: float = 0.0
+    """warp: error of the strength of edges, wherever they are within 4x4 pixels. Without it, teeth are a blurred band."""
     two_sources: float = 0.0
     """warp: error of the middle frame, decoded from the two frames beside it."""
     flow_tv: float = 0.0

@@ -8,7 +8,14 @@ from jaxtyping import Array, Float, Int
 
 from facedisent_jax.config import Config
 from facedisent_jax.data.triplets import Batch
-from facedisent_jax.losses.functions import l1, masked_mean, multiscale_charbonnier, pixel_weights, total_variation
+from facedisent_jax.losses.functions import (
+    l1,
+    masked_mean,
+    multiscale_charbonnier,
+    pixel_weights,
+    texture_error,
+    total_variation,
+)
 from facedisent_jax.models import Codes, Params, Source, decode_from_sources, encode
 
 
@@ -72,7 +79,8 @@ def warp_terms(
     )
 
     pixel_weight = jnp.asarray(pixel_weights(config.objective.mouth_weight))
-    error = multiscale_charbonnier(from_one.images, jnp.concatenate([one_target, a]), pixel_weight)
+    target = jnp.concatenate([one_target, a])
+    error = multiscale_charbonnier(from_one.images, target, pixel_weight)
     weight = jnp.concatenate([batch.has_b, batch.has_b * batch.has_c])
     flow = jnp.concatenate([from_one.flow, *from_two.flow[:, None]], axis=1)[0]
     # The encoder must not make the cycle easy, so only the decoder learns from it.
@@ -82,6 +90,7 @@ def warp_terms(
     cycle += l1(re_encoded.expression[:, :details], cycle_target.expression)
     return {
         "one_source": masked_mean(error, weight),
+        "texture": masked_mean(texture_error(from_one.images, target, pixel_weight), weight),
         "two_sources": masked_mean(
             multiscale_charbonnier(from_two.images, middle[half], pixel_weight), middle_weight[half]
         ),
