@@ -58,7 +58,7 @@ class LossWeights:
     one_source: float = 0.0
     """warp: error of images decoded from one other image of the person."""
     texture: float = 0.0
-    """warp: error of the strength of edges, wherever they are within 4x4 pixels. Without it, teeth are a blurred band."""
+    """warp: error of how strong edges are, wherever they lie within 4x4 pixels. Without it, teeth are more blurred."""
     two_sources: float = 0.0
     """warp: error of the middle frame, decoded from the two frames beside it."""
     flow_tv: float = 0.0

@@ -61,17 +61,20 @@ def multiscale_charbonnier(
 def texture_error(
     prediction: Float[Array, "batch h w c"], target: Float[Array, "batch h w c"], weight: Float[Array, "h w"]
 ) -> Float[Array, "batch"]:
-    """Charbonnier error of the strength of edges in blocks of 4x4 pixels, wherever in a block the edges are.
+    """Charbonnier error of the mean strength of edges (rows, columns) in blocks of 4x4 pixels.
 
-    weight: of the pixels. What cannot be known, such as where one tooth ends, an image error answers with its mean, which has no edges.
+    weight: of the pixels. Where a tooth ends cannot be known. An image error wants the mean of all answers, which has
+    no edges; this error wants as many edges as the target has, anywhere in the block.
     """
-    weight = downsample(downsample(weight[None, :, :, None]))
-    total = jnp.zeros(len(target))
+    block_weight, total = _block_mean(weight[None, :, :, None]), jnp.zeros(len(target))
     for axis in (1, 2):
-        energies = (downsample(downsample(jnp.abs(x - jnp.roll(x, 1, axis)))) for x in (prediction, target))
-        difference = jnp.subtract(*energies)
-        total += jnp.mean(charbonnier(difference) * weight, axis=(1, 2, 3))
+        strength, wanted = (_block_mean(jnp.abs(x - jnp.roll(x, 1, axis))) for x in (prediction, target))
+        total += jnp.mean(charbonnier(strength - wanted) * block_weight, axis=(1, 2, 3))
     return total
+
+
+def _block_mean(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h4 w4 c"]:
+    return downsample(downsample(x))
 
 
 def charbonnier(difference: Float[Array, "*shape"], corner: float = 0.01) -> Float[Array, "*shape"]:

@@ -27,7 +27,7 @@ def warp_terms(
     codes: Codes,
     decoded: Float[Array, "batch 2 64 64 3"],
 ) -> dict[str, Float[Array, ""]]:
-    """one_source, two_sources, flow_tv, mask_area and cycle, unweighted.
+    """one_source, texture, two_sources, flow_tv, mask_area and cycle, unweighted.
 
     images: a, b, c and the middle frame m. codes: of a, b, c, [3, batch, dim] each. decoded: a and b from these codes.
 

@@ -78,6 +78,14 @@ def test_the_structural_error_of_a_lip_grows_with_its_distance():
     assert error(near_lip, target) < error(far_lip, target)
 
 
+def test_the_texture_error_wants_edges_and_not_their_place():
+    """Teeth that are one pixel further are as good as the true ones; a grey band in their place is not."""
+    error = jax.jit(lambda images, target: functions.texture_error(images, target, jnp.ones((64, 64)))[0])
+    teeth = jnp.broadcast_to((jnp.arange(64) % 4 < 2)[None, None, :, None], (1, 64, 64, 3)).astype(jnp.float32)
+    assert float(error(teeth, teeth)) == 0
+    assert float(error(jnp.roll(teeth, 1, axis=2), teeth)) < 0.01 * float(error(jnp.full_like(teeth, 0.5), teeth))
+
+
 def test_mouth_weights_have_mean_1_and_the_given_ratio():
     mouth = jnp.asarray(functions.pixel_weights(3.0))
     assert float(mouth.mean()) == pytest.approx(1) and float(mouth[45, 30] / mouth[5, 5]) == pytest.approx(3)

@@ -195,6 +195,6 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
 def test_every_term_has_its_weight(params):
     batch = batch_of()
     names = set(jax.eval_shape(lambda: objective.loss_terms(CONFIG, params, floats(batch), batch)))
-    other_names = {"one_source", "two_sources", "flow_tv", "mask_area", "cycle"}  # kind "warp"
+    other_names = {"one_source", "texture", "two_sources", "flow_tv", "mask_area", "cycle"}  # kind "warp"
     other_names |= {"rotation", "clamping"}  # of their own methods
     assert names | other_names == set(vars(POSTER_LOSS)) and not names & other_names
