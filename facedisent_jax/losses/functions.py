@@ -68,8 +68,8 @@ def texture_error(
     """
     block_weight, total = _block_mean(weight[None, :, :, None]), jnp.zeros(len(target))
     for axis in (1, 2):
-        strength, wanted = (_block_mean(jnp.abs(x - jnp.roll(x, 1, axis))) for x in (prediction, target))
-        total += jnp.mean(charbonnier(strength - wanted) * block_weight, axis=(1, 2, 3))
+        strength, target_strength = (_block_mean(jnp.abs(x - jnp.roll(x, 1, axis))) for x in (prediction, target))
+        total += jnp.mean(charbonnier(strength - target_strength) * block_weight, axis=(1, 2, 3))
     return total
 
 
