@@ -66,8 +66,9 @@ def invert(rise: Float[np.ndarray, "k"]) -> list[float]:
     A network that cannot show 1 is asked for shares of the most that it shows.
     """
     rising = np.maximum.accumulate(np.concatenate([[0.0], rise[1:]]))
-    rising += 1e-6 * np.arange(len(rising))  # where it is flat, the smaller intensity
-    return np.interp(np.linspace(0, min(rising[-1], 1), STEPS), rising, INTENSITIES).tolist()
+    rising += 1e-9 * np.arange(len(rising))  # `np.interp` wants no flat part,
+    most = min(rising[-1], 1) - 1e-8  # and of a flat end the first intensity is meant
+    return np.interp(np.linspace(0, most, STEPS), rising, INTENSITIES).tolist()
 
 
 def _one_of_each(subject: np.ndarray, usable: np.ndarray, seed: int) -> np.ndarray:

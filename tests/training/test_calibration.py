@@ -25,6 +25,7 @@ def test_a_curve_is_inverted():
     assert invert(INTENSITIES / 1.25)[-1] == pytest.approx(1.25, abs=1e-5)  # the images show too little
     assert invert(INTENSITIES**2)[5] == pytest.approx(0.5**0.5, abs=0.03)  # and too late
     assert invert(0.4 * INTENSITIES)[5:] == pytest.approx(np.linspace(0.75, 1.5, 6), abs=1e-4)  # they never show 1
+    assert invert(np.minimum(INTENSITIES, 0.75))[-1] == pytest.approx(0.75, abs=1e-4)  # nothing changes beyond
     assert np.all(np.diff(invert(np.array([0, 0.4, 0.3, 0.6, 0.5, 0.9, 1.2]))) >= 0)
 
 
