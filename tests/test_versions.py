@@ -40,10 +40,15 @@ def test_another_version_trains_alike_and_its_checkpoint_is_read():
     for earlier_name in earlier:
         print(f"{name} is compared with {earlier_name}")
         for line, expected in zip(read_log(folder / name), read_log(folder / earlier_name), strict=True):
-            assert line == pytest.approx(expected, rel=ROUNDING), line["step"]
+            assert line.keys() == expected.keys()
+            for term, value in line.items():
+                # A triplet term is what a difference of distances, 0.5 or more, leaves above 0: it rounds as they do.
+                absolute = 0.5 * ROUNDING if term.endswith("_triplet") else None
+                assert value == pytest.approx(expected[term], rel=ROUNDING, abs=absolute), (line["step"], term)
         ours, theirs = (fd.load(folder / run).encode(images) for run in (name, earlier_name))
         for code, expected in zip(ours, theirs, strict=True):
-            np.testing.assert_allclose(code, expected, rtol=ROUNDING, atol=ROUNDING)
+            # As a whole: where the gradient of a dimension is nearly 0, AdamW makes rounding a step as long as any other.
+            assert np.linalg.norm(code - expected) < ROUNDING * np.linalg.norm(expected)
 
 
 def read_log(run: Path) -> list[dict[str, float]]:
