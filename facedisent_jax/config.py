@@ -25,6 +25,8 @@ class ModelConfig:
     """Dense blocks in the encoder and in the decoder (hybrid and warp)."""
     code_dims: int = 64
     """Dimensions of the identity code, and of the expression code."""
+    expression_rank: int = 0
+    """Numbers that an expression code is made from: with fewer it tells less of who a face is. 0: as many as dimensions."""
     warp_ablation: Literal["both", "flow", "paint"] = "both"
     """What the warp decoder may do to the source image. For ablations."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -227,6 +229,11 @@ def validate(config: Config) -> None:
         raise UserError(
             f"--model.width must be a multiple of {multiple} for --model.kind {config.model.kind}, "
             f"got {config.model.width}."
+        )
+    if not 0 <= config.model.expression_rank <= config.model.code_dims:
+        raise UserError(
+            f"--model.expression-rank must be at least 0 and at most --model.code-dims ({config.model.code_dims}), "
+            f"got {config.model.expression_rank}."
         )
     if config.objective.label_dims > LABEL_DIMS:
         raise UserError(f"--objective.label-dims must be at most {LABEL_DIMS}, got {config.objective.label_dims}.")

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from facedisent_jax.config import IMAGE_SIZE, ModelConfig
 from facedisent_jax.models.codes import PIXELS, EncoderOutput
-from facedisent_jax.models.layers import ConvBlock, DenseBlock, conv, dense, mixed_matmul, space_to_depth
+from facedisent_jax.models.layers import ConvBlock, DenseBlock, bottleneck, conv, dense, mixed_matmul, space_to_depth
 from facedisent_jax.models.sampling import warp_image
 
 FLOW_GRID, FLOW_SCALE = 16, 4.0  # the flow that displaces a decoded image: size of its grid, pixels per unit
@@ -50,7 +50,7 @@ class HybridEncoder(nn.Module):
         y = nn.silu(nn.LayerNorm()(y))
         logits = dense(dtype, code_dims, kernel_init=HEAD_INIT, name="expression")(y)
 
-        return EncoderOutput(identity + linear[:, :code_dims], logits + linear[:, code_dims:])
+        return EncoderOutput(identity + linear[:, :code_dims], bottleneck(self.config, logits + linear[:, code_dims:]))
 
 
 class HybridDecoder(nn.Module):

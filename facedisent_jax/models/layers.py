@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from facedisent_jax.config import ModelConfig
 from facedisent_jax.models.cpu import conv3x3, matmul, outer_product
 
 
@@ -45,6 +46,14 @@ _bf16_matmul.defvjp(_bf16_forward, _bf16_backward)
 def dense(dtype: str, features: int, **options: Any) -> nn.Dense:
     """A dense layer in this precision."""
     return nn.Dense(features, dot_general=lambda x, w, dimensions, precision: mixed_matmul(dtype, x, w), **options)
+
+
+def bottleneck(config: ModelConfig, logits: Float[Array, "n dim"]) -> Float[Array, "n dim"]:
+    """Logits of expression codes through `expression_rank` numbers, if that is above 0. To be called in a module."""
+    if not config.expression_rank:
+        return logits
+    numbers = dense(config.dtype, config.expression_rank, use_bias=False, name="expression_down")(logits)
+    return dense(config.dtype, config.code_dims, name="expression_up")(numbers)
 
 
 def conv(dtype: str, features: int, kernel_init: Any = nn.linear.default_kernel_init) -> nn.Conv:

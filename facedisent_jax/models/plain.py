@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from facedisent_jax.config import ModelConfig
 from facedisent_jax.models.codes import EncoderOutput
-from facedisent_jax.models.layers import conv, dense, depth_to_space, space_to_depth
+from facedisent_jax.models.layers import bottleneck, conv, dense, depth_to_space, space_to_depth
 
 
 class PlainEncoder(nn.Module):
@@ -23,7 +23,8 @@ class PlainEncoder(nn.Module):
             y = conv(dtype, self.config.width << scale)(space_to_depth(y, 2))
             y = nn.relu(nn.GroupNorm(num_groups=8)(y))
         y = dense(dtype, 2 * self.config.code_dims)(y.reshape(y.shape[0], -1))
-        return EncoderOutput(*jnp.split(y, 2, axis=-1))
+        identity, logits = jnp.split(y, 2, axis=-1)
+        return EncoderOutput(identity, bottleneck(self.config, logits))
 
 
 class PlainDecoder(nn.Module):
