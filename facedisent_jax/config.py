@@ -26,7 +26,7 @@ class ModelConfig:
     code_dims: int = 64
     """Dimensions of the identity code, and of the expression code."""
     expression_rank: int = 0
-    """Numbers that an expression code is made from: with fewer it tells less of who a face is. 0: as many as dimensions."""
+    """Numbers that make an expression code: with few it tells less of who a face is. 0: as many as dimensions."""
     warp_ablation: Literal["both", "flow", "paint"] = "both"
     """What the warp decoder may do to the source image. For ablations."""
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -105,7 +105,7 @@ _ALL = [
         validate_every=400,
         full_changes=0.5,
         model=ModelConfig(kind="warp", width=256),
-        loss=replace(CLIP_LOSS, one_source=1.0, texture=2.0, two_sources=1.0, flow_tv=0.01, mask_area=0.02, cycle=0.01),
+        loss=replace(CLIP_LOSS, one_source=1, texture=20, two_sources=1, flow_tv=0.01, mask_area=0.02, cycle=0.01),
         objective=replace(CLIP_OBJECTIVE, mouth_weight=8.0, style_dims=8),
         augment=AugmentConfig(motion=1.0),
         optim=OptimConfig(warmup_steps=50),

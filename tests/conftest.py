@@ -27,7 +27,13 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 NUMERICAL = ("losses", "models", "training.augment", "training.step", "training.validation")
 install_import_hook([f"facedisent_jax.{name}" for name in NUMERICAL], "beartype.beartype")
 
-LONGEST = ("test_notebook", "commands/test_evaluate", "training/test_checkpoint", "models/test_warp_decoder", "evaluation/test_video")
+LONGEST = (
+    "test_notebook",
+    "commands/test_evaluate",
+    "training/test_checkpoint",
+    "models/test_warp_decoder",
+    "evaluation/test_video",
+)
 
 
 def pytest_collection_modifyitems(items):
