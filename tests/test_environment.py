@@ -176,7 +176,9 @@ write_shards(Path(sys.argv[1]) / "written", {"train": lambda: enumerate(person(0
 """
 
 
-@pytest.mark.parametrize("use", [READ, *(pytest.param(code, marks=pytest.mark.slow) for code in (STREAM, LOG, WRITE))])
+@pytest.mark.parametrize(
+    "use", [READ, *(pytest.param(code, marks=[pytest.mark.slow, pytest.mark.long]) for code in (STREAM, LOG, WRITE))]
+)
 def test_tensorflow_is_told_to_leave_the_gpu_alone_before_it_could_take_memory(tmp_path, use):
     folder = write_folder(tmp_path / "data", {"train": person(0)})
     result = run_python("-c", TELLING + use, folder, PYTHONPATH=f"{ROOT}:{ROOT / 'tests'}")

@@ -60,7 +60,7 @@ def run_python(code: str, folders: list[str]) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ends_only", [False, True])
+@pytest.mark.parametrize("ends_only", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_images_in_memory_take_their_bytes_once(folders, ends_only):
     code = f"""
     start = peak()

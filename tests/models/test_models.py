@@ -53,8 +53,9 @@ def test_codes_can_have_another_length(config, code_dims):
 def test_expression_codes_of_rank_two_lie_in_a_plane(config):
     config = replace(config, expression_rank=2)
     params = models.init(config, jax.random.key(0))
-    logits = models.encode_logits(config, params, jax.random.uniform(jax.random.key(1), (6, 64, 64, 3))).logits
-    size = np.linalg.svd(np.asarray(logits - logits.mean(0)), compute_uv=False)
+    images = jax.random.uniform(jax.random.key(1), (6, 64, 64, 3))
+    logits = np.asarray(models.encode_logits(config, params, images).logits)
+    size = np.linalg.svd(logits - logits.mean(0), compute_uv=False)
     assert logits.shape == (6, 64) and size[1] > 1e-3 * size[0] > 0 and (size[2:] < 1e-5 * size[0]).all()
 
 

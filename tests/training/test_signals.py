@@ -37,11 +37,9 @@ def test_several_stops_leave_no_trace(work):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.long)])
-@pytest.mark.parametrize(
-    "event",
-    [pytest.param("read_faces", marks=pytest.mark.long), pytest.param("compile", marks=pytest.mark.long), "validate"],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("event", ["read_faces", "compile", "validate"])
 def test_a_stop_at_any_moment_leaves_no_trace(work, event, name):
     run = f"{event}-{name}"
     stopped_run, resumed_run = perform(work, run, Job((event, 1), (name,)), Job())

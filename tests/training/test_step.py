@@ -59,7 +59,8 @@ def test_the_learning_rate_does_not_depend_on_steps():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["intensity", pytest.param("warp", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("preset", ["intensity", "warp"])
 def test_the_gradient_is_the_same_without_the_compilers_fusion(preset):
     """A compiler that overwrites what it has yet to read does no harm to the losses, and spoils the gradient."""
     faces = Faces.of([record for k in range(4) for record in person(k, np.linspace(0, 1, 5), sequence="take")])
@@ -101,7 +102,8 @@ def test_the_augmented_images_are_computed_once_a_step():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["hybrid", pytest.param("plain", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["hybrid", "plain"])
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="what XLA does on CPU")
 def test_convolutions_of_several_steps_a_call_have_the_layout_that_is_fast(kind):
     faces = Faces.of([record for k in range(4) for record in person(k)])
