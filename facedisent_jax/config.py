@@ -26,7 +26,7 @@ class ModelConfig:
     code_dims: int = 64
     """Dimensions of the identity code, and of the expression code."""
     expression_rank: int = 0
-    """Numbers that make an expression code: with few it tells less of who a face is. 0: as many as dimensions."""
+    """hybrid, plain: numbers that make an expression code. Few tell little of the person. 0: no bottleneck."""
     warp_ablation: Literal["both", "flow", "paint"] = "both"
     """What the warp decoder may do to the source image. For ablations."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -60,7 +60,7 @@ class LossWeights:
     one_source: float = 0.0
     """warp: error of images decoded from one other image of the person."""
     texture: float = 0.0
-    """warp: error of how strong edges are, wherever they lie within 4x4 pixels. Without it, teeth are more blurred."""
+    """warp: error of the strength of edges, wherever in a block of 4x4 pixels. Without it, teeth are blurred."""
     two_sources: float = 0.0
     """warp: error of the middle frame, decoded from the two frames beside it."""
     flow_tv: float = 0.0
@@ -235,6 +235,8 @@ def validate(config: Config) -> None:
             f"--model.expression-rank must be at least 0 and at most --model.code-dims ({config.model.code_dims}), "
             f"got {config.model.expression_rank}."
         )
+    if config.model.expression_rank and config.model.kind == "warp":
+        raise UserError(f"--model.expression-rank must be 0 for --model.kind warp, got {config.model.expression_rank}.")
     if config.objective.label_dims > LABEL_DIMS:
         raise UserError(f"--objective.label-dims must be at most {LABEL_DIMS}, got {config.objective.label_dims}.")
     if not config.objective.mouth_weight > 0:

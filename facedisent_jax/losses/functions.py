@@ -63,8 +63,10 @@ def texture_error(
 ) -> Float[Array, "batch"]:
     """Charbonnier error of the mean strength of edges (rows, columns) in blocks of 4x4 pixels.
 
-    weight: of the pixels. Where a tooth ends cannot be known. An image error wants the mean of all answers, which has
-    no edges; this error wants as many edges as the target has, anywhere in the block.
+    weight: [h, w], of the pixels. The first row and column are compared with the last.
+
+    Where a tooth ends cannot be known. An image error is least at the mean of all possible answers, which has no edges.
+    This error wants as much edge as the target has, anywhere in the block.
     """
     block_weight, total = _block_mean(weight[None, :, :, None]), jnp.zeros(len(target))
     for axis in (1, 2):

@@ -43,9 +43,9 @@ def warp_terms(
     An expression code is the label, the style of the smile (`style_dims`) and details of one image. The third row
     learns from label and style alone, as nobody can know the details of a smile that was never photographed.
 
-    The target identity is the source's, as it is when a smile is asked for. From the target's own the decoder would
-    read what the smile looks like. But the identity code also sets the head pose, and with a middle frame the head
-    moves. a and b are drawn in either order.
+    The target identity is the source's, as when a user asks for a smile: the target's own would tell the decoder what
+    the smile looks like. With a middle frame the head moves. The identity code sets its pose, so there it is that of
+    the target. a and b are drawn in either order.
     """
     a, b, _, middle = images
     (identity_a, identity_b, _), (expression_a, expression_b, expression_c) = codes
@@ -64,13 +64,13 @@ def warp_terms(
     source_b = Source(b, identity_b, expression_b, decoded[:, 1])
     sources = jax.tree.map(lambda *parts: jnp.concatenate(parts), source_a, source_b)
     has_middle = batch.has_middle[:, None] > 0
-    from_a = Codes(
+    codes_from_a = Codes(
         jnp.where(has_middle, interpolated.identity, identity_a),
         jnp.where(has_middle, interpolated.expression, expression_b),
     )
-    from_b = Codes(jnp.where(has_middle, identity_a, identity_b), retargeted)
-    target_codes = jax.tree.map(lambda *parts: jnp.concatenate(parts), from_a, from_b)
-    one_target = jnp.where(has_middle[..., None, None], middle, b)
+    codes_from_b = Codes(jnp.where(has_middle, identity_a, identity_b), retargeted)
+    target_codes = jax.tree.map(lambda *parts: jnp.concatenate(parts), codes_from_a, codes_from_b)
+    target_from_a = jnp.where(has_middle[..., None, None], middle, b)
     from_one = decode_from_sources(config.model, params, target_codes, sources)
     # Half a batch from two sources: most triplets of stills have no middle frame, and this call costs the most.
     half = jnp.argsort(-batch.has_middle, stable=True)[: (n + 1) // 2]
@@ -79,13 +79,13 @@ def warp_terms(
     )
 
     pixel_weight = jnp.asarray(pixel_weights(config.objective.mouth_weight))
-    target = jnp.concatenate([one_target, a])
+    target = jnp.concatenate([target_from_a, a])
     error = multiscale_charbonnier(from_one.images, target, pixel_weight)
     weight = jnp.concatenate([batch.has_b, batch.has_b * batch.has_c])
     flow = jnp.concatenate([from_one.flow, *from_two.flow[:, None]], axis=1)[0]
     # The encoder must not make the cycle easy, so only the decoder learns from it.
     re_encoded = encode(config.model, jax.lax.stop_gradient(params), from_one.images[n:])
-    cycle_target = jax.lax.stop_gradient(Codes(from_b.identity, retargeted[:, :details]))
+    cycle_target = jax.lax.stop_gradient(Codes(codes_from_b.identity, retargeted[:, :details]))
     cycle = l1(re_encoded.identity, cycle_target.identity)
     cycle += l1(re_encoded.expression[:, :details], cycle_target.expression)
     return {

@@ -49,7 +49,7 @@ def dense(dtype: str, features: int, **options: Any) -> nn.Dense:
 
 
 def bottleneck(config: ModelConfig, logits: Float[Array, "n dim"]) -> Float[Array, "n dim"]:
-    """Logits of expression codes through `expression_rank` numbers, if that is above 0. To be called in a module."""
+    """Logits through `expression_rank` numbers, unchanged if that is 0. Adds two layers to the module that calls."""
     if not config.expression_rank:
         return logits
     numbers = dense(config.dtype, config.expression_rank, use_bias=False, name="expression_down")(logits)

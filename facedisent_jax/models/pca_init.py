@@ -22,7 +22,8 @@ def init_from_pca(
     The identity code starts as the scores, at unit variance, of components of the subjects' mean images: how people
     differ. The expression logits start as those of components of what is left within a subject: how the images of
     one person differ. The decoded image is then nearly the reconstruction from both, which training can only improve
-    on: the dense blocks of the decoder start at nothing.
+    on: the dense blocks of the decoder start at nothing. With `expression_rank`, this holds for the identity code
+    alone: the bottleneck of the expression code starts at random.
     """
     mean, subject_means, residuals = _split_by_subject(images, subject)
     code_dims = len(params["encoder"]["identity"]["bias"])

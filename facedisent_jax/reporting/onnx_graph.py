@@ -252,11 +252,15 @@ class _Graph:
             axes, index = np.array(numbers.start_index_map), index.astype(np.int64)
             part = self.add("Slice", x, index, index + [sizes[k] for k in axes], axes)
             return self.reshape(part, equation.outvars[0].aval.shape)
-        if sizes[1:] == equation.invars[0].aval.shape[1:] and tuple(numbers.collapsed_slice_dims) == (0,):
+        whole = equation.invars[0].aval.shape
+        if sizes[1:] == whole[1:] and tuple(numbers.collapsed_slice_dims) == (0,):
             return self.add("Gather", x, self.reshape(index, equation.invars[1].aval.shape[:-1]), axis=0)
-        if tuple(numbers.operand_batching_dims) == (0,) and tuple(numbers.collapsed_slice_dims) == (1,):
+        batched = tuple(numbers.operand_batching_dims) == tuple(numbers.start_indices_batching_dims) == (0,)
+        if batched and tuple(numbers.start_index_map) == (1,) and tuple(sizes[:2]) == (1, 1) and sizes[2:] == whole[2:]:
             return self.add("GatherND", x, self.add("Cast", index, to=onnx.TensorProto.INT64), batch_dims=1)
-        raise NotImplementedError("ONNX export knows no gather but that of whole rows, or of one slice.")
+        raise NotImplementedError(
+            "ONNX export knows no gather but that of whole rows, in a batch or not, or of one slice."
+        )
 
     def _integer_pow(self, equation, x):
         power = equation.params["y"]

@@ -66,8 +66,9 @@ def invert(rise: Float[np.ndarray, "k"]) -> list[float]:
     A network that cannot show 1 is asked for shares of the most that it shows.
     """
     rising = np.maximum.accumulate(np.concatenate([[0.0], rise[1:]]))
-    rising += 1e-9 * np.arange(len(rising))  # `np.interp` wants no flat part,
-    most = min(rising[-1], 1) - 1e-8  # and of a flat end the first intensity is meant
+    # `np.interp` needs a curve without flat parts. To end a little lower gives the first intensity of a flat end.
+    rising += 1e-9 * np.arange(len(rising))
+    most = min(rising[-1], 1) - 1e-8
     return np.interp(np.linspace(0, most, STEPS), rising, INTENSITIES).tolist()
 
 

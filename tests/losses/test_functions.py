@@ -80,10 +80,15 @@ def test_the_structural_error_of_a_lip_grows_with_its_distance():
 
 def test_the_texture_error_wants_edges_and_not_their_place():
     """Teeth that are one pixel further are as good as the true ones; a grey band in their place is not."""
-    error = jax.jit(lambda images, target: functions.texture_error(images, target, jnp.ones((64, 64)))[0])
+    error = jax.jit(lambda images, target, weight: functions.texture_error(images, target, weight)[0])
     teeth = jnp.broadcast_to((jnp.arange(64) % 4 < 2)[None, None, :, None], (1, 64, 64, 3)).astype(jnp.float32)
-    assert float(error(teeth, teeth)) == 0
-    assert float(error(jnp.roll(teeth, 1, axis=2), teeth)) < 0.01 * float(error(jnp.full_like(teeth, 0.5), teeth))
+    band, everywhere = jnp.full_like(teeth, 0.5), jnp.ones((64, 64))
+    assert float(error(teeth, teeth, everywhere)) == 0
+    assert float(error(jnp.roll(teeth, 1, axis=2), teeth, everywhere)) < 0.01 * float(error(band, teeth, everywhere))
+    rows = jnp.swapaxes(teeth, 1, 2)
+    assert float(error(band, rows, everywhere)) == pytest.approx(float(error(band, teeth, everywhere)))
+    band_above = teeth.at[:, :32].set(0.5)  # its first row is compared with the last, its last with the next below
+    assert float(error(band_above, teeth, everywhere.at[:36].set(0))) < 1e-2 * float(error(band, teeth, everywhere))
 
 
 def test_mouth_weights_have_mean_1_and_the_given_ratio():

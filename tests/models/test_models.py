@@ -52,7 +52,7 @@ def test_codes_can_have_another_length(config, code_dims):
 @pytest.mark.parametrize("config", KINDS, ids=lambda c: c.kind)
 def test_expression_codes_of_rank_two_lie_in_a_plane(config):
     config = replace(config, expression_rank=2)
-    params = models.init(config, jax.random.key(0))
+    params = new_params(config)
     images = jax.random.uniform(jax.random.key(1), (6, 64, 64, 3))
     logits = np.asarray(models.encode_logits(config, params, images).logits)
     size = np.linalg.svd(logits - logits.mean(0), compute_uv=False)

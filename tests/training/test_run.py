@@ -230,6 +230,7 @@ def test_weights_that_do_not_fit_or_were_trained_on_held_out_people_are_refused(
         "--intensity-step 0",
         "--seed -1",
         "--objective.mouth-weight 0",
+        "--model.expression-rank 65",
     ],
 )
 def test_settings_that_no_run_can_have_are_named(folder, tmp_path, options):

@@ -59,8 +59,7 @@ def test_the_learning_rate_does_not_depend_on_steps():
 
 
 @pytest.mark.slow
-@pytest.mark.long
-@pytest.mark.parametrize("preset", ["intensity", "warp"])
+@pytest.mark.parametrize("preset", ["intensity", pytest.param("warp", marks=pytest.mark.long)])
 def test_the_gradient_is_the_same_without_the_compilers_fusion(preset):
     """A compiler that overwrites what it has yet to read does no harm to the losses, and spoils the gradient."""
     faces = Faces.of([record for k in range(4) for record in person(k, np.linspace(0, 1, 5), sequence="take")])

@@ -18,7 +18,7 @@ BOUNDS = {name: bounds for ranges in RANGES.values() for name, bounds in ranges.
 BALD = {"hairline": -12.0, "hair_side": -6.0}
 
 
-def test_the_pictures_that_are_drawn_by_default_never_change():
+def test_the_mouths_that_are_drawn_by_default_never_change():
     """Presets and figures depend on them. Processors round differently, so the mouth's mean colours are compared."""
     images = [record.image for subject in range(2) for _, record in faces.subject_records(subject, levels=3)]
     expected = [
