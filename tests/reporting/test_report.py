@@ -62,7 +62,8 @@ def test_metrics_have_the_promised_keys_and_are_numbers(run, metrics):
     assert data["train_subjects"] == 4
 
 
-@pytest.mark.parametrize("code_dims", [32, pytest.param(256, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("code_dims", [32, 256])
 def test_codes_of_another_length_give_the_same_report(run, metrics, tmp_path, code_dims):
     model = ModelConfig(width=128, blocks=1, code_dims=code_dims)
     other_metrics = report.write(write_run(tmp_path / "run", run.parent / "data", model=model), [run.parent / "data"])

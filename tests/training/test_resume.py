@@ -24,6 +24,7 @@ def test_an_undisturbed_run_logs_these_steps(work):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_killed_in_the_last_save(work):
     killed_run, resumed_run = perform(work, "in-save", Job(at=("checkpoints/6", 6)), Job())
     assert killed_run.status == -9

@@ -163,7 +163,8 @@ def test_the_step_can_be_compiled_for_gpus_and_tpus(preset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["warp", pytest.param("rotation", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("preset", ["warp", "rotation"])
 def test_no_value_on_the_way_is_nan(preset):
     """As JAX_DEBUG_NANS=1 asks, which stops at a NaN even where a mask would hide it."""
     config, faces, batch = small(preset)
