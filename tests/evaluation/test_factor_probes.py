@@ -51,9 +51,9 @@ def test_a_code_that_only_names_the_person_tells_nothing_of_unseen_people():
 
 
 def test_a_factor_is_probed_on_its_images_alone():
-    shown = INTENSITY >= 0.5
-    code = np.where(shown[:, None], TRAITS, 0) + NOISE[:, :3]  # seen in strong smiles alone
-    style = [factor._replace(rows=shown) for factor in FACTORS[:1]]
+    strong_smile = INTENSITY >= 0.5
+    code = np.where(strong_smile[:, None], TRAITS, 0) + NOISE[:, :3]  # seen in strong smiles alone
+    style = [factor._replace(rows=strong_smile) for factor in FACTORS[:1]]
     assert probe(code, style, fold_of_people(SUBJECT)).score[0] > 0.98
     assert probe(code, FACTORS[:1], fold_of_people(SUBJECT)).score[0] < 0.9
 
