@@ -24,11 +24,12 @@ def test_the_pytorch_twins_are_the_same_functions():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("script", "options", "names"),
     [
         ("prep", ["--pictures", "40"], ["decoding", "cropping", "command"]),
-        pytest.param("input_pipeline", ["--records", "440"], ["load_average", "rates"], marks=pytest.mark.long),
+        ("input_pipeline", ["--records", "440"], ["load_average", "rates"]),
     ],
 )
 def test_a_benchmark_prints_its_rates_and_writes_them_as_json(tmp_path, script, options, names):

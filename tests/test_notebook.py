@@ -18,14 +18,18 @@ def test_the_notebook_is_kept_without_outputs():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("parameters", ["subjects, steps = 100, 100", pytest.param(None, marks=pytest.mark.long)])
 @needs("notebook", "nbclient", "ipykernel")
-def test_the_notebook_runs_and_its_stimuli_smile_as_asked(tmp_path, monkeypatch):
+def test_the_notebook_runs_and_its_stimuli_smile_as_asked(tmp_path, monkeypatch, parameters):
+    """As it is kept, or with less to train."""
     import nbformat
     from nbclient import NotebookClient
 
     monkeypatch.setenv("XLA_FLAGS", "")  # the tests' own make compilation quick and training slow
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (cell,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", []))
+    cell.source = parameters or cell.source
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from extras import needs
+from extras import hide_judges, needs
 from PIL import Image
 from tiny_run import ROOT, SHARED, flat_face, person, write_folder, write_run
 
@@ -49,15 +49,16 @@ def test_help_and_typos_are_answered_without_jax_or_tensorflow():
 
 
 @pytest.mark.slow
-def test_report_writes_the_page_and_says_where(run):
+def test_report_writes_the_page_and_says_where(run, monkeypatch, capsys):
     """Elsewhere too, without a change of the run, which may be read-only."""
+    hide_judges(monkeypatch)
     folder = run.parent / "paper" / "report"
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-    result = command("report", run, "--data", run.parent / "data", "--out", folder)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip().endswith(str(folder / "index.html"))
+    evaluate.run(["report", str(run), "--data", str(run.parent / "data"), "--out", str(folder)])
+    output = capsys.readouterr().out
+    assert output.strip().endswith(str(folder / "index.html"))
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
-    assert "4 test images of 2 held-out subjects" in result.stdout and "pca 128" in result.stdout
+    assert "4 test images of 2 held-out subjects" in output and "pca 128" in output
     assert (folder / "metrics.json").is_file()
 
 
@@ -71,17 +72,19 @@ def clips(run):
 
 
 @pytest.mark.slow
-def test_video_and_compare_write_their_tables_and_say_where(run, clips, tmp_path, monkeypatch):
+def test_video_and_compare_write_their_tables_and_say_where(run, clips, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # no face mesh that happens to be there
-    result = command("video", run, "--data", clips, "--clips", "2")
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip().endswith(str(run / "video" / "index.html"))
-    assert "2 clips of 2 held-out subjects, 22 onset frames" in result.stdout and "cross-fade" in result.stdout
-    assert "by a fallback. The face mesh needs pip install" in result.stdout
-    result = command("compare", run, f"again={run}", "--data", clips, "--clips", "2", "--out", tmp_path / "table.csv")
-    assert result.returncode == 0, result.stderr
-    assert "Evaluating" not in result.stderr  # what the first command measured is used
-    assert "difference to the first" in result.stdout
+    hide_judges(monkeypatch)
+    options = ["--data", str(clips), "--clips", "2"]
+    evaluate.run(["video", str(run), *options])
+    output = capsys.readouterr().out
+    assert output.strip().endswith(str(run / "video" / "index.html"))
+    assert "2 clips of 2 held-out subjects, 22 onset frames" in output and "cross-fade" in output
+    assert "by a fallback. The face mesh needs pip install" in output
+    evaluate.run(["compare", str(run), f"again={run}", *options, "--out", str(tmp_path / "table.csv")])
+    printed = capsys.readouterr()
+    assert "Evaluating" not in printed.err  # what the first command measured is used
+    assert "difference to the first" in printed.out
     assert (tmp_path / "table.csv").read_text().startswith("method,metric")
 
 

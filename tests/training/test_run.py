@@ -159,6 +159,12 @@ def config(folder, run, steps, **changes) -> Config:
     )
 
 
+@pytest.fixture(scope="module")
+def two_steps(folder, tmp_path_factory):
+    """A run of two steps."""
+    return train_command.main(config(folder, tmp_path_factory.mktemp("runs") / "first", 2))
+
+
 @pytest.mark.slow
 def test_the_run_folder(folder, tmp_path, capsys):
     run = train_command.main(config(folder, tmp_path / "run", 3))
@@ -181,24 +187,22 @@ def test_the_run_folder(folder, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_run_of_other_settings_is_not_continued(folder, tmp_path):
-    run = train_command.main(config(folder, tmp_path / "run", 2))
-    log = (run / "metrics.jsonl").read_text()
+def test_a_run_of_other_settings_is_not_continued(folder, two_steps):
+    log = (two_steps / "metrics.jsonl").read_text()
     with pytest.raises(UserError, match=r"batch 8 here, 4 there"):
-        train_command.main(config(folder, run, 4, batch=8))
-    assert (run / "metrics.jsonl").read_text() == log
+        train_command.main(config(folder, two_steps, 4, batch=8))
+    assert (two_steps / "metrics.jsonl").read_text() == log
 
 
 @pytest.mark.slow
-def test_a_run_can_start_from_the_weights_of_another(folder, tmp_path):
-    first_run = train_command.main(config(folder, tmp_path / "first", 2))
+def test_a_run_can_start_from_the_weights_of_another(folder, two_steps, tmp_path):
     no_learning = OptimConfig(lr=0.0, warmup_steps=2, decay_steps=8)
-    second_run = train_command.main(config(folder, tmp_path / "second", 2, init_from=str(first_run), optim=no_learning))
-    params_1, params_2 = checkpoint.load(first_run).params, checkpoint.load(second_run).params
+    second_run = train_command.main(config(folder, tmp_path / "second", 2, init_from=str(two_steps), optim=no_learning))
+    params_1, params_2 = checkpoint.load(two_steps).params, checkpoint.load(second_run).params
     for a, b in zip(jax.tree.leaves(params_1), jax.tree.leaves(params_2), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
     assert (
-        train_command.main(config(folder, second_run, 4, init_from=str(first_run), optim=no_learning)) == second_run
+        train_command.main(config(folder, second_run, 4, init_from=str(two_steps), optim=no_learning)) == second_run
     )  # and be continued
 
 
@@ -210,13 +214,14 @@ def test_a_run_can_start_from_the_weights_of_another(folder, tmp_path):
         ({"data": "other"}, "trained on 1 .*p003"),
     ],
 )
-def test_weights_that_do_not_fit_or_were_trained_on_held_out_people_are_refused(folder, tmp_path, changes, match):
-    first_run = train_command.main(config(folder, tmp_path / "first", 2))
+def test_weights_that_do_not_fit_or_were_trained_on_held_out_people_are_refused(
+    folder, two_steps, tmp_path, changes, match
+):
     if "data" in changes:
         other_data = write_folder(tmp_path / "other", {"train": person(1), "validation": person(3), "test": person(9)})
         changes = {"data": (str(other_data),)}
     with pytest.raises(UserError, match=match):
-        train_command.main(config(folder, tmp_path / "second", 2, init_from=str(first_run), **changes))
+        train_command.main(config(folder, tmp_path / "second", 2, init_from=str(two_steps), **changes))
     assert not (tmp_path / "second").exists()
 
 

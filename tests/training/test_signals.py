@@ -1,5 +1,4 @@
-"""SIGTERM and Ctrl-C: the step is finished and saved, the exit status says what happened, and the continued run equals
-an undisturbed one, in each line of its log and in its checkpoints."""
+"""SIGTERM and Ctrl-C: the step is finished, and the exit status says what happened. What is saved: test_resume."""
 
 import os
 import signal
@@ -9,60 +8,10 @@ import sys
 import time
 
 import pytest
-from killed import Job, check_equal, perform
-from tiny_run import ROOT, person, terms, write_folder
+from tiny_run import ROOT, person, write_folder
 
 from facedisent_jax.errors import Stopped
-from facedisent_jax.training import checkpoint
 from facedisent_jax.training.signals import StopRequest
-
-SIGTERM, SIGINT = ("SIGTERM",), ("SIGINT",)
-
-
-@pytest.mark.slow
-def test_sigterm_saves_after_the_step_and_leaves_no_trace_later(work):
-    stopped_run, resumed_run = perform(work, "term", Job(("step", 5), SIGTERM), Job())
-    assert stopped_run.status == 143
-    assert "stopped by SIGTERM after step 5, saved in" in stopped_run.output and "checkpoints/5" in stopped_run.output
-    check_equal(work, "term", resumed_run)
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_several_stops_leave_no_trace(work):
-    """Also between two lines of the log: the next line is a mean over the steps of both starts."""
-    first_run, second_run, last_run = perform(work, "stops", Job(("step", 1), SIGTERM), Job(("step", 2), SIGINT), Job())
-    assert (first_run.status, second_run.status) == (143, 130)
-    check_equal(work, "stops", last_run)
-
-
-@pytest.mark.slow
-@pytest.mark.long
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-@pytest.mark.parametrize("event", ["read_faces", "compile", "validate"])
-def test_a_stop_at_any_moment_leaves_no_trace(work, event, name):
-    run = f"{event}-{name}"
-    stopped_run, resumed_run = perform(work, run, Job((event, 1), (name,)), Job())
-    assert stopped_run.status == {"SIGTERM": 143, "SIGINT": 130}[name]
-    assert ("saved in" in stopped_run.output) == (event != "read_faces")
-    check_equal(work, run, resumed_run)
-
-
-@pytest.mark.slow
-@pytest.mark.long
-def test_a_report_that_is_stopped_is_written_by_the_next_start(work):
-    stopped_run, resumed_run = perform(work, "report-later", Job(("report/", 3), SIGTERM), Job(), report=True)
-    assert stopped_run.status == 143
-    check_equal(work, "report-later", resumed_run)
-    assert (work / "report-later/report/index.html").stat().st_size > 1000
-
-
-@pytest.mark.slow
-def test_the_checkpoint_of_a_stop_is_not_validated_and_so_never_the_best(work):
-    perform(work, "not-validated", Job(("step", 4), SIGTERM))
-    run = work / "not-validated"
-    assert checkpoint.steps(run) == [3, 4] and checkpoint.load(run).step == 3
-    assert [line["step"] for line in terms(run)] == [2, 3, 3, 4]
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
