@@ -75,8 +75,8 @@ def render(
         people.append({"name": name, "choices": choices} | start)
     identity = f" Identity: {judges.identity.name}, distance to strength 0." if judges.identity else ""
     content = {
-        "title": f"{model.config.run}, step {model.step}",
-        "about": f"Each person moves from the own expression (strength 0) to a full {action} (1) and beyond, or to the "
+        "title": f"{Path(model.config.run).name}, step {model.step}",
+        "about": f"Each person moves from their own expression (strength 0) to a full {action} (1) and beyond, or to the "
         "expression of another person. The model decoded every image; the page only shows it.",
         "judges": f"Measured by: {smile.name}.{identity}",
         "smile_label": "measured smile" if action == "smile" else f"measured {action}",
