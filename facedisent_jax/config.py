@@ -116,6 +116,8 @@ class AugmentConfig:
     """Standard deviation of brightness and of contrast, as a factor."""
     colour: float = 0.03
     """Standard deviation of each colour channel, as a factor."""
+    tone: float = 0.0
+    """Standard deviation of the logarithm of gamma: darker and lighter skin, while white stays white."""
 
 
 @dataclass(frozen=True)

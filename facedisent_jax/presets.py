@@ -107,7 +107,7 @@ _ALL = [
         model=ModelConfig(kind="warp", width=256),
         loss=replace(CLIP_LOSS, one_source=1, texture=20, two_sources=1, flow_tv=0.01, mask_area=0.02, cycle=0.01),
         objective=replace(CLIP_OBJECTIVE, mouth_weight=8.0, style_dims=8),
-        augment=AugmentConfig(motion=1.0),
+        augment=AugmentConfig(motion=1.0, tone=0.4),
         optim=OptimConfig(warmup_steps=50),
     ),
     _preset(

@@ -50,6 +50,9 @@ def augment(
         else:
             x = warp_image(x, flow, cubic=True)
     x = jnp.moveaxis(x.reshape(n, height, width, k, 3), 3, 0)
+    if config.tone:
+        gamma = jnp.exp(config.tone * jax.random.normal(jax.random.fold_in(key, 8), (1, n, 1, 1, 1)))
+        x = jnp.clip(x, 0, 1) ** gamma
     x = (x - 0.5) * (1 + config.light * jax.random.normal(contrast_key, (1, n, 1, 1, 1))) + 0.5
     factor = 1 + config.light * jax.random.normal(brightness_key, (1, n, 1, 1, 1))
     x *= factor + config.colour * jax.random.normal(colour_key, (1, n, 1, 1, 3))

@@ -29,7 +29,9 @@ def test_off_is_off():
     np.testing.assert_allclose(augment(OFF, KEY, x, LABEL), x, atol=1e-6)
 
 
-@pytest.mark.parametrize("settings", [{"flip": True}, {"shift": 2.0}, {"warp": 2.0}, {"light": 0.1}, {"colour": 0.1}])
+@pytest.mark.parametrize(
+    "settings", [{"flip": True}, {"shift": 2.0}, {"warp": 2.0}, {"light": 0.1}, {"colour": 0.1}, {"tone": 0.4}]
+)
 def test_the_three_pictures_of_a_triplet_change_alike(settings):
     x = jnp.broadcast_to(images()[:1], (3, 6, 64, 64, 3))
     y = augment(augment_config(**settings), KEY, x, LABEL)
@@ -44,6 +46,18 @@ def test_flip_mirrors_some_triplets_and_leaves_the_others():
     is_mirrored = np.array([np.allclose(y[:, k], x[:, k, :, ::-1], atol=1e-6) for k in range(6)])
     is_same = np.array([np.allclose(y[:, k], x[:, k], atol=1e-6) for k in range(6)])
     assert (is_mirrored ^ is_same).all() and is_mirrored.any() and is_same.any()
+
+
+def test_tone_darkens_and_lightens_and_keeps_black_white_and_the_order_between():
+    levels = jnp.linspace(0, 1, 64)
+    y = augment(
+        augment_config(tone=0.4), KEY, jnp.broadcast_to(levels[:, None], (3, 64, 64, 64, 3)), jnp.zeros((3, 64, 64))
+    )
+    curves = np.asarray(y[0, :, 0, :, 0])
+    np.testing.assert_allclose(curves[:, [0, -1]], np.broadcast_to([0, 1], (64, 2)), atol=1e-6)
+    assert (np.diff(curves) > -1e-6).all()
+    gamma = np.log(curves[:, 32]) / np.log(levels[32])
+    assert np.log(gamma).std() == pytest.approx(0.4, rel=0.25) and abs(np.log(gamma).mean()) < 0.15
 
 
 def test_mix_joins_only_triplets_with_equal_labels():
