@@ -76,8 +76,8 @@ def render(
     identity = f" Identity: {judges.identity.name}, distance to strength 0." if judges.identity else ""
     content = {
         "title": f"{Path(model.config.run).name}, step {model.step}",
-        "about": f"Each person moves from their own expression (strength 0) to a full {action} (1) and beyond, or to the "
-        "expression of another person. The model decoded every image; the page only shows it.",
+        "about": f"Each person moves from their own expression (strength 0) to a full {action} (1) and beyond, or "
+        "to the expression of another person. The model decoded every image; the page only shows it.",
         "judges": f"Measured by: {smile.name}.{identity}",
         "smile_label": "measured smile" if action == "smile" else f"measured {action}",
         "strengths": STRENGTHS.round(4).tolist(),
