@@ -45,7 +45,7 @@ class TrainedModel:
     params: plain pytree of arrays.
     config: the settings of the run.
     info: the training data: "data" (folders), "crop" (detector and margin), "train_subjects", "expressions",
-        "mean_expressions" (mean codes of the training images), "calibration" (of `calibrated`).
+        "mean_expressions" (mean codes of the training images), "full_intensity" (of `code_intensity`).
     step: the training step of the checkpoint.
     """
 
@@ -206,7 +206,7 @@ class TrainedModel:
         start = self.encode(first)
         style = None if like is None else self.encode(as_single_image(like)).expression[0]
         end = Codes._make((start.identity, self.with_intensity(start.expression, to, action, style)))
-        weight = self.calibrated_path(np.asarray(alpha, np.float32), action, to).astype(np.float32)[:, None]
+        weight = np.asarray(alpha, np.float32)[:, None]
         source = np.repeat(first, len(weight), axis=0)
         return self.decode_with_source(lerp(start, end, (np.zeros_like(weight), weight)), source)
 
@@ -235,28 +235,14 @@ class TrainedModel:
                 )
             full = like[: len(neutral)]
         neutral, full = (None if code is None else np.asarray(code, np.float32) for code in (neutral, full))
-        return move_to_intensity(np.asarray(expression), self.calibrated(intensity, action), label, neutral, full)
+        return move_to_intensity(np.asarray(expression), self.code_intensity(intensity, action), label, neutral, full)
 
-    def calibrated(self, intensity: float, action: str | None = None) -> float:
-        """The intensity of the code at which the decoded image shows `intensity`.
+    def code_intensity(self, intensity: float, action: str | None = None) -> float:
+        """The intensity of the code for images that show `intensity`, where 1 is the mean full expression.
 
-        Measured on training people while training: 0.5 is half of the way, by the edges of the lower face, from the
-        neutral images to the full expressions. Below 0 and for models without that measurement: the same.
+        In proportion: training measured, on its people and by the edges of the lower face, which code shows 1.
         """
-        curve = self.info.get("calibration", {}).get(action or self.expressions[0])
-        if curve is None or intensity <= 0:
-            return intensity
-        end = max(intensity, 1.0)
-        return float(np.interp(intensity / end, np.linspace(0, 1, len(curve)), curve)) * end
-
-    def calibrated_path(
-        self, alpha: Float[np.ndarray, "*n"], action: str | None = None, to: float = 1.0
-    ) -> Float[np.ndarray, "*n"]:
-        """Positions between the neutral code (0) and that of intensity `to` (1) whose images are at these alphas."""
-        full = self.calibrated(to, action)
-        if full == 0:
-            return alpha
-        return np.array([self.calibrated(to * x, action) / full for x in alpha.ravel()]).reshape(alpha.shape)
+        return intensity * self.info.get("full_intensity", {}).get(action or self.expressions[0], 1.0)
 
     def _label(self, action: str | None) -> Float[np.ndarray, "k"]:
         """The labelled dimensions of an action's label vector."""

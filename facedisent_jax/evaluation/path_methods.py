@@ -170,7 +170,7 @@ def one_image(inputs: Inputs) -> Method | None:
     else:
         return None
     move = _move(inputs, inputs.identity[0], full, inputs.clip.real[0])
-    return lambda alpha: move(model.calibrated_path(absolute_alpha(onset, alpha), onset.action))
+    return lambda alpha: move(absolute_alpha(onset, alpha))
 
 
 def absolute_alpha(onset: Clip, alpha: Float[np.ndarray, "k"]) -> Float[np.ndarray, "k"]:

@@ -96,10 +96,9 @@ def choices_of(
 ) -> list[Choice]:
     """The action in the mean style, in other styles, and the expressions of other people."""
     last = float(STRENGTHS[-1])
-    weights = model.calibrated_path(STRENGTHS / last, action, last)
     styles = {"as people do on average": None} | kinds
     choices = [
-        Choice(f"{action}, {title}", model.with_intensity(expression[None], last, action, style)[0], weights)
+        Choice(f"{action}, {title}", model.with_intensity(expression[None], last, action, style)[0], STRENGTHS / last)
         for title, style in styles.items()
     ]
     return choices + [Choice(f"expression of {name}", code, STRENGTHS) for name, code in other_people]

@@ -1,4 +1,4 @@
-"""The intensity of the code at which a decoded image shows the intensity asked for."""
+"""The intensity of the code at which a decoded image shows a full expression."""
 
 from functools import partial
 
@@ -19,20 +19,20 @@ from facedisent_jax.training.validation import encode_expression
 PEOPLE = 48  # training people whose neutral images are decoded
 INTENSITIES = np.linspace(0, 1.5, 7)  # of the codes that are decoded
 MIN_SHOWN = 0.2  # of the real rise: a network that shows less is not calibrated
-STEPS = 11  # intensities asked for, from 0 to 1
 
 
 def calibrate(
     config: Config, params: Params, triplets: Triplets, mean_expressions: dict[str, list[float]]
-) -> dict[str, list[float]]:
-    """By expression: the intensities of the code at which images show 0, 0.1, ... 1.
+) -> dict[str, float]:
+    """By expression: the intensity of the code at which images show 1.
 
-    An image shows 1 where `edge_reader` sees in it what it sees, on average, in the real images of
-    the full expression, and 0 where it sees what it sees in the image decoded at 0. The curve is the mean over half of
-    the training people, made to rise; the reader is fitted on the others. Expressions that it cannot tell from neutral,
-    and those that the network hardly shows yet, are left out.
+    An image shows 1 where `edge_reader` sees in it what it sees, on average, in real images of the full expression, and
+    0 where it sees what it sees in the image decoded at 0: a mean over half of the training people; the reader is
+    fitted on the others. Expressions that it cannot tell from neutral, and those that the network hardly shows yet, are
+    left out. Between 0 and 1 the code moves evenly, and so do the displacements of `warp`. The reader is not asked
+    there: it sees the first half of a smile too well.
     """
-    faces, curves = triplets.faces, {}
+    faces, scales = triplets.faces, {}
     is_neutral = triplets.is_labelled & (triplets.intensity < NEUTRAL_BELOW)
     for name in sorted(set(mean_expressions) - {NEUTRAL}):
         is_full = triplets.is_labelled & (triplets.intensity > APEX_ABOVE) & (faces.expression == name)
@@ -56,20 +56,19 @@ def calibrate(
             readings.append(float(read(np.asarray(decoded)).mean()))
         whole_rise = float(read(_some(faces.image, is_full & is_measured)).mean()) - readings[0]
         if whole_rise > 0 and max(readings) - readings[0] > MIN_SHOWN * whole_rise:
-            curves[name] = invert((np.array(readings) - readings[0]) / whole_rise)
-    return curves
+            scales[name] = full_intensity((np.array(readings) - readings[0]) / whole_rise)
+    return scales
 
 
-def invert(rise: Float[np.ndarray, "k"]) -> list[float]:
-    """The intensities of the code, for 0, 0.1, ... 1 asked for. rise: what images show at INTENSITIES.
+def full_intensity(rise: Float[np.ndarray, "k"]) -> float:
+    """The first intensity of the code at which images show 1, or else the most that they show.
 
-    A network that cannot show 1 is asked for shares of the most that it shows.
+    rise: what they show at INTENSITIES.
     """
     rising = np.maximum.accumulate(np.concatenate([[0.0], rise[1:]]))
     # `np.interp` needs a curve without flat parts. To end a little lower gives the first intensity of a flat end.
     rising += 1e-9 * np.arange(len(rising))
-    most = min(rising[-1], 1) - 1e-8
-    return np.interp(np.linspace(0, most, STEPS), rising, INTENSITIES).tolist()
+    return float(np.interp(min(rising[-1], 1) - 1e-8, rising, INTENSITIES))
 
 
 def _one_of_each(subject: np.ndarray, usable: np.ndarray, seed: int) -> np.ndarray:

@@ -35,7 +35,7 @@ class Checkpoint(NamedTuple):
     params: plain pytree of numpy arrays, the moving average of the weights (`ema_params`).
     info:   "data": folders trained on, "crop": {"detector", "margin"}, "train_subjects" and "expressions" (without
             neutral): sorted lists; "mean_expressions": mean expression codes of the training images, by expression and
-            "neutral"; "calibration": from `calibration.calibrate`.
+            "neutral"; "full_intensity": from `calibration.calibrate`.
     """
 
     params: Any

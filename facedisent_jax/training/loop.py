@@ -62,7 +62,7 @@ def fit(
     in_flight: list[
         StepTerms
     ] = []  # here: the first step, and the terms of all steps, of a call since the last log line
-    calibration: dict[str, list[float]] = {}  # of the last validation: a stop must not wait for another
+    full_intensity: dict[str, float] = {}  # of the last validation: a stop must not wait for another
     wait_seconds = 0.0  # in which the devices had nothing to do for want of a batch
     for first, last in step_chunks(config, int(state.step)):
         wait_start = time.perf_counter()
@@ -93,9 +93,9 @@ def fit(
         if is_validation:
             metrics = validate(config, state.ema_params, data.held_out)
             log.validation(last, metrics | deviation)
-            calibration = calibrate(config, state.ema_params, data.triplets, means)
+            full_intensity = calibrate(config, state.ema_params, data.triplets, means)
         if is_validation or stopping:
-            info = data.info | {"mean_expressions": means, "calibration": calibration}
+            info = data.info | {"mean_expressions": means, "full_intensity": full_intensity}
             checkpoints.save(state, config, info, metrics, unlogged)
         if stopping:
             break

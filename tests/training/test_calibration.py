@@ -13,20 +13,21 @@ from facedisent_jax.config import Config, ModelConfig
 from facedisent_jax.data.record import Faces
 from facedisent_jax.data.triplets import Triplets
 from facedisent_jax.training import calibration
-from facedisent_jax.training.calibration import INTENSITIES, calibrate, invert
+from facedisent_jax.training.calibration import INTENSITIES, calibrate, full_intensity
 from facedisent_jax.training.edge_reader import DIRECTIONS, edges
 
 CONFIG = Config(model=ModelConfig(width=128, blocks=1))
 LEVELS = np.linspace(0, 1, 11)
 
 
-def test_a_curve_is_inverted():
-    assert invert(INTENSITIES) == pytest.approx(np.linspace(0, 1, 11), abs=1e-5)
-    assert invert(INTENSITIES / 1.25)[-1] == pytest.approx(1.25, abs=1e-5)  # the images show too little
-    assert invert(INTENSITIES**2)[5] == pytest.approx(0.5**0.5, abs=0.03)  # and too late
-    assert invert(0.4 * INTENSITIES)[5:] == pytest.approx(np.linspace(0.75, 1.5, 6), abs=1e-4)  # they never show 1
-    assert invert(np.minimum(INTENSITIES, 0.75))[-1] == pytest.approx(0.75, abs=1e-4)  # nothing changes beyond
-    assert np.all(np.diff(invert(np.array([0, 0.4, 0.3, 0.6, 0.5, 0.9, 1.2]))) >= 0)
+def test_full_is_the_first_intensity_that_shows_one_or_else_the_most():
+    assert full_intensity(INTENSITIES) == pytest.approx(1, abs=1e-5)
+    assert full_intensity(INTENSITIES / 1.25) == pytest.approx(1.25, abs=1e-5)  # the images show too little
+    assert full_intensity(0.4 * INTENSITIES) == pytest.approx(1.5, abs=1e-4)  # they never show 1
+    assert full_intensity(np.minimum(INTENSITIES, 0.75)) == pytest.approx(0.75, abs=1e-4)  # nothing changes beyond
+    assert full_intensity(np.array([0, 0.4, 1, 0.6, 0.5, 0.9, 1.2])) == pytest.approx(
+        0.5, abs=1e-4
+    )  # nor does less count
 
 
 @cache
@@ -34,7 +35,7 @@ def drawn_people() -> list[np.ndarray]:
     return [draw_levels(random_identity(0, k), LEVELS) for k in range(60)]
 
 
-def calibrated(monkeypatch, decode_at) -> list[float]:
+def calibrated(monkeypatch, decode_at) -> float | None:
     """The calibration of a network whose images are `decode_at(images of one drawn person, intensity of the code)`."""
     people = drawn_people()
     faces = Faces.of(
@@ -49,14 +50,13 @@ def calibrated(monkeypatch, decode_at) -> list[float]:
     monkeypatch.setattr(calibration, "encode_expression", lambda *_: np.zeros((48, 64)))
     monkeypatch.setattr(calibration, "_decode", decode)
     means = {"neutral": [0.0] * 64, "smile": [1.0] * 64}
-    return calibrate(CONFIG, None, Triplets(faces), means).get("smile", [])
+    return calibrate(CONFIG, None, Triplets(faces), means).get("smile")
 
 
 def test_a_network_that_moves_too_little_is_asked_for_more(monkeypatch):
     for share in (1.0, 0.8):
-        curve = calibrated(monkeypatch, lambda images, y, share=share: images[round(10 * min(share * float(y), 1))])
-        assert curve[0] == 0 and curve[5] == pytest.approx(0.5 / share, abs=0.05)
-        assert curve[10] == pytest.approx(1 / share, abs=0.08)
+        scale = calibrated(monkeypatch, lambda images, y, share=share: images[round(10 * min(share * float(y), 1))])
+        assert scale == pytest.approx(1 / share, abs=0.08)
 
 
 def test_edges_say_where_they_are_and_in_which_direction_at_any_contrast():
@@ -71,7 +71,7 @@ def test_edges_say_where_they_are_and_in_which_direction_at_any_contrast():
 
 
 def test_a_network_that_hardly_moves_yet_is_not_calibrated(monkeypatch):
-    assert calibrated(monkeypatch, lambda images, y: images[round(float(y))]) == []
+    assert calibrated(monkeypatch, lambda images, y: images[round(float(y))]) is None
 
 
 def test_without_neutral_images_nothing_is_calibrated():
