@@ -45,7 +45,7 @@ class TrainedModel:
     params: plain pytree of arrays.
     config: the settings of the run.
     info: the training data: "data" (folders), "crop" (detector and margin), "train_subjects", "expressions",
-        "mean_expressions" (mean codes of the training images), "full_intensity" (of `code_intensity`).
+        "mean_expressions" (mean codes of the training images), "full_intensity" (of codes, for a full expression).
     step: the training step of the checkpoint.
     """
 
@@ -235,12 +235,12 @@ class TrainedModel:
                 )
             full = like[: len(neutral)]
         neutral, full = (None if code is None else np.asarray(code, np.float32) for code in (neutral, full))
-        return move_to_intensity(np.asarray(expression), self.code_intensity(intensity, action), label, neutral, full)
+        return move_to_intensity(np.asarray(expression), self._code_intensity(intensity, action), label, neutral, full)
 
-    def code_intensity(self, intensity: float, action: str | None = None) -> float:
+    def _code_intensity(self, intensity: float, action: str | None) -> float:
         """The intensity of the code for images that show `intensity`, where 1 is the mean full expression.
 
-        In proportion: training measured, on its people and by the edges of the lower face, which code shows 1.
+        Proportional: training measured which code shows 1, on its own people, by the edges of the lower face.
         """
         return intensity * self.info.get("full_intensity", {}).get(action or self.expressions[0], 1.0)
 

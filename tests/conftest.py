@@ -30,6 +30,7 @@ install_import_hook([f"facedisent_jax.{name}" for name in NUMERICAL], "beartype.
 LONGEST = (
     "test_notebook",
     "commands/test_evaluate",
+    "training/test_resume",
     "training/test_checkpoint",
     "models/test_warp_decoder",
     "evaluation/test_video",

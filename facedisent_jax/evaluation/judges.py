@@ -253,7 +253,7 @@ def fit_mouth_reader(folders: Sequence[Path | str]) -> Judge | None:
 
 
 def mouth_reader(images: Any, intensity: np.ndarray, seed: int = SEED) -> Judge:
-    """`training.mouth_reader.fit` as a judge."""
+    """`evaluation.mouth_reader.fit` as a judge."""
     count = min(int((~np.isnan(intensity)).sum()), MAX_FITTED)
     return Judge(
         f"reader of the mouth region (kernel ridge, fitted on the intensities of {count} training pictures)",

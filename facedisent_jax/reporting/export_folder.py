@@ -153,7 +153,7 @@ def card(
     """The model card. parts: the ONNX files that are there. sentences: on all of them."""
     files = [
         (PARAMETERS, "the parameters, float32"),
-        (CONFIG, "the settings, the expressions, the mean codes and the intensity of full expressions"),
+        (CONFIG, "the settings, the expressions, the mean codes and the code intensity of each full expression"),
         *((part.file, f"ONNX, batches of any size: {part.about}") for part in parts),
     ]
     remarks = ["Images are RGB, [batch, 64, 64, 3], float32 in [0, 1].", *sentences]

@@ -20,7 +20,7 @@ def augment(
     label: Float[Array, "k batch 64"],
     motion_share: Float[Array, "k batch"] | None = None,
 ) -> Float[Array, "k batch 64 64 3"]:
-    """Mix faces, flip, shift, warp, and change light and colour, drawn once a triplet.
+    """Mix faces, flip, shift, warp, and change tone, light and colour, drawn once a triplet.
 
     images: in [0, 1]. label: their label vectors.
     motion_share: share of the triplet's head motion that each image gets, 0 to 1. From images that differ in light and

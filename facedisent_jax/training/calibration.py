@@ -32,7 +32,7 @@ def calibrate(
     left out. Between 0 and 1 the code moves evenly, and so do the displacements of `warp`. The reader is not asked
     there: it sees the first half of a smile too well.
     """
-    faces, scales = triplets.faces, {}
+    faces, intensities = triplets.faces, {}
     is_neutral = triplets.is_labelled & (triplets.intensity < NEUTRAL_BELOW)
     for name in sorted(set(mean_expressions) - {NEUTRAL}):
         is_full = triplets.is_labelled & (triplets.intensity > APEX_ABOVE) & (faces.expression == name)
@@ -56,19 +56,19 @@ def calibrate(
             readings.append(float(read(np.asarray(decoded)).mean()))
         whole_rise = float(read(_some(faces.image, is_full & is_measured)).mean()) - readings[0]
         if whole_rise > 0 and max(readings) - readings[0] > MIN_SHOWN * whole_rise:
-            scales[name] = full_intensity((np.array(readings) - readings[0]) / whole_rise)
-    return scales
+            intensities[name] = full_intensity((np.array(readings) - readings[0]) / whole_rise)
+    return intensities
 
 
 def full_intensity(rise: Float[np.ndarray, "k"]) -> float:
-    """The first intensity of the code at which images show 1, or else the most that they show.
+    """The lowest intensity of the code at which images show 1, or, if none does, at which they show most.
 
     rise: what they show at INTENSITIES.
     """
-    rising = np.maximum.accumulate(np.concatenate([[0.0], rise[1:]]))
+    most_so_far = np.maximum.accumulate(np.concatenate([[0.0], rise[1:]]))
     # `np.interp` needs a curve without flat parts. To end a little lower gives the first intensity of a flat end.
-    rising += 1e-9 * np.arange(len(rising))
-    return float(np.interp(min(rising[-1], 1) - 1e-8, rising, INTENSITIES))
+    most_so_far += 1e-9 * np.arange(len(most_so_far))
+    return float(np.interp(min(most_so_far[-1], 1) - 1e-8, most_so_far, INTENSITIES))
 
 
 def _one_of_each(subject: np.ndarray, usable: np.ndarray, seed: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Reads the intensity of an expression from the edges of the lower face. It calibrates what a model is asked for.
+"""Reads the intensity of an expression from the edges of the lower face, to find the code that shows it in full.
 
 Edges and not pixels: in pixels, half a closed and half an open mouth are half a smile. To people, and to the face mesh,
 they are less.

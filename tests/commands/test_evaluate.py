@@ -60,6 +60,7 @@ def test_report_writes_the_page_and_says_where(run, monkeypatch, capsys):
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
     assert "4 test images of 2 held-out subjects" in output and "pca 128" in output
     assert (folder / "metrics.json").is_file()
+    assert "Identity distance is missing" in (folder / "index.html").read_text()
 
 
 @pytest.fixture(scope="module")

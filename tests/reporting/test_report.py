@@ -62,6 +62,7 @@ def test_metrics_have_the_promised_keys_and_are_numbers(run, metrics):
         "probes.subject_from_expression.chance", "probes.intensity_from_identity.spearman",
         "probes.intensity_from_identity.chance_mae", "leakage", "baselines.mean_face.psnr", "baselines.pca_64.psnr",
         "baselines.pca_128.ssim", "judged_swaps.smile.followed", "judged_swaps.smile.real_correlation",
+        "judged_swaps.identity.distance", "one_picture.identity",
     ):  # fmt: skip
         value = metrics
         for part in key.split("."):

@@ -25,9 +25,8 @@ def test_full_is_the_first_intensity_that_shows_one_or_else_the_most():
     assert full_intensity(INTENSITIES / 1.25) == pytest.approx(1.25, abs=1e-5)  # the images show too little
     assert full_intensity(0.4 * INTENSITIES) == pytest.approx(1.5, abs=1e-4)  # they never show 1
     assert full_intensity(np.minimum(INTENSITIES, 0.75)) == pytest.approx(0.75, abs=1e-4)  # nothing changes beyond
-    assert full_intensity(np.array([0, 0.4, 1, 0.6, 0.5, 0.9, 1.2])) == pytest.approx(
-        0.5, abs=1e-4
-    )  # nor does less count
+    dips_later = np.array([0, 0.4, 1, 0.6, 0.5, 0.9, 1.2])
+    assert full_intensity(dips_later) == pytest.approx(0.5, abs=1e-4)
 
 
 @cache
@@ -35,8 +34,8 @@ def drawn_people() -> list[np.ndarray]:
     return [draw_levels(random_identity(0, k), LEVELS) for k in range(60)]
 
 
-def calibrated(monkeypatch, decode_at) -> float | None:
-    """The calibration of a network whose images are `decode_at(images of one drawn person, intensity of the code)`."""
+def measured_full_intensity(monkeypatch, decode_at) -> float | None:
+    """That of a network whose images are `decode_at(images of one drawn person, intensity of the code)`."""
     people = drawn_people()
     faces = Faces.of(
         [face(f"p{k}", "smile" if y else "neutral", y)._replace(image=image)
@@ -55,8 +54,10 @@ def calibrated(monkeypatch, decode_at) -> float | None:
 
 def test_a_network_that_moves_too_little_is_asked_for_more(monkeypatch):
     for share in (1.0, 0.8):
-        scale = calibrated(monkeypatch, lambda images, y, share=share: images[round(10 * min(share * float(y), 1))])
-        assert scale == pytest.approx(1 / share, abs=0.08)
+        full = measured_full_intensity(
+            monkeypatch, lambda images, y, share=share: images[round(10 * min(share * float(y), 1))]
+        )
+        assert full == pytest.approx(1 / share, abs=0.08)
 
 
 def test_edges_say_where_they_are_and_in_which_direction_at_any_contrast():
@@ -71,7 +72,7 @@ def test_edges_say_where_they_are_and_in_which_direction_at_any_contrast():
 
 
 def test_a_network_that_hardly_moves_yet_is_not_calibrated(monkeypatch):
-    assert calibrated(monkeypatch, lambda images, y: images[round(float(y))]) is None
+    assert measured_full_intensity(monkeypatch, lambda images, y: images[round(float(y))]) is None
 
 
 def test_without_neutral_images_nothing_is_calibrated():
