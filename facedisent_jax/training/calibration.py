@@ -18,6 +18,7 @@ from facedisent_jax.training.validation import encode_expression
 
 PEOPLE = 48  # training people whose neutral images are decoded
 INTENSITIES = np.linspace(0, 1.5, 7)  # of the codes that are decoded
+NEARLY_MOST = 0.95  # of the most that images show: the rest may take long, and what is beyond looks wrong
 MIN_SHOWN = 0.2  # of the real rise: a network that shows less is not calibrated
 
 
@@ -61,14 +62,14 @@ def calibrate(
 
 
 def full_intensity(rise: Float[np.ndarray, "k"]) -> float:
-    """The lowest intensity of the code at which images show 1, or, if none does, at which they show most.
+    """The lowest intensity of the code at which images show 1 or, if that is less, nearly the most that they show.
 
     rise: what they show at INTENSITIES.
     """
     most_so_far = np.maximum.accumulate(np.concatenate([[0.0], rise[1:]]))
-    # `np.interp` needs a curve without flat parts. To end a little lower gives the first intensity of a flat end.
+    # `np.interp` needs a curve without flat parts.
     most_so_far += 1e-9 * np.arange(len(most_so_far))
-    return float(np.interp(min(most_so_far[-1], 1) - 1e-8, most_so_far, INTENSITIES))
+    return float(np.interp(min(NEARLY_MOST * most_so_far[-1], 1), most_so_far, INTENSITIES))
 
 
 def _one_of_each(subject: np.ndarray, usable: np.ndarray, seed: int) -> np.ndarray:
