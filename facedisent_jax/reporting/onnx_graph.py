@@ -173,8 +173,9 @@ class _Graph:
             return [np.array(len(params["platforms"]) - 1)]
         if name == "cond" and isinstance(x[0], np.ndarray):
             return self.evaluate(params["branches"][int(x[0])], x[1:])
-        if name == "scan" and params["num_carry"] + params["num_consts"] == len(x):  # fori_loop
-            consts, carry = x[: params["num_consts"]], x[params["num_consts"] :]
+        if name == "scan" and _is_fori_loop(equation):
+            carry_count = len(equation.outvars)
+            consts, carry = x[:-carry_count], x[-carry_count:]
             for _ in range(params["length"]):
                 carry = self.evaluate(params["jaxpr"], [*consts, *carry])
             return carry
@@ -334,3 +335,10 @@ class _Graph:
 
     def _transpose(self, equation, x):
         return self.add("Transpose", x, perm=equation.params["permutation"])
+
+
+def _is_fori_loop(scan: JaxprEqn) -> bool:
+    """Whether a scan has neither slices as inputs nor a stack as output: then its shapes are those of its body."""
+    body = scan.params["jaxpr"].jaxpr
+    shapes, body_shapes = ([v.aval.shape for v in (*f.invars, *f.outvars)] for f in (scan, body))
+    return shapes == body_shapes
