@@ -4,11 +4,11 @@ import base64
 import io
 import json
 import re
-import shutil
-import subprocess
+import time
 
 import numpy as np
 import pytest
+from browser import Page, needs_browser
 from PIL import Image
 from tiny_run import flat_face
 
@@ -23,7 +23,6 @@ EVIL_NAME = "</script><script>document.title='harm'</script>"
 NAMES = ["Ann", EVIL_NAME]
 FACES = np.stack([flat_face(1, 0.0), flat_face(2, 0.0)])
 SMILE = Judge("lightness of the mouth", lambda images: images[:, 40:60, 15:50].mean((1, 2, 3)))
-CHROMIUM = shutil.which("chromium")
 
 
 class FlatModel(TrainedModel):
@@ -95,42 +94,111 @@ def test_more_people_than_a_page_can_show_are_refused():
         explorer.render(FlatModel(), 9 * ["a"], FACES, StillJudges(SMILE, None, []), None)
 
 
-STEPS = """
-<script>
-addEventListener("load", () => setTimeout(() => {
-  const out = {errors: window.faults, title: document.title};
-  const pixel = () => [...get("face").getContext("2d").getImageData(192, 300, 1, 1).data].slice(0, 3);
-  out.neutral = [pixel(), get("readout").textContent];
-  get("strength").value = 10; get("strength").dispatchEvent(new Event("input"));
-  out.full = [pixel(), get("readout").textContent, codes()];
-  get("person").value = 1; get("person").dispatchEvent(new Event("change"));
-  out.names = [...get("person").options].map(o => o.text);
-  get("choice").value = 1; get("choice").dispatchEvent(new Event("change"));
-  setTimeout(() => {
-    out.swap = [pixel(), get("readout").textContent, document.querySelector("circle").getAttribute("cx")];
-    document.body.dataset.out = JSON.stringify(out);
-  }, 300);
-}, 300));
-</script>
-"""
+@pytest.fixture(scope="module")
+def browser_page(page, tmp_path_factory):
+    browser_page = Page(page, tmp_path_factory.mktemp("downloads"))
+    yield browser_page
+    browser_page.close()
+
+
+@pytest.fixture
+def opened(browser_page):
+    """The page in a browser, at the first person's neutral face."""
+    set_control(browser_page, "person", 0)
+    set_control(browser_page, "choice", 0)
+    set_control(browser_page, "strength", 0)
+    wait_until(browser_page, "sprite.complete")
+    return browser_page
+
+
+def set_control(opened, name, value):
+    event = "input" if name == "strength" else "change"
+    opened.value(f"get('{name}').value = {value}; get('{name}').dispatchEvent(new Event('{event}'))")
+
+
+def wait_until(opened, condition):
+    assert opened.value(f"""new Promise(done => {{
+        const poll = count => {condition} || count == 0 ? done(count > 0) : setTimeout(poll, 20, count - 1);
+        poll(500);
+    }})"""), condition
+
+
+def mouth(opened) -> int:
+    return opened.value("get('face').getContext('2d').getImageData(192, 300, 1, 1).data[0]")
+
+
+def readout(opened) -> str:
+    return opened.value("get('readout').textContent")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(CHROMIUM is None, reason="needs the browser chromium")
-def test_in_a_browser_the_slider_moves_the_face_and_the_choice_changes_it(page, tmp_path):
-    faults = "<script>window.faults = []; addEventListener('error', e => faults.push(e.message));</script>"
-    text = page.read_text(encoding="utf-8").replace("</head>", faults + "</head>").replace("</body>", STEPS + "</body>")
-    copy = tmp_path / "steps.html"
-    copy.write_text(text, encoding="utf-8")
-    browser = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
-    result = subprocess.run([*browser, copy.as_uri()], capture_output=True, text=True, timeout=120)
-    match = re.search(r'data-out="(.*?)"', result.stdout)
-    assert match, result.stderr
-    out = json.loads(
-        match.group(1).replace("&quot;", '"').replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
-    )
-    assert out["errors"] == [] and out["title"] == "Expression explorer" and out["names"] == NAMES
-    assert "strength 0.0, measured smile: 0.00" in out["neutral"][1] and out["neutral"][0][0] < 5
-    assert "strength 1.0, measured smile: 1.00" in out["full"][1] and out["full"][0][0] > 250
-    assert np.asarray(Codes.from_json(out["full"][2]).expression) == pytest.approx(1.0, abs=1e-3)
-    assert out["swap"][0][0] < 5 and "strength 1.0, measured smile: 0.00" in out["swap"][1]
+@needs_browser
+def test_in_a_browser_the_slider_moves_the_face_and_the_choice_changes_it(opened):
+    assert opened.value("document.title") == "Expression explorer"
+    assert opened.value("[...get('person').options].map(o => o.text)") == NAMES
+    assert readout(opened) == "strength 0.0, measured smile: 0.00" and mouth(opened) < 5
+    set_control(opened, "strength", 10)
+    assert readout(opened) == "strength 1.0, measured smile: 1.00" and mouth(opened) > 250
+    set_control(opened, "person", 1)
+    set_control(opened, "choice", 1)
+    wait_until(opened, "sprite.complete")
+    assert readout(opened) == "strength 1.0, measured smile: 0.00" and mouth(opened) < 5
+
+
+@pytest.mark.slow
+@needs_browser
+def test_in_a_browser_arrow_keys_step_and_play_moves_until_it_is_paused(opened):
+    for _ in range(3):  # person, expression, strength
+        opened.press("Tab")
+    assert opened.value("document.activeElement.id") == "strength"
+    opened.press("ArrowRight")
+    opened.press("ArrowRight")
+    opened.press("ArrowLeft")
+    assert readout(opened).startswith("strength 0.1,")
+    opened.press("End")
+    assert readout(opened).startswith("strength 1.3,")
+    opened.press("Tab")
+    opened.press(" ")
+    assert opened.value("get('play').textContent") == "Pause"
+    wait_until(opened, "step() < 12")  # it has turned round
+    opened.press(" ")
+    paused_at = opened.value("step()")
+    assert opened.value("get('play').textContent") == "Play"
+    assert opened.value("new Promise(done => setTimeout(() => done(step()), 400))") == paused_at
+
+
+@pytest.mark.slow
+@needs_browser
+def test_in_a_browser_the_strip_is_saved_and_the_codes_are_copied(opened):
+    opened.value("get('strip').click()")
+    strip = opened.downloads / "strip.png"
+    wait_for_file(strip)
+    sprite = base64.b64decode(opened.value("choice().sprite").partition(",")[2])
+    np.testing.assert_array_equal(Image.open(strip).convert("RGB"), Image.open(io.BytesIO(sprite)).convert("RGB"))
+
+    set_control(opened, "strength", 10)
+    opened.value("get('copy').click()")
+    wait_until(opened, "get('copied').textContent == 'Copied.'")
+    codes = Codes.from_json(opened.value("navigator.clipboard.readText()"))
+    assert np.asarray(codes.expression) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.slow
+@needs_browser
+def test_in_a_browser_nothing_is_requested_and_nothing_fails(opened, page):
+    set_control(opened, "person", 1)
+    wait_until(opened, "sprite.complete")
+    urls = [event["params"]["request"]["url"] for event in opened.events_of("Network.requestWillBeSent")]
+    assert page.as_uri() in urls
+    assert [url for url in urls if url != page.as_uri() and not url.startswith(("data:", "blob:"))] == []
+    entries = [event["params"]["entry"] for event in opened.events_of("Log.entryAdded")]
+    assert opened.events_of("Runtime.exceptionThrown") == []
+    assert [entry for entry in entries if entry["level"] == "error"] == []
+
+
+def wait_for_file(path):
+    for _ in range(500):
+        if path.exists() and path.stat().st_size:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{path.name} was not saved")
