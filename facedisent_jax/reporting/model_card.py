@@ -37,7 +37,7 @@ def render(
     """The card, in Markdown. All text from outside is escaped.
 
     name:    of the model.
-    folders: what data preparation wrote about each data folder of the training; None for one that is gone.
+    folders: what data preparation wrote about each data folder of the training; None for one that was not found.
     metrics: metrics.json of the report of this checkpoint. None: there is none.
     licence: of the training data, as the user states it.
     files:   names, and what each file holds.
@@ -63,8 +63,8 @@ def render(
                 ("", ""),
                 [
                     ("people", str(people)),
-                    ("images", str(pictures) if len(existing) == len(folders) else "not known: the data is gone"),
-                    ("source", _text(sources) or "not known: the data is gone"),
+                    ("images", str(pictures) if len(existing) == len(folders) else "not known: the data was not found"),
+                    ("source", _text(sources) or "not known: the data was not found"),
                     ("expressions", _text(expressions)),
                     ("crop", _text(describe_crop(model.info["crop"]))),
                     ("licence of the data", _text(licence) if licence else "not stated by whoever exported this model"),
@@ -112,7 +112,7 @@ def _metrics(metrics: dict | None) -> list[str]:
     about = (
         f"On {data['pictures']} images of {data['subjects']} people never seen in training (split "
         f"{_text(data['split'])} of {', '.join(SOURCE_NAMES.get(name, _text(name)) for name in data['sources'])}), "
-        f"written {_text(data['written'])}. Intervals are 95 % bootstrap over people."
+        f"written {_text(data['written'])}. Intervals are 95 %, Student's, over people."
     )
     return [about, _table(("metric", "value", "95 % interval", "n"), cells)]
 
