@@ -21,6 +21,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # the workers, and the commands the
 
 import jax
 import pytest
+from extras import skip_without_extras
 from jaxtyping import install_import_hook
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -41,6 +42,8 @@ def pytest_collection_modifyitems(items):
     """The longest files first: then neither of the two processes ends long after the other."""
     rank = {f"tests/{name}.py": k for k, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
+    for item in items:
+        skip_without_extras(item)
 
 
 @pytest.fixture(scope="session")

@@ -5,12 +5,17 @@ import sys
 
 import pytest
 
+needs = pytest.mark.needs
+"""Mark of a test that needs these modules of an extra: `@needs("judges", "dlib")`."""
 
-def needs(extra: str, *modules: str) -> pytest.MarkDecorator:
-    """Mark of a test that needs these modules of an extra."""
-    missing_modules = [name for name in modules if importlib.util.find_spec(name) is None]
-    reason = f"needs {', '.join(missing_modules)}: pip install 'facedisent-jax[{extra}]'"
-    return pytest.mark.skipif(bool(missing_modules), reason=reason)
+
+def skip_without_extras(item: pytest.Item) -> None:
+    for mark in item.iter_markers("needs"):
+        extra, *modules = mark.args
+        missing_modules = [name for name in modules if importlib.util.find_spec(name) is None]
+        if missing_modules:
+            reason = f"needs {', '.join(missing_modules)}: pip install 'facedisent-jax[{extra}]'"
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def hide_judges(patch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ STEPS = 10
 ROUNDING = 1e-4  # relative, after 10 steps of AdamW
 
 
+@pytest.mark.slow
 @pytest.mark.skipif("FACEDISENT_VERSIONS" not in os.environ, reason="needs FACEDISENT_VERSIONS, a folder to compare in")
 def test_another_version_trains_alike_and_its_checkpoint_is_read():
     folder = Path(os.environ["FACEDISENT_VERSIONS"])

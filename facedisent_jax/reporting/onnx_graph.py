@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import onnx
-from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
+from jax.extend.core import JaxprEqn, Literal
 from onnx import helper, numpy_helper
 
 OPSET, IR_VERSION = 18, 9  # of 2022: any ONNX Runtime since 1.14 reads them
@@ -64,7 +64,7 @@ def to_onnx(
     (batch,) = jax.export.symbolic_shape("batch")
     shapes = [jax.ShapeDtypeStruct((batch, *shape), jnp.float32) for shape in inputs.values()]
     graph = _Graph(batch, next(iter(inputs)))
-    closed = jax.make_jaxpr(function)(*shapes)
+    closed: Any = jax.make_jaxpr(function)(*shapes)
     results = graph.evaluate(closed, list(inputs))
     for name, value in zip(outputs, results, strict=True):
         graph.nodes.append(helper.make_node("Identity", [graph.tensor(value)], [name]))
@@ -147,8 +147,8 @@ class _Graph:
         # Expand leaves an axis where 1 is asked for, so that sizes that are there already need not be known.
         return self.add("Expand", value, self.sizes([1 if a == b else b for a, b in zip(sizes, shape, strict=True)]))
 
-    def evaluate(self, closed: ClosedJaxpr, inputs: Sequence[Value]) -> list[Value]:
-        """Add the operations of a traced function. Returns its outputs."""
+    def evaluate(self, closed: Any, inputs: Sequence[Value]) -> list[Value]:
+        """Add the operations of a traced function (a closed jaxpr). Returns its outputs."""
         jaxpr = closed.jaxpr
         values: dict[Any, Value] = dict(zip(jaxpr.constvars, map(np.asarray, closed.consts), strict=True))
         values |= dict(zip(jaxpr.invars, inputs, strict=True))
@@ -339,6 +339,6 @@ class _Graph:
 
 def _is_fori_loop(scan: JaxprEqn) -> bool:
     """Whether a scan has neither slices as inputs nor a stack as output: then its shapes are those of its body."""
-    body = scan.params["jaxpr"].jaxpr
-    shapes, body_shapes = ([v.aval.shape for v in (*f.invars, *f.outvars)] for f in (scan, body))
+    functions: list[Any] = [scan, scan.params["jaxpr"].jaxpr]
+    shapes, body_shapes = ([v.aval.shape for v in (*f.invars, *f.outvars)] for f in functions)
     return shapes == body_shapes
