@@ -27,7 +27,6 @@ from facedisent_jax.training.step import TrainState, init_state, train_step, tra
 
 STEPS = 5
 PRESETS = ("smile", "warp", "poster", "intensity", "binary", "rotation", "clamping", "ranking", "autoencoder")
-REHEARSAL = ("smile",)
 FLOAT32, BFLOAT16 = 1e-4, 1e-2
 """Largest relative difference that is right."""
 PRECISION = "highest"
@@ -55,7 +54,7 @@ def measure(piece: Piece) -> None:
     cpu = jax.local_devices(backend="cpu")[0]
     setting = Setting(piece, faces, jax.devices()[0], cpu, ThreadPoolExecutor(8), {})
     queue: list[Comparison | CallComparison] = []  # compiled while earlier ones are compared
-    for preset in REHEARSAL if piece.rehearse else PRESETS:
+    for preset in PRESETS:
         if not piece.has(SECONDS):
             report(f"{preset}: device against CPU", None, note="no time left")
             continue

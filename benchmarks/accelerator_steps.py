@@ -75,7 +75,6 @@ ROWS = [  # most important first
     Row("intensity", preset="intensity"),
     Row("poster", preset="poster"),
 ]
-REHEARSAL = [TWINS, SMALL_RESIDENT, LARGE_BFLOAT16]
 
 
 class Rates(NamedTuple):
@@ -100,7 +99,7 @@ def measure(piece: Piece) -> None:
         on_disk = base.with_faces(ON_DISK, pictures.map_images(faces, Path(folder) / "images"))
         seconds[ON_DISK] = on_disk.report(rates)
         programs = {}
-        for row in REHEARSAL if piece.rehearse else ROWS:
+        for row in ROWS:
             with plain_twins() if row.twins else ExitStack():
                 programs[row] = Program(piece, row, faces, states)
             programs[row].compiling = pool.submit(programs[row].compile)

@@ -30,8 +30,7 @@ from facedisent_jax.training import distributed
 from facedisent_jax.training.step import TrainState, init_state, train_step, train_steps
 from facedisent_jax.training.validation import validate
 
-PRESETS = {False: ("smile", "warp"), True: ("smile",)}
-"""By whether it is a rehearsal."""
+PRESETS = ("smile", "warp")
 JUDGED_AFTER = {False: (30.0, 90.0), True: (0.5, 1.0)}
 """Seconds of training, by whether it is a rehearsal."""
 HOST_CORES = 4  # kept from the CPU's training, for the thread that feeds the device
@@ -71,7 +70,7 @@ def train_side(piece: Piece, side: str) -> None:
     if side == "cpu" and (cores := sorted(os.sched_getaffinity(0)))[2 * HOST_CORES :]:
         os.sched_setaffinity(0, cores[HOST_CORES:])
     faces, held_out = pictures.load(piece.pictures)
-    for preset in PRESETS[piece.rehearse]:
+    for preset in PRESETS:
         if piece.has(JUDGED_AFTER[False][-1] + SECONDS):
             train(piece, side, preset, faces, held_out)
         else:

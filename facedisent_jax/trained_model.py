@@ -1,7 +1,7 @@
 """A trained run as an object: encode, decode, swap and interpolate. Needs neither the training data nor TensorFlow."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +35,8 @@ def load(run: str | Path, step: str | int = "best") -> "TrainedModel":
     step: "best" (by validation), "last", or the number of a step that has a checkpoint.
     """
     loaded = checkpoint.load(run, step)
-    return TrainedModel(loaded.params, loaded.config, loaded.info, loaded.step)
+    config = replace(loaded.config, run=str(run))  # it may lie elsewhere than where it was trained
+    return TrainedModel(loaded.params, config, loaded.info, loaded.step)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

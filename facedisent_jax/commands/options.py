@@ -67,7 +67,7 @@ def check_files(out: Path, *photos: Path) -> None:
         raise UserError(f"--out must be in an existing folder, got {out}.")
     for path in photos:
         if not path.is_file():
-            raise UserError(f"A photograph must be an existing file, got {path}.")
+            raise UserError(f"An input must be an existing file, got {path}.")
     check_out(out, photos)
 
 

@@ -159,9 +159,11 @@ def encode(
             else:
                 yield k, crop
 
-    table = code_table.encode(model, list(map(str, photos)), usable_crops(), data)
-    for line in sorted(left_out):
-        print(f"Left out: {line}", file=sys.stderr)
+    try:
+        table = code_table.encode(model, list(map(str, photos)), usable_crops(), data)
+    finally:  # also where none is usable
+        for line in sorted(left_out):
+            print(f"Left out: {line}", file=sys.stderr)
     code_table.write(table, out)
     print(f"{len(table.path)} images, {len(left_out)} left out")
     print(out)

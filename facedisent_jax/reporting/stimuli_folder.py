@@ -118,7 +118,7 @@ def write(
             distance = f"{recipe.identity_distance[k][j]:.4f}" if recipe.identity_distance else ""
             measured, alpha = f"{recipe.measured[k][j]:.4f}", f"{recipe.alphas[k][j]:.6f}"
             rows.append(
-                (file, name, str(recipe.levels[j]), measured, distance, alpha, f"{model.config.run} {model.step}")
+                (file, name, str(recipe.levels[j]), measured, distance, alpha, f"{Path(model.config.run).name} {model.step}")
             )
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)

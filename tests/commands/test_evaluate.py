@@ -115,6 +115,18 @@ def test_a_strip_begins_and_ends_with_the_photographs(run, tmp_path):
         assert (strip[-BORDER - side : -BORDER, columns] == real).all()
 
 
+def test_where_no_photograph_is_usable_each_is_named_with_the_reason(run, tmp_path, capsys):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    with pytest.raises(SystemExit, match="must be an image to encode"):
+        evaluate.run(["encode", str(run), str(tmp_path / "broken.png"), "--out", str(tmp_path / "codes.csv")])
+    assert "broken.png: not an image" in capsys.readouterr().err and not (tmp_path / "codes.csv").exists()
+
+
+def test_a_model_is_called_by_where_its_run_lies(run, tmp_path):
+    (tmp_path / "copy").symlink_to(run)
+    assert repr(trained_model.load(tmp_path / "copy")).startswith(f"TrainedModel('{tmp_path}/copy', step ")
+
+
 def test_photographs_are_encoded_to_a_table_and_its_codes_are_decoded_again(run, tmp_path, capsys):
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -201,7 +213,7 @@ def test_where_no_face_is_looked_for_that_is_said_of_photographs_and_not_of_crop
         (["compare", "{run}", "b={run}", "--out", "{folder}/table.tex"], ".csv or .json"),
         (["compare", "{run}", "b={run}", "--out", "{folder}/no/table.csv"], "--out must be in an existing folder"),
         (["compare", "{run}", "b={folder}/nowhere"], "no clips in"),
-        (["interpolate", "{run}", "{folder}/photo0.png", "{folder}/nobody.jpg"], "photograph must be an existing file"),
+        (["interpolate", "{run}", "{folder}/photo0.png", "{folder}/nobody.jpg"], "input must be an existing file"),
         (["interpolate", "{run}", "{photo}", "{photo}", "--out", "{folder}/strip.tif"], '".tif"'),
         (
             ["interpolate", "{run}", "{photo}", "{photo}", "--out", "{folder}/no/strip.png"],

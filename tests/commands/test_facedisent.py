@@ -22,7 +22,7 @@ def test_every_command_is_listed(monkeypatch, capsys):
     "command, message",
     [
         (["trane"], "got 'trane'. Did you mean train?"),
-        (["swap", "runs/none", "a.jpg", "b.jpg"], "facedisent: A photograph must be an existing file, got a.jpg."),
+        (["swap", "runs/none", "a.jpg", "b.jpg"], "facedisent: An input must be an existing file, got a.jpg."),
         (["prep", "inspekt"], "Did you mean inspect?"),
     ],
 )
