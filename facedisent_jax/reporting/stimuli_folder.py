@@ -109,6 +109,7 @@ def write(
 ) -> None:
     """Write images, table and recipe into a new folder. The recipe comes last."""
     folder.mkdir()
+    checkpoint = f"{Path(model.config.run).name} {model.step}"
     rows: list[tuple[str, ...]] = [COLUMNS]
     for k, (name, face) in enumerate(zip(names, faces, strict=True)):
         images = decode(model, face, np.array(recipe.alphas[k]), recipe.expression, recipe.match_luminance)
@@ -117,9 +118,7 @@ def write(
             figures.save(figures.enlarge(image, recipe.scale), folder / file)
             distance = f"{recipe.identity_distance[k][j]:.4f}" if recipe.identity_distance else ""
             measured, alpha = f"{recipe.measured[k][j]:.4f}", f"{recipe.alphas[k][j]:.6f}"
-            rows.append(
-                (file, name, str(recipe.levels[j]), measured, distance, alpha, f"{Path(model.config.run).name} {model.step}")
-            )
+            rows.append((file, name, str(recipe.levels[j]), measured, distance, alpha, checkpoint))
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_atomically(folder / TABLE, text.getvalue())
