@@ -151,7 +151,7 @@ def test_no_dtype_is_promoted_silently(preset):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", ["smile", "poster", "warp", "rotation", "clamping"])
+@pytest.mark.parametrize("preset", PRESETS)
 def test_the_step_can_be_compiled_for_gpus_and_tpus(preset):
     """Without a GPU: it is lowered for one, and has no call of a library and no float64."""
     config, _, batch = small(preset)
