@@ -27,6 +27,7 @@ from facedisent_jax.training.step import TrainState, init_state, train_step, tra
 
 STEPS = 5
 PRESETS = ("smile", "warp", "poster", "intensity", "binary", "rotation", "clamping", "ranking", "autoencoder")
+REHEARSAL = ("smile", "warp")
 FLOAT32, BFLOAT16 = 1e-4, 1e-2
 """Largest relative difference that is right."""
 PRECISION = "highest"
@@ -54,7 +55,7 @@ def measure(piece: Piece) -> None:
     cpu = jax.local_devices(backend="cpu")[0]
     setting = Setting(piece, faces, jax.devices()[0], cpu, ThreadPoolExecutor(8), {})
     queue: list[Comparison | CallComparison] = []  # compiled while earlier ones are compared
-    for preset in PRESETS:
+    for preset in REHEARSAL if piece.rehearse else PRESETS:
         if not piece.has(SECONDS):
             report(f"{preset}: device against CPU", None, note="no time left")
             continue
