@@ -260,4 +260,5 @@ def stimuli(
     else:
         chosen = stimuli_folder.read_recipe(recipe, model, faces)
     stimuli_folder.write(out, model, names, faces, chosen)
+    print(f"Measured by {chosen.smile_judge}: at most {chosen.largest_residual():.2f} from the levels.")
     print(out)

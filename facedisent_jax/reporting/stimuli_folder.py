@@ -43,6 +43,10 @@ class Recipe:
     match_luminance: bool
     scale: int
 
+    def largest_residual(self) -> float:
+        """The largest difference between a level and what is measured on its image."""
+        return float(np.abs(np.array(self.measured) - np.array(self.levels)).max())
+
 
 def measure(
     model: TrainedModel,

@@ -1,6 +1,7 @@
 """Stimuli are at equal steps of what the judge measures, and a recipe makes the same files again."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,10 @@ def test_levels_are_those_that_the_judge_measures_and_not_those_of_the_code():
     recipe = recipe_of()
     assert recipe.measured == pytest.approx(np.tile(LEVELS, (2, 1)), abs=0.01)
     assert recipe.alphas[0][2] * stimuli.MAX_STRENGTH == pytest.approx(0.5**0.5, abs=0.01)
+    assert recipe.largest_residual() < 0.01
+    assert replace(recipe, measured=[list(LEVELS), [0.0, 0.25, 0.4, 0.75, 1.0]]).largest_residual() == pytest.approx(
+        0.1
+    )
 
 
 def test_a_level_that_is_out_of_reach_is_refused_with_what_is_in_reach():
