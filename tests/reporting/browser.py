@@ -75,8 +75,8 @@ class Page:
 
     def press(self, key: str) -> None:
         """Press and release a key, such as "ArrowRight"."""
-        code = {"Tab": 9, "Enter": 13, " ": 32, "End": 35, "Home": 36, "ArrowLeft": 37, "ArrowRight": 39}[key]
-        text = {"text": "\r"} if key == "Enter" else {"text": " "} if key == " " else {}
+        code = {"Tab": 9, " ": 32, "End": 35, "ArrowLeft": 37, "ArrowRight": 39}[key]
+        text = {"text": " "} if key == " " else {}
         for kind in ("keyDown", "keyUp"):
             self.send("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **text)
 
