@@ -18,7 +18,9 @@ def test_the_notebook_is_kept_without_outputs():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parameters", ["subjects, steps = 100, 100", pytest.param(None, marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "parameters", ["subjects, steps, batch = 100, 100, 8", pytest.param(None, marks=pytest.mark.long)]
+)
 @needs("notebook", "nbclient", "ipykernel")
 def test_the_notebook_runs_and_its_stimuli_smile_as_asked(tmp_path, monkeypatch, parameters):
     """As it is kept, or with less to train."""

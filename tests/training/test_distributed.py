@@ -66,8 +66,6 @@ def test_several_steps_per_call_are_the_same_steps(monkeypatch, fit_and_log):
     config = replace(TINY, seed=1, steps=7, validate_every=7, log_every=2, loss=presets.POSTER_LOSS)
     state_of_one, lines_of_one = fit_and_log(config)
     state_of_three, lines_of_three = fit_and_log(replace(config, steps_per_call=3))
-    repeated_state, _ = fit_and_log(replace(config, steps_per_call=3))
-    assert flatten(state_of_three).tobytes() == flatten(repeated_state).tobytes()
     np.testing.assert_allclose(flatten(state_of_three.params), flatten(state_of_one.params), rtol=1e-6, atol=1e-8)
     assert [step for step, _ in lines_of_one] == [step for step, _ in lines_of_three] == [2, 4, 6, 7]
     for (_, a), (_, b) in zip(lines_of_one, lines_of_three, strict=True):

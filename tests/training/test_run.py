@@ -151,7 +151,8 @@ def config(folder, run, steps, **changes) -> Config:
     return replace(
         base,
         **{
-            "model": ModelConfig(width=128, blocks=1),
+            "model": TINY.model,
+            "augment": TINY.augment,
             "loss": POSTER_LOSS,
             "optim": OptimConfig(warmup_steps=2, decay_steps=8),
         }
@@ -201,16 +202,13 @@ def test_a_run_can_start_from_the_weights_of_another(folder, two_steps, tmp_path
     params_1, params_2 = checkpoint.load(two_steps).params, checkpoint.load(second_run).params
     for a, b in zip(jax.tree.leaves(params_1), jax.tree.leaves(params_2), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6)
-    assert (
-        train_command.main(config(folder, second_run, 4, init_from=str(two_steps), optim=no_learning)) == second_run
-    )  # and be continued
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"model": ModelConfig(width=128, blocks=2)}, "blocks 2 here, 1 there"),
+        ({"model": ModelConfig(width=128, blocks=2)}, "blocks 2 here, 0 there"),
         ({"data": "other"}, "trained on 1 .*p003"),
     ],
 )

@@ -43,14 +43,14 @@ def test_one_batch_can_be_overfitted():
     batch = triplets.batch(0, 0, 4)
     state = init_state(config, faces)
     first_metrics = None
-    for _ in range(150):
+    for _ in range(80):
         state, metrics = train_step(config, state, batch)
         first_metrics = first_metrics or {k: float(v) for k, v in metrics.items()}
     assert (
         metrics["reconstruction"] < 0.1 * first_metrics["reconstruction"] < 1e-3
     )  # so few images are nearly known from the start, by PCA
     assert metrics["swap"] < 0.01 * first_metrics["swap"]
-    assert metrics["label"] < 0.4 * first_metrics["label"]
+    assert metrics["label"] < 0.6 * first_metrics["label"]
 
 
 def test_the_learning_rate_does_not_depend_on_steps():
