@@ -29,17 +29,21 @@ NUMERICAL = ("losses", "models", "training.augment", "training.step", "training.
 install_import_hook([f"facedisent_jax.{name}" for name in NUMERICAL], "beartype.beartype")
 
 LONGEST = (
-    "test_notebook",
-    "commands/test_evaluate",
     "training/test_resume",
+    "test_notebook",
+    "training/test_distributed",
+    "training/test_run",
+    "training/test_step",
+    "commands/test_evaluate",
+    "models/test_models",
     "training/test_checkpoint",
-    "models/test_warp_decoder",
     "evaluation/test_video",
+    "models/test_warp_decoder",
 )
 
 
 def pytest_collection_modifyitems(items):
-    """The longest files first: then neither of the two processes ends long after the other."""
+    """The longest files first: then no process ends long after the others."""
     rank = {f"tests/{name}.py": k for k, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.nodeid.partition("::")[0], len(rank)))
     for item in items:

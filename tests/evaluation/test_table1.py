@@ -7,10 +7,13 @@ import pytest
 from PIL import Image
 from tiny_run import person, write_folder, write_run
 
+import facedisent_jax as fd
 from facedisent_jax.commands import evaluate
+from facedisent_jax.data.reading import read_split
 from facedisent_jax.data.record import PREP_FILE
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import table1
+from facedisent_jax.evaluation.stills import evaluate_stills
 from facedisent_jax.presets import PRESETS
 
 
@@ -71,10 +74,8 @@ def test_folders_that_cannot_be_compared_are_refused(folders, tmp_path):
 def test_figures_of_a_network_are_those_of_the_report_where_the_region_is_the_whole_picture(folders, tmp_path):
     data = folders[1]
     run = write_run(tmp_path / "run", data, {"detector": "none", "margin": 0.0})
-    from facedisent_jax.reporting import report
-
     row = table1.evaluate_run(run, data, 0.0, 64)
-    metrics = report.write(run, [data])
+    metrics = evaluate_stills(fd.load(run), read_split(data, "test")).metrics
     assert row["reconstruction"] == pytest.approx(metrics["reconstruction"]["psnr_by_subject"], abs=1e-4)
     assert row["swap"] == pytest.approx(metrics["swap"]["psnr_by_subject"], abs=1e-4)
     assert row["gain"] == pytest.approx(row["swap"] - row["unswapped"])

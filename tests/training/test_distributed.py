@@ -37,6 +37,7 @@ def folder(tmp_path_factory):
 def fit_and_log(monkeypatch):
     """A function of a config: the state after its steps, and the logged terms."""
     monkeypatch.setattr(loop, "validate", lambda *_: {})
+    monkeypatch.setattr(loop, "calibrate", lambda *_: {})
     triplets = Triplets(Faces.of([r for k in range(6) for r in person(k)]))
 
     def fit_and_log(config: config.Config):
@@ -63,11 +64,11 @@ def test_calls_to_the_devices_end_at_validations():
 @pytest.mark.slow
 def test_several_steps_per_call_are_the_same_steps(monkeypatch, fit_and_log):
     monkeypatch.setattr(step, "optimizer", lambda config: optax.sgd(0.5))
-    config = replace(TINY, seed=1, steps=7, validate_every=7, log_every=2, loss=presets.POSTER_LOSS)
+    config = replace(TINY, seed=1, steps=4, validate_every=4, log_every=2, loss=presets.POSTER_LOSS)
     state_of_one, lines_of_one = fit_and_log(config)
     state_of_three, lines_of_three = fit_and_log(replace(config, steps_per_call=3))
     np.testing.assert_allclose(flatten(state_of_three.params), flatten(state_of_one.params), rtol=1e-6, atol=1e-8)
-    assert [step for step, _ in lines_of_one] == [step for step, _ in lines_of_three] == [2, 4, 6, 7]
+    assert [step for step, _ in lines_of_one] == [step for step, _ in lines_of_three] == [2, 4]
     for (_, a), (_, b) in zip(lines_of_one, lines_of_three, strict=True):
         assert a == pytest.approx(b, rel=1e-5, abs=1e-7)
 
