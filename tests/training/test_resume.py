@@ -148,7 +148,7 @@ def test_a_batch_that_is_not_finite_stops_the_run_and_its_images_are_named(work)
     assert "the checkpoint of step 3" in stopped_run.output
     batch = json.loads((work / "not-finite" / NON_FINITE).read_text())
     assert batch["records"][0] in stopped_run.output and "label" in batch["terms"]
-    check_equal(work, "not-finite", perform(work, "not-finite", Job())[0])
+    assert checkpoint.steps(work / "not-finite") == [3]
 
 
 @pytest.mark.slow
