@@ -12,7 +12,7 @@ from facedisent_jax.environment import start_command
 from facedisent_jax.errors import Stopped, UserError
 
 BUILTIN_FACES = Path("data/builtin")  # data folder of the built-in faces, drawn on first use
-BUILTIN_SUBJECTS, BUILTIN_LEVELS = 1000, 11  # people, and intensities of each
+BUILTIN_SUBJECTS, BUILTIN_LEVELS = 2000, 6  # people, and intensities of each
 
 
 def run(arguments: list[str], program: str = "train.py") -> None:
