@@ -1,5 +1,6 @@
 """A trained run as an object: encode, decode, swap and interpolate. Needs neither the training data nor TensorFlow."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, partial
@@ -61,6 +62,14 @@ class TrainedModel:
     def __getstate__(self) -> dict:
         """The fields alone: compiled functions and arrays on the device are made anew where it is loaded."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    @cached_property
+    def checksum(self) -> str:
+        """A checksum of the weights: a run that is trained anew under the same name has another."""
+        checksum = 0
+        for leaf in jax.tree.leaves(self.params):
+            checksum = zlib.crc32(np.asarray(leaf).tobytes(), checksum)
+        return f"crc32:{checksum:08x}"
 
     def encode(self, images: Images) -> Codes:
         """Identity and expression codes of images."""

@@ -193,7 +193,7 @@ def decode(
     check_new_folder(out)
     check_files(out, codes, *filter(None, [source]))
     model = trained_model.load(run, parse_step(step))
-    _, pairs = code_table.read(codes, model.config.model.code_dims)
+    pairs = code_table.read(codes, model)
     sources = None
     if source is not None:
         photo = user_photos.crop_photos([source], model.info["crop"], landmarker)

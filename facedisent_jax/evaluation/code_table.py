@@ -31,6 +31,7 @@ class CodeTable(NamedTuple):
     intensity: of the label, NaN if unknown.
     codes:     identity and expression, [n, dim] each.
     readings:  the intensity read from the code, [n], by action.
+    checksum:  of the weights of the model that made the codes.
     """
 
     path: list[str]
@@ -39,6 +40,7 @@ class CodeTable(NamedTuple):
     intensity: Float[np.ndarray, "n"]
     codes: Codes
     readings: dict[str, Float[np.ndarray, "n"]]
+    checksum: str
 
 
 def encode(
@@ -73,7 +75,7 @@ def encode(
         raise UserError("There must be an image to encode, got none.")
     codes = _join(parts)
     readings = {action: model.intensity(codes.expression, action) for action in model.expressions}
-    return CodeTable(path, subject, expression, np.concatenate(intensity), codes, readings)
+    return CodeTable(path, subject, expression, np.concatenate(intensity), codes, readings, model.checksum)
 
 
 def check_margins(model: TrainedModel, data: Sequence[Path]) -> None:
@@ -100,7 +102,7 @@ def _join(parts: Sequence[Codes]) -> Codes:
 
 
 def write(table: CodeTable, path: Path) -> None:
-    """Columns path, subject, expression, intensity, reading_ACTION, id_00 ..., ex_00 ...; in .npz, arrays of them.
+    """Columns path, subject, expression, intensity, reading_ACTION, id_00 ..., ex_00 ..., checksum; in .npz, arrays.
 
     Unknown intensities are empty (.csv) or NaN (.npz). Raises UserError.
     """
@@ -109,12 +111,13 @@ def write(table: CodeTable, path: Path) -> None:
         arrays |= {f"reading_{action}": values for action, values in table.readings.items()}
         arrays |= {f"{name}_code": np.asarray(code) for name, code in table.codes._asdict().items()}
         with replacing(path) as partial:
-            np.savez(partial, allow_pickle=False, **arrays)
+            np.savez(partial, allow_pickle=False, checksum=np.array(len(table.path) * [table.checksum]), **arrays)
         return
     header = [*LABELS, *(f"reading_{action}" for action in table.readings)]
     for name, code in table.codes._asdict().items():
         width = len(str(code.shape[1] - 1))
         header += [f"{PREFIXES[name]}{k:0{width}}" for k in range(code.shape[1])]
+    header.append("checksum")
     with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
@@ -122,21 +125,23 @@ def write(table: CodeTable, path: Path) -> None:
         for *labels, intensity, values in zip(
             table.path, table.subject, table.expression, table.intensity, numbers, strict=True
         ):
-            writer.writerow([*labels, "" if math.isnan(intensity) else _digits(intensity), *map(_digits, values)])
+            intensity = "" if math.isnan(intensity) else _digits(intensity)
+            writer.writerow([*labels, intensity, *map(_digits, values), table.checksum])
 
 
 def _digits(value: float) -> str:
     return f"{value:.9g}"  # a float32 is read back exactly
 
 
-def read(path: Path, dim: int) -> tuple[list[str], Codes]:
-    """The column path ("" if there is none), and the codes, of a table. dim: length of each code.
+def read(path: Path, model: TrainedModel) -> Codes:
+    """The codes of a table. Without the column checksum they may be of any model with codes of this length.
 
-    Raises UserError for a table that is not of codes of this length.
+    Raises UserError for a table that is not of codes of this length, or is of a model with other weights.
     """
     check_suffix(path, SUFFIXES)
+    dim = model.config.model.code_dims
     try:
-        names, codes = _read_npz(path) if path.suffix.lower() == ".npz" else _read_csv(path)
+        checksums, codes = _read_npz(path) if path.suffix.lower() == ".npz" else _read_csv(path)
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a table of codes ({error}).") from error
     for name, code in codes._asdict().items():
@@ -144,16 +149,21 @@ def read(path: Path, dim: int) -> tuple[list[str], Codes]:
             raise UserError(f"The {name} codes of {path} must be rows of {dim} numbers, got {list(code.shape)}.")
         if not np.isfinite(code).all():
             raise UserError(f"The {name} codes of {path} must be numbers, got {code[~np.isfinite(code)][0]}.")
-    return names, codes
+    if others := checksums - {model.checksum}:
+        raise UserError(
+            f"{path} must hold codes of these weights ({model.checksum}), got codes of others ({min(others)}). "
+            "Decode it with the run and the --step that made it."
+        )
+    return codes
 
 
-def _read_npz(path: Path) -> tuple[list[str], Codes]:
+def _read_npz(path: Path) -> tuple[set[str], Codes]:
     with np.load(path, allow_pickle=False) as arrays:
         codes = Codes._make(np.asarray(arrays[f"{name}_code"], np.float32) for name in Codes._fields)
-        return [str(name) for name in arrays["path"]] if "path" in arrays else [""] * len(codes.identity), codes
+        return set(map(str, arrays["checksum"])) if "checksum" in arrays else set(), codes
 
 
-def _read_csv(path: Path) -> tuple[list[str], Codes]:
+def _read_csv(path: Path) -> tuple[set[str], Codes]:
     with path.open(newline="", encoding="utf-8-sig") as file:
         header, *rows = csv.reader(file)
     rows = [row for row in rows if row]
@@ -166,4 +176,4 @@ def _read_csv(path: Path) -> tuple[list[str], Codes]:
     codes = Codes._make(
         np.array([[row[k] for k in columns[PREFIXES[name]]] for row in rows], np.float32) for name in Codes._fields
     )
-    return [row[header.index("path")] for row in rows] if "path" in header else [""] * len(rows), codes
+    return {row[header.index("checksum")] for row in rows} if "checksum" in header else set(), codes

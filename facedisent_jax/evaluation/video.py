@@ -1,14 +1,12 @@
 """Video evaluation: decoded paths from neutral to the apex against the real frames in between (docs/video.md)."""
 
 import json
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -23,7 +21,7 @@ from facedisent_jax.evaluation.clips import Clip
 from facedisent_jax.evaluation.judges import FaceMesh, Judges
 from facedisent_jax.evaluation.stills import load_held_out, probes, provenance, to_json
 from facedisent_jax.evaluation.training_statistics import TrainingStatistics, fit_training_statistics
-from facedisent_jax.models import Codes, Params
+from facedisent_jax.models import Codes
 from facedisent_jax.trained_model import TrainedModel
 
 VERSION = 4  # of the metrics and their definitions; metrics of another version are measured anew
@@ -110,19 +108,11 @@ def prepare(run: Path, options: VideoEvalOptions) -> VideoEval:
         "split": options.split,
         "clips": [clip.name for clip in chosen],
         "step": model.step,
-        "weights": fingerprint(model.params),
+        "weights": model.checksum,
         "judges": {name: judge["name"] for name, judge in judge_info.items()},
     }
     left_out = len(selection.clips) - len(chosen)
     return VideoEval(model, folders, faces, chosen, selection.rejected, left_out, panel, judge_info, key)
-
-
-def fingerprint(params: Params) -> str:
-    """A checksum of the weights: a run that is trained anew under the same name has another."""
-    checksum = 0
-    for leaf in jax.tree.leaves(params):
-        checksum = zlib.crc32(np.asarray(leaf).tobytes(), checksum)
-    return f"{checksum:08x}"
 
 
 def measure_clips(setup: VideoEval, options: VideoEvalOptions) -> tuple[TrainingStatistics, dict]:

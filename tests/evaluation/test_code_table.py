@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from facedisent_jax.config import Config
+from facedisent_jax.config import Config, ModelConfig
 from facedisent_jax.errors import UserError
 from facedisent_jax.evaluation import code_table
 from facedisent_jax.evaluation.code_table import CodeTable
@@ -11,18 +11,31 @@ from facedisent_jax.models import Codes
 from facedisent_jax.trained_model import TrainedModel
 
 CODES = Codes(*np.random.default_rng(0).normal(size=(2, 3, 64)).astype(np.float32))
-NAMES = ["a, b.jpg", "José.png", '"c".png']
+MODEL = TrainedModel({"w": np.ones(3)}, Config(), {}, 7)
 TABLE = CodeTable(
-    NAMES, ["p1", "", "p2"], ["smile", "", "neutral"], np.float32([1, np.nan, 0]), CODES, {"smile": CODES[0][:, 0]}
+    ["a, b.jpg", "José.png", '"c".png'],
+    ["p1", "", "p2"],
+    ["smile", "", "neutral"],
+    np.float32([1, np.nan, 0]),
+    CODES,
+    {"smile": CODES[0][:, 0]},
+    MODEL.checksum,
 )
 
 
 @pytest.mark.parametrize("name", ["codes.csv", "codes.npz"])
 def test_codes_are_read_exactly_as_they_were_written(tmp_path, name):
     code_table.write(TABLE, tmp_path / name)
-    names, codes = code_table.read(tmp_path / name, 64)
-    assert names == NAMES
+    codes = code_table.read(tmp_path / name, MODEL)
     assert np.array_equal(codes.identity, CODES.identity) and np.array_equal(codes.expression, CODES.expression)
+
+
+@pytest.mark.parametrize("name", ["codes.csv", "codes.npz"])
+def test_codes_of_other_weights_are_refused(tmp_path, name):
+    code_table.write(TABLE, tmp_path / name)
+    trained_anew = TrainedModel({"w": np.zeros(3)}, Config(), {}, 7)
+    with pytest.raises(UserError, match=f"must hold codes of these weights .*got codes of others .{MODEL.checksum}"):
+        code_table.read(tmp_path / name, trained_anew)
 
 
 def test_the_columns_are_labels_readings_and_codes(tmp_path):
@@ -30,7 +43,7 @@ def test_the_columns_are_labels_readings_and_codes(tmp_path):
     header, _, second, _ = (tmp_path / "codes.csv").read_text(encoding="utf-8").splitlines()
     columns = header.split(",")
     assert columns[:6] == ["path", "subject", "expression", "intensity", "reading_smile", "id_00"]
-    assert columns[-1] == "ex_63" and len(columns) == 5 + 2 * 64
+    assert columns[-2:] == ["ex_63", "checksum"] and len(columns) == 5 + 2 * 64 + 1
     assert second.startswith("José.png,,,,")  # what is unknown is empty
 
 
@@ -72,12 +85,12 @@ def test_no_image_at_all_is_refused():
 def test_what_is_no_table_of_codes_is_refused(tmp_path, text, reason):
     (tmp_path / "codes.csv").write_text(text)
     with pytest.raises(UserError, match=reason.replace("[", r"\[")):
-        code_table.read(tmp_path / "codes.csv", 2)
+        code_table.read(tmp_path / "codes.csv", TrainedModel({}, Config(model=ModelConfig(code_dims=2)), {}, 7))
 
 
 def test_another_file_in_the_place_of_a_table_is_refused(tmp_path):
     (tmp_path / "codes.npz").write_bytes(b"no archive")
     with pytest.raises(UserError, match="cannot be read as a table of codes"):
-        code_table.read(tmp_path / "codes.npz", 64)
+        code_table.read(tmp_path / "codes.npz", MODEL)
     with pytest.raises(UserError, match="must be one of .csv, .npz"):
-        code_table.read(tmp_path / "codes.txt", 64)
+        code_table.read(tmp_path / "codes.txt", MODEL)
