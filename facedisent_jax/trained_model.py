@@ -278,7 +278,7 @@ class TrainedModel:
                 decoded = models.decode(config, params, codes)
             else:
                 sources = [models.encode_source(config, params, x) for x in (source, source_b) if x is not None]
-                decoded = models.decode_from_sources(config, params, codes, *sources, alpha=alpha, cubic=True).images
+                decoded = models.decode_from_sources(config, params, codes, *sources, alpha=alpha, refined=True).images
             return (jnp.clip(decoded, 0, 1),)
 
         return partial(jax.jit(decode), self._device_params)

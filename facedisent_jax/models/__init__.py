@@ -95,14 +95,14 @@ def decode_from_sources(
     source: Source,
     source_b: Source | None = None,
     alpha: Float[Array, "batch"] | None = None,
-    cubic: bool = False,
+    refined: bool = False,
 ) -> WarpOutput:
     """Give the source images the expression of the codes (kind "warp").
 
     The sources define the person, the codes the change.
     One source: both codes also set the head pose, and the identity code must belong to this person.
     Two sources: `alpha` sets the pose, 0 that of `source` and 1 that of `source_b`. The identity code is ignored.
-    cubic: sample the sources by cubic convolution, which costs more and blurs less.
+    refined: for images to look at: less blur, and points that move evenly. Costs more.
     """
     if (source_b is None) != (alpha is None):
         raise ValueError("alpha must be given with two sources, and only then.")
@@ -114,7 +114,7 @@ def decode_from_sources(
     # What the codes alone decode to is learnt from other terms of the loss.
     target_decoded = jax.lax.stop_gradient(decode(config, params, codes))
     sources = tuple(s._replace(decoded=jax.lax.stop_gradient(s.decoded)) for s in sources)
-    return warp_decoder.warp_sources(config, params["warp"], codes.expression, target_decoded, sources, alpha, cubic)
+    return warp_decoder.warp_sources(config, params["warp"], codes.expression, target_decoded, sources, alpha, refined)
 
 
 def _encoder(config: ModelConfig) -> nn.Module:

@@ -110,7 +110,7 @@ def warp_sources(
     target_decoded: Float[Array, "batch 64 64 3"],
     sources: tuple[Source, ...],
     alpha: Float[Array, "batch"] | None = None,
-    cubic: bool = False,
+    refined: bool = False,
 ) -> WarpOutput:
     """The people of one source each, or of two, with the target expression.
 
@@ -118,16 +118,19 @@ def warp_sources(
     target_decoded: what the target codes alone decode to.
     alpha:          with two sources, the position between them: 0 at the first, 1 at the second. Beyond, the nearer
                     one alone is used.
-    cubic:          sample the sources by cubic convolution, which costs more and blurs less.
+    refined:        for images to look at: sources are sampled by cubic convolution, which blurs less, and points move
+                    evenly (`move_evenly`). Training does without, which is faster.
     """
     k, n = len(sources), expression.shape[0]
     # 1. Align
     pose_flow = float(config.warp_ablation != "paint") * _merge(align(sources, target_decoded, alpha))
     # 2. Warp
     stack = _stack(expression, target_decoded, sources)
-    outputs, flow = predict_change(config, params, stack, pose_flow)
+    outputs, full_flow = predict_change(config, params, stack, pose_flow)
+    share = stack.change_norm / FULL_CHANGE
+    flow = share * (move_evenly(full_flow, share) if refined else full_flow)
     # 3. Paint
-    painted, mask = paint(config, outputs, stack, pose_flow + flow, cubic)
+    painted, mask = paint(config, outputs, stack, pose_flow + flow, refined)
     # 4. Blend
     if alpha is None:
         source_weight = jnp.ones((1, n))
@@ -218,7 +221,7 @@ def rms(change: Float[Array, "*batch dim"]) -> Float[Array, "*batch"]:
 def predict_change(
     config: ModelConfig, params: Any, stack: _Stack, pose_flow: Float[Array, "rows 64 64 2"]
 ) -> tuple[dict[str, Array], Float[Array, "rows 64 64 2"]]:
-    """The outputs of the network for the aligned sources, and the flow of the change, in pixels."""
+    """The outputs of the network for the aligned sources, and the flow of a full change, in pixels."""
     aligned, aligned_decoded = jnp.split(warp_image(stack.images_and_decoded, pose_flow), 2, axis=-1)
     pair = aligned.reshape(stack.count, -1, *aligned.shape[1:])
     other_source = (pair[::-1] - pair).reshape(aligned.shape)  # zeros if there is one source
@@ -227,9 +230,19 @@ def predict_change(
     outputs: Any = UNet(config).apply({"params": params}, inputs, stack.condition)
     coarse_flow = jax.image.resize(outputs["coarse_flow"], pose_flow.shape, "bilinear")
     use_flow = float(config.warp_ablation != "paint")
-    return outputs, use_flow * stack.change_norm / FULL_CHANGE * (
-        COARSE_FLOW_SCALE * coarse_flow + outputs["fine_flow"]
-    )
+    return outputs, use_flow * (COARSE_FLOW_SCALE * coarse_flow + outputs["fine_flow"])
+
+
+def move_evenly(
+    full_flow: Float[Array, "rows 64 64 2"], share: Float[Array, "rows 1 1 1"]
+) -> Float[Array, "rows 64 64 2"]:
+    """At each pixel, the full flow of the point that is there after a share of the change, 0 to 1.
+
+    A flow says where a pixel is read. Half of it does not move a point half of its way: halfway, the point is at a
+    pixel whose flow is that of another point, and a lip starts slowly and ends fast. So the flow is read where the
+    point is after the full change, which the flow of the pixel itself estimates.
+    """
+    return warp_image(full_flow, jnp.minimum(share - 1, 0) * full_flow)
 
 
 def paint(

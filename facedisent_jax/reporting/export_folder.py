@@ -63,7 +63,7 @@ def onnx_parts(config: ModelConfig, params: Params) -> list[OnnxPart]:
 
     def decode_with_source(identity, expression, source):
         encoded = models.encode_source(config, params, source)
-        decoded = models.decode_from_sources(config, params, Codes(identity, expression), encoded, cubic=True)
+        decoded = models.decode_from_sources(config, params, Codes(identity, expression), encoded, refined=True)
         return (jnp.clip(decoded.images, 0, 1),)
 
     parts = [

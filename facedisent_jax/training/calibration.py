@@ -91,7 +91,7 @@ def _decode(
     source = models.encode_source(config.model, params, images.astype(jnp.float32) / 255)
     codes = Codes(source.identity, expression)
     if models.KINDS[config.model.kind].uses_source:
-        decoded = models.decode_from_sources(config.model, params, codes, source, cubic=True).images
+        decoded = models.decode_from_sources(config.model, params, codes, source, refined=True).images
     else:
         decoded = models.decode(config.model, params, codes)
     return jax.lax.with_sharding_constraint(jnp.clip(decoded, 0, 1), distributed.replicated_sharding())

@@ -92,5 +92,5 @@ def _validation_mse(config: Config, params: Params, batch: Batch) -> dict[str, F
     }
     if models.KINDS[config.model.kind].uses_source:
         source = models.encode_source(config.model, params, images[1])
-        errors["source"] = mse(models.decode_from_sources(config.model, params, a, source, cubic=True).images)
+        errors["source"] = mse(models.decode_from_sources(config.model, params, a, source, refined=True).images)
     return jax.lax.with_sharding_constraint(errors, distributed.replicated_sharding())

@@ -82,7 +82,7 @@ def test_halfway_between_two_sources_the_head_is_halfway():
     start_image = jnp.asarray(face(3, 0.0))
     middle_image, end_image = (warp_image(start_image, alpha * flow[None], True) for alpha in (0.5, 1.0))
     code = jnp.zeros((1, 64))
-    decode = jax.jit(partial(models.decode_from_sources, config, cubic=True))
+    decode = jax.jit(partial(models.decode_from_sources, config, refined=True))
     ends = [Source(image, code, code, image) for image in (start_image, end_image)]
     decoded = decode(params, Codes(code, code), *ends, alpha=jnp.asarray([0.5])).images
 

@@ -15,7 +15,7 @@ from facedisent_jax import models, trained_model
 from facedisent_jax.data.record import Faces
 from facedisent_jax.data.triplets import Triplets
 from facedisent_jax.errors import UserError
-from facedisent_jax.models import Codes
+from facedisent_jax.models import Codes, warp_decoder
 from facedisent_jax.training.step import init_state, train_step
 
 
@@ -61,6 +61,19 @@ def test_without_a_source_the_codes_alone_give_the_face_of_a_hybrid_network(mode
     hybrid_config = replace(MODEL, kind="hybrid")
     params = {name: model.params[name] for name in ("encoder", "decoder")}
     np.testing.assert_allclose(decoded, np.clip(compiled.decode(hybrid_config, params, codes), 0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_points_go_their_share_of_the_way(share):
+    growth, radius = 0.3, np.arange(64.0) - 31.5  # a full change moves all points away from the middle column
+    flow = np.zeros((1, 64, 64, 2), np.float32)
+    flow[..., 1] = radius / (1 + growth) - radius
+    even = share * warp_decoder.move_evenly(jnp.asarray(flow), jnp.full((1, 1, 1, 1), share))
+    true = radius / (1 + share * growth) - radius
+    inside = slice(8, -8)
+    np.testing.assert_allclose(even[0, :, inside, 1], np.tile(true[inside], (64, 1)), atol=0.06)
+    assert abs(share * flow[0, 0, inside, 1] - true[inside]).max() > 0.2  # the flow scaled by itself
+    np.testing.assert_array_equal(even[..., 0], 0)
 
 
 @pytest.mark.slow
