@@ -17,7 +17,7 @@ from facedisent_jax.training import distributed, edge_reader
 from facedisent_jax.training.validation import encode_expression
 
 PEOPLE = 48  # training people whose neutral images are decoded
-INTENSITIES = np.linspace(0, 1.5, 7)  # of the codes that are decoded
+INTENSITIES = np.array([0, 1, 1.25, 1.5])  # of the codes that are decoded
 NEARLY_MOST = 0.95  # of the most that images show: the rest may take long, and what is beyond looks wrong
 MIN_SHOWN = 0.2  # of the real rise: a network that shows less is not calibrated
 
@@ -30,8 +30,10 @@ def calibrate(
     An image shows 1 where `edge_reader` sees in it what it sees, on average, in real images of the full expression, and
     0 where it sees what it sees in the image decoded at 0: a mean over half of the training people; the reader is
     fitted on the others. Expressions that it cannot tell from neutral, and those that the network hardly shows yet, are
-    left out. Between 0 and 1 the code moves evenly, and so do the displacements of `warp`. The reader is not asked
-    there: it sees the first half of a smile too well.
+    left out.
+
+    The intensity is never below 1, where the codes of real images of the full expression are: the reader sees painted
+    teeth too well. Between 0 and 1 the code moves evenly, and so do the displacements of `warp`.
     """
     faces, intensities = triplets.faces, {}
     is_neutral = triplets.is_labelled & (triplets.intensity < NEUTRAL_BELOW)
@@ -62,14 +64,14 @@ def calibrate(
 
 
 def full_intensity(rise: Float[np.ndarray, "k"]) -> float:
-    """The lowest intensity of the code at which images show 1 or, if that is less, nearly the most that they show.
+    """The lowest intensity of the code, from 1, at which images show 1 or, if that is less, nearly the most they show.
 
     rise: what they show at INTENSITIES.
     """
-    most_so_far = np.maximum.accumulate(np.concatenate([[0.0], rise[1:]]))
+    most_so_far = np.maximum.accumulate(rise[1:])
     # `np.interp` needs a curve without flat parts.
-    most_so_far += 1e-9 * np.arange(len(most_so_far))
-    return float(np.interp(min(NEARLY_MOST * most_so_far[-1], 1), most_so_far, INTENSITIES))
+    most_so_far = most_so_far + 1e-9 * np.arange(len(most_so_far))
+    return float(np.interp(min(NEARLY_MOST * most_so_far[-1], 1), most_so_far, INTENSITIES[1:]))
 
 
 def _one_of_each(subject: np.ndarray, usable: np.ndarray, seed: int) -> np.ndarray:

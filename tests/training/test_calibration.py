@@ -20,15 +20,14 @@ CONFIG = Config(model=ModelConfig(width=128, blocks=1))
 LEVELS = np.linspace(0, 1, 11)
 
 
-def test_full_is_the_lowest_intensity_that_shows_one_or_else_nearly_the_most():
+def test_full_is_the_lowest_intensity_from_one_that_shows_one_or_else_nearly_the_most():
     assert full_intensity(INTENSITIES) == pytest.approx(1, abs=1e-5)
     assert full_intensity(INTENSITIES / 1.25) == pytest.approx(1.25, abs=1e-5)  # the images show too little
     assert full_intensity(0.4 * INTENSITIES) == pytest.approx(0.95 * 1.5, abs=1e-4)  # they never show 1
-    assert full_intensity(np.minimum(INTENSITIES, 0.75)) == pytest.approx(
-        0.95 * 0.75, abs=1e-4
-    )  # nothing changes beyond
-    dips_later = np.array([0, 0.4, 1, 0.6, 0.5, 0.9, 1.2])
-    assert full_intensity(dips_later) == pytest.approx(0.5, abs=1e-4)
+    assert full_intensity(np.minimum(INTENSITIES, 0.75)) == 1  # nothing changes beyond
+    assert full_intensity(1.25 * INTENSITIES) == 1  # the images show 1 before: the code keeps its meaning
+    dips_later = np.array([0, 0.5, 1.25, 0.75])
+    assert full_intensity(dips_later) == pytest.approx(1 + 0.25 * 0.5 / 0.75, abs=1e-4)
 
 
 @cache
