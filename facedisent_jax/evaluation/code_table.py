@@ -125,8 +125,8 @@ def write(table: CodeTable, path: Path) -> None:
         for *labels, intensity, values in zip(
             table.path, table.subject, table.expression, table.intensity, numbers, strict=True
         ):
-            intensity = "" if math.isnan(intensity) else _digits(intensity)
-            writer.writerow([*labels, intensity, *map(_digits, values), table.checksum])
+            intensity_text = "" if math.isnan(intensity) else _digits(intensity)
+            writer.writerow([*labels, intensity_text, *map(_digits, values), table.checksum])
 
 
 def _digits(value: float) -> str:

@@ -32,8 +32,9 @@ def calibrate(
     fitted on the others. Expressions that it cannot tell from neutral, and those that the network hardly shows yet, are
     left out.
 
-    The intensity is never below 1, where the codes of real images of the full expression are: the reader sees painted
-    teeth too well. Between 0 and 1 the code moves evenly, and so do the displacements of `warp`.
+    The intensity is never below 1, where the codes of real images of the full expression are: in images of `warp` the
+    reader sees more than the face mesh does. Between 0 and 1 the code moves evenly, and so do the displacements of
+    `warp`.
     """
     faces, intensities = triplets.faces, {}
     is_neutral = triplets.is_labelled & (triplets.intensity < NEUTRAL_BELOW)
