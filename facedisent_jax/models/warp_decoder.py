@@ -127,8 +127,7 @@ def warp_sources(
     # 2. Warp
     stack = _stack(expression, target_decoded, sources)
     outputs, full_flow = predict_change(config, params, stack, pose_flow)
-    share = stack.change_norm / FULL_CHANGE
-    flow = share * (move_evenly(full_flow, share) if refined else full_flow)
+    flow = stack.share * (move_evenly(full_flow, stack.share) if refined else full_flow)
     # 3. Paint
     painted, mask = paint(config, outputs, stack, pose_flow + flow, refined)
     # 4. Blend
@@ -172,6 +171,11 @@ class _Stack(NamedTuple):
     target_decoded: Float[Array, "rows 64 64 3"]
     condition: Float[Array, "rows c"]
     change_norm: Float[Array, "rows 1 1 1"]
+
+    @property
+    def share(self) -> Float[Array, "rows 1 1 1"]:
+        """The change as a share of a full one."""
+        return self.change_norm / FULL_CHANGE
 
 
 def _stack(
@@ -249,7 +253,7 @@ def paint(
     config: ModelConfig, outputs: dict[str, Array], stack: _Stack, flow: Float[Array, "rows 64 64 2"], cubic: bool
 ) -> tuple[Float[Array, "rows 64 64 3"], Float[Array, "rows 64 64 1"]]:
     """The warped sources, painted over through the mask, and the mask."""
-    strength = jnp.minimum(stack.change_norm / FULL_CHANGE, 1) * float(config.warp_ablation != "flow")
+    strength = jnp.minimum(stack.share, 1) * float(config.warp_ablation != "flow")
     mask = strength * nn.sigmoid(outputs["mask"] + MASK_START)
     warped = warp_image(stack.images_and_decoded[..., :3], flow, cubic)
     return warped + scale_pixels(nn.sigmoid(outputs["paint"]) - warped, mask), mask

@@ -69,9 +69,8 @@ def full_intensity(rise: Float[np.ndarray, "k"]) -> float:
 
     rise: what they show at INTENSITIES.
     """
-    most_so_far = np.maximum.accumulate(rise[1:])
     # `np.interp` needs a curve without flat parts.
-    most_so_far = most_so_far + 1e-9 * np.arange(len(most_so_far))
+    most_so_far = np.maximum.accumulate(rise[1:]) + 1e-9 * np.arange(len(rise) - 1)
     return float(np.interp(min(NEARLY_MOST * most_so_far[-1], 1), most_so_far, INTENSITIES[1:]))
 
 
