@@ -24,7 +24,7 @@ from facedisent_jax.evaluation.training_statistics import TrainingStatistics, fi
 from facedisent_jax.models import Codes
 from facedisent_jax.trained_model import TrainedModel
 
-VERSION = 5  # of the metrics and their definitions; metrics of another version are measured anew
+VERSION = 6  # of the metrics and their definitions; metrics of another version are measured anew
 MAX_CLIPS = 32
 MAX_IMAGES = 40_000  # among which clips are looked for
 

@@ -76,6 +76,15 @@ def test_points_go_their_share_of_the_way(share):
     np.testing.assert_array_equal(even[..., 0], 0)
 
 
+def test_a_full_change_moves_new_people_a_tenth_farther_than_training_does(model, images):
+    source = compiled.encode_source(MODEL, model.params, jnp.asarray(images / 255, jnp.float32))
+    codes = Codes(source.identity, source.expression + 1)
+    decode = jax.jit(partial(models.decode_from_sources, MODEL), static_argnames="refined")
+    trained, refined = (decode(model.params, codes, source, refined=refined).flow for refined in (False, True))
+    assert abs(trained).max() > 0.1
+    np.testing.assert_allclose(refined, 1.1 * trained, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 def test_interpolation_ends_at_the_images(model, images):
     a, b = images[:2]
