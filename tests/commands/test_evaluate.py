@@ -264,6 +264,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_interpolate_with_a_source_image_goes_to_an_intensity_or_beyond_the_second_photograph(tmp_path):
     data = write_folder(tmp_path / "data", {"train": person(0) + person(1)})
     run = write_run(tmp_path / "run", data, model=ModelConfig(kind="warp", width=128, blocks=1))

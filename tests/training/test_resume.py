@@ -106,11 +106,20 @@ def test_a_half_written_compilation_cache_does_no_harm(work):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("save", [2, pytest.param(1, marks=pytest.mark.long)])
-def test_a_full_disk_stops_the_run_and_costs_no_checkpoint(work, save):
+def test_a_full_disk_stops_the_run_and_costs_no_checkpoint(work):
+    (stopped_run,) = perform(work, "full", Job(disk_full_at_save=2))
+    assert stopped_run.status == 1 and "File too large" in stopped_run.output
+    assert "last good one is of step 3" in stopped_run.output
+    assert checkpoint.load(work / "full", "last").step == 3
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("save", [1, 2])
+def test_after_a_full_disk_the_run_continues(work, save):
     run = f"full-{save}"
     stopped_run, resumed_run = perform(work, run, Job(disk_full_at_save=save), Job())
-    assert stopped_run.status == 1 and "File too large" in stopped_run.output
+    assert stopped_run.status == 1
     assert ("last good one is of step 3" if save == 2 else "there is no earlier one") in stopped_run.output
     check_equal(work, run, resumed_run)
 
