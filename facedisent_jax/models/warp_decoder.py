@@ -28,7 +28,7 @@ COARSE_FLOW_SCALE = 4.0  # pixels per unit of the coarse flow: smiles move lips 
 EPSILON = 1e-3  # of `rms`
 CHANGE_SOFTENING = 0.02  # RMS of a change of expression that counts half as a direction
 FULL_CHANGE = 0.5  # RMS of a change of expression from neutral to a full smile, about
-NEW_PEOPLE_GAIN = 1.1  # of the flow: the codes of people who did not train tell of about a tenth less of a change
+NEW_PEOPLE_GAIN = 1.1  # of the flow, which is about a tenth too small for people who did not train (measured)
 MASK_START = -3.0  # logit of the mask before training: nearly nothing is painted
 # Channels of the outputs for each source, at 64x64 pixels.
 OUTPUT_CHANNELS = {"fine_flow": 2, "mask": 1, "paint": 3, "blend_logit": 1}
