@@ -66,7 +66,7 @@ class LossWeights:
     flow_tv: float = 0.0
     """warp: total variation of the flow, without the head pose."""
     mask_area: float = 0.0
-    """warp: mean of the paint mask. Without it, blurred paint covers the whole face."""
+    """warp: mean of the paint mask: most of a face needs no paint."""
     cycle: float = 0.0
     """warp: a decoded image, encoded again, must have the codes it was decoded from."""
     rotation: float = 0.0
